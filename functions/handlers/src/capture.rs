@@ -1,0 +1,388 @@
+//! Keeping changes: contents first, then the segment that names them.
+//!
+//! ```text
+//!  changes without content ─→ read at the version ─→ packs ─→ segment ─→ (the caller acknowledges)
+//! ```
+//!
+//! Whoever learns of changes, from events or from reading the truth, hands them to a [`Capture`]. What a crash leaves
+//! behind are packs that nobody names; the changes come again.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fail::fail_point;
+use futures::StreamExt;
+use pipeline::changelog::{read, segments, write};
+use pipeline::model::change::{ChangeBatch, Facet, ObjectChange, Op};
+use pipeline::model::{Clock, Digest, ResourceId, Timestamp};
+use pipeline::s3::BucketError;
+use pipeline::source::s3_read::{Found, Properties, Reader};
+use pipeline::vault::pack::{Body, PACK_BYTES, PackWriter, Placed, SLICE_BYTES, Slice};
+use pipeline::vault::{Vault, VaultError};
+
+use crate::known::Known;
+
+/// Versions read at the same time.
+const READS_AT_ONCE: usize = 64;
+/// Contents above this are read a few at a time, because they are held in memory.
+const SMALL_BYTES: i64 = 256 << 10;
+/// How many of those.
+const LARGER_READS_AT_ONCE: usize = 6;
+/// How often a version is tried before its event is left to come again.
+const TRIES: u32 = 4;
+
+/// Keeps the changes of one resource. Clones share what is known; each has packs of its own.
+pub struct Capture {
+    shared: Arc<Shared>,
+    writer: PackWriter,
+}
+
+struct Shared {
+    vault: Vault,
+    resource: ResourceId,
+    reader: Reader,
+    clock: Arc<dyn Clock>,
+    known: Mutex<Known>,
+    latest: Mutex<Timestamp>,
+}
+
+/// What became of changes that were handed over.
+#[derive(Debug, Default)]
+pub struct Absorbed {
+    /// Changes that are complete, in order.
+    pub changes: Vec<ObjectChange>,
+    /// Indices of changes that could not be read now, and why. They are not among `changes`.
+    pub again: Vec<(usize, String)>,
+    /// How many versions were gone or unreadable for good.
+    pub lost: u64,
+    /// Puts that were older than any delete the vault remembers, of versions that the source no longer has.
+    pub outdated: u64,
+}
+
+/// Why changes could not be kept. Nothing was acknowledged; they come again.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The vault does not take or give.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The source does not answer.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    /// The encoder refused: a defect.
+    #[error("changes of {resource} could not be encoded: {reason}")]
+    Encode {
+        /// Whose.
+        resource: ResourceId,
+        /// The encoder's words.
+        reason: String,
+    },
+}
+
+impl Clone for Capture {
+    fn clone(&self) -> Capture {
+        Capture { shared: Arc::clone(&self.shared), writer: PackWriter::new() }
+    }
+}
+
+/// Where one change's content went, until the packs are flushed.
+struct Placement {
+    index: usize,
+    placed: Vec<Placed>,
+    digest: Digest,
+    properties: Box<Properties>,
+}
+
+impl Capture {
+    /// Begins where the vault stands.
+    ///
+    /// # Errors
+    /// As [`Known::load`].
+    pub async fn open(vault: Vault, resource: ResourceId, reader: Reader, clock: Arc<dyn Clock>) -> Result<Capture, CaptureError> {
+        let known = Known::load(&vault, &resource).await?;
+        let latest = segments(&vault, &resource).await?.iter().map(|segment| segment.name.latest).max();
+        let latest = Mutex::new(latest.unwrap_or_default());
+        let shared = Shared { vault, resource, reader, clock, known: Mutex::new(known), latest };
+        Ok(Capture { shared: Arc::new(shared), writer: PackWriter::new() })
+    }
+
+    /// The vault it writes to.
+    pub fn vault(&self) -> &Vault {
+        &self.shared.vault
+    }
+
+    /// Whose changes it keeps.
+    pub fn resource(&self) -> &ResourceId {
+        &self.shared.resource
+    }
+
+    /// What it reads with.
+    pub fn reader(&self) -> &Reader {
+        &self.shared.reader
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.shared.clock
+    }
+
+    /// Looks at what is known, or changes it. Nothing may be awaited within.
+    pub fn known<T>(&self, look: impl FnOnce(&mut Known) -> T) -> T {
+        look(&mut self.shared.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the segments that other writers have appended.
+    ///
+    /// # Errors
+    /// As [`Known::refresh`].
+    pub async fn refresh(&self) -> Result<(), CaptureError> {
+        let Shared { vault, resource, .. } = &*self.shared;
+        let listed = segments(vault, resource).await?;
+        let news = self.known(|known| listed.into_iter().filter(|segment| !known.has_applied(&segment.path())).collect::<Vec<_>>());
+        for segment in news {
+            for batch in read::read(vault, &segment).await? {
+                let changes = ChangeBatch::objects(batch).map_err(|error| VaultError::damaged(&segment.path(), error))?;
+                self.known(|known| known.appended(segment.path(), &changes));
+            }
+        }
+        Ok(())
+    }
+
+    /// The instant up to which everything that had arrived is durable.
+    pub fn latest(&self) -> Timestamp {
+        *self.shared.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Completes changes: reads contents into packs, and tags and ACLs. When this comes back, the contents are in the
+    /// vault, and the changes may be appended.
+    ///
+    /// # Errors
+    /// [`CaptureError::Vault`]. What the source does not give is in [`Absorbed::again`].
+    pub async fn absorb(&mut self, mut changes: Vec<ObjectChange>, tombstones_after: Timestamp) -> Result<Absorbed, CaptureError> {
+        let mut absorbed = Absorbed::default();
+        let mut left_out = vec![false; changes.len()];
+        let (mut small, mut larger, mut large, mut facets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (index, change) in changes.iter().enumerate() {
+            match (change.op, change.facet) {
+                (Op::Put, Facet::Version) if change.marker || change.object.is_empty() || self.is_stored(change) => {}
+                (Op::Put, Facet::Version) => match change.size {
+                    Some(size) if size > SLICE_BYTES as i64 => large.push(index),
+                    Some(size) if size > SMALL_BYTES => larger.push(index),
+                    _ => small.push(index),
+                },
+                (Op::Put, Facet::Tags | Facet::Acl) => facets.push(index),
+                _ => {}
+            }
+        }
+        let mut placements = Vec::new();
+        let mut settle = |index: usize, outcome: Outcome, changes: &mut [ObjectChange], absorbed: &mut Absorbed| match outcome {
+            Outcome::Lost(reason) if changes[index].at < tombstones_after && changes[index].via == "event" => {
+                tracing::debug!(reason, "a put older than every remembered delete, of a version that is gone");
+                absorbed.outdated += 1;
+                left_out[index] = true;
+            }
+            Outcome::Lost(reason) => {
+                absorbed.lost += 1;
+                changes[index].lost = Some(reason);
+            }
+            Outcome::Again(reason) => {
+                left_out[index] = true;
+                absorbed.again.push((index, reason));
+            }
+        };
+        for (indices, at_once) in [(small, READS_AT_ONCE), (larger, LARGER_READS_AT_ONCE)] {
+            let reader = &self.shared.reader;
+            let clock = &self.shared.clock;
+            let wanted: Vec<(usize, String, String, Option<String>)> =
+                indices.iter().map(|&i| (i, changes[i].object.clone(), changes[i].version.clone(), changes[i].etag.clone())).collect();
+            let mut reads = futures::stream::iter(wanted)
+                .map(|(index, object, version, etag)| async move {
+                    (index, read_patiently(reader, clock.as_ref(), &object, &version, etag.as_deref()).await)
+                })
+                .buffered(at_once);
+            while let Some((index, found)) = reads.next().await {
+                match found {
+                    Ok(Found::Small(properties, content)) => {
+                        let placed = if content.is_empty() { Vec::new() } else { vec![self.writer.add(&content)] };
+                        placements.push(Placement { index, placed, digest: Digest::of(&content), properties });
+                        if self.writer.waiting_bytes() >= PACK_BYTES {
+                            self.writer.flush(&self.shared.vault).await?;
+                        }
+                    }
+                    Ok(Found::Large(..)) => large.push(index),
+                    Ok(Found::Lost(reason)) => settle(index, Outcome::Lost(reason), &mut changes, &mut absorbed),
+                    Err(error) => settle(index, Outcome::Again(error.to_string()), &mut changes, &mut absorbed),
+                }
+            }
+        }
+        for index in large {
+            match self.stream_in(&changes[index]).await? {
+                Ok((placed, digest, properties)) => placements.push(Placement { index, placed, digest, properties }),
+                Err(outcome) => settle(index, outcome, &mut changes, &mut absorbed),
+            }
+        }
+        for index in facets {
+            if let Err(outcome) = self.read_facet(&mut changes[index]).await {
+                settle(index, outcome, &mut changes, &mut absorbed);
+            }
+        }
+        self.writer.flush(&self.shared.vault).await?;
+        fail_point!("capture::bodies-stored");
+        self.fill_in(&mut changes, placements).await?;
+        absorbed.changes = changes.into_iter().zip(left_out).filter(|(_, out)| !out).map(|(change, _)| change).collect();
+        Ok(absorbed)
+    }
+
+    /// Whether the vault has this very version's content.
+    fn is_stored(&self, change: &ObjectChange) -> bool {
+        let overwritten_in_place = change.version == pipeline::s3::NULL_VERSION;
+        change.body.is_some()
+            || self.known(|known| {
+                let version = known.find(&change.object, &change.version);
+                version.is_some_and(|known| known.stored && !(overwritten_in_place && (known.etag.as_deref() != change.etag.as_deref() || known.at != change.at)))
+            })
+    }
+
+    /// Streams one large content into packs, a slice at a time.
+    async fn stream_in(&mut self, change: &ObjectChange) -> Result<Result<(Vec<Placed>, Digest, Box<Properties>), Outcome>, CaptureError> {
+        let mut tries = 0;
+        'again: loop {
+            tries += 1;
+            let found = read_patiently(&self.shared.reader, self.shared.clock.as_ref(), &change.object, &change.version, change.etag.as_deref()).await;
+            let (properties, mut content, mut check) = match found {
+                Ok(Found::Large(properties, content, check)) => (properties, content, check),
+                Ok(Found::Small(properties, content)) => {
+                    let placed = if content.is_empty() { Vec::new() } else { vec![self.writer.add(&content)] };
+                    return Ok(Ok((placed, Digest::of(&content), properties)));
+                }
+                Ok(Found::Lost(reason)) => return Ok(Err(Outcome::Lost(reason))),
+                Err(error) => return Ok(Err(Outcome::Again(error.to_string()))),
+            };
+            let mut hasher = pipeline::model::digest::Hasher::default();
+            let mut placed = Vec::new();
+            let mut slice: Vec<u8> = Vec::with_capacity(SLICE_BYTES);
+            loop {
+                let piece = match content.next().await {
+                    Some(Ok(piece)) => piece,
+                    Some(Err(error)) if tries < TRIES => {
+                        tracing::debug!(%error, "a large content broke off");
+                        continue 'again;
+                    }
+                    Some(Err(error)) => return Ok(Err(Outcome::Again(error.to_string()))),
+                    None => break,
+                };
+                check.update(&piece);
+                hasher.update(&piece);
+                let mut rest = &piece[..];
+                while !rest.is_empty() {
+                    let (now, later) = rest.split_at(rest.len().min(SLICE_BYTES - slice.len()));
+                    slice.extend_from_slice(now);
+                    rest = later;
+                    if slice.len() == SLICE_BYTES {
+                        placed.push(self.writer.add(&slice));
+                        slice.clear();
+                    }
+                }
+                if self.writer.waiting_bytes() >= PACK_BYTES {
+                    self.writer.flush(&self.shared.vault).await?;
+                }
+            }
+            if !slice.is_empty() {
+                placed.push(self.writer.add(&slice));
+            }
+            return Ok(match check.finish() {
+                Ok(()) => Ok((placed, hasher.finish(), properties)),
+                Err(_) if tries < TRIES => continue 'again,
+                Err(reason) => Err(Outcome::Again(format!("{} ({}): {reason}", change.object, change.version))),
+            });
+        }
+    }
+
+    async fn read_facet(&self, change: &mut ObjectChange) -> Result<(), Outcome> {
+        let reader = &self.shared.reader;
+        let again = |error: BucketError| match error {
+            BucketError::NotFound { .. } => Outcome::Lost("gone before it could be read".to_owned()),
+            error => Outcome::Again(error.to_string()),
+        };
+        match change.facet {
+            Facet::Tags => {
+                let tags = reader.tags_now(&change.object, &change.version).await.map_err(again)?;
+                change.tags = Some(to_json(&tags));
+            }
+            Facet::Acl => {
+                let acl = reader.read_acl(&change.object, &change.version).await.map_err(again)?;
+                change.acl = acl.map(|acl| to_json(&acl));
+            }
+            Facet::Version | Facet::Class => {}
+        }
+        Ok(())
+    }
+
+    /// Writes into the changes where their contents lie.
+    async fn fill_in(&mut self, changes: &mut [ObjectChange], placements: Vec<Placement>) -> Result<(), CaptureError> {
+        let mut indirect: Vec<(usize, Placed)> = Vec::new();
+        for Placement { index, placed, digest, properties } in placements {
+            let slices: Vec<Slice> = placed.iter().map(|placed| self.writer.find(placed)).collect();
+            let change = &mut changes[index];
+            match self.writer.body(slices) {
+                Ok(body) => change.body = Some(body.to_string()),
+                Err(placed) => indirect.push((index, placed)),
+            }
+            let head = &properties.head;
+            change.digest = Some(digest.to_string());
+            change.size = Some(head.size);
+            change.etag = Some(head.etag.clone());
+            change.storage_class = Some(head.storage_class.clone());
+            change.metadata = Some(to_json(&head.metadata));
+            change.tags = Some(to_json(&properties.tags));
+            change.acl = properties.acl.as_ref().map(to_json);
+        }
+        if !indirect.is_empty() {
+            self.writer.flush(&self.shared.vault).await?;
+        }
+        for (index, placed) in indirect {
+            changes[index].body = Some(Body::Indirect(self.writer.find(&placed)).to_string());
+        }
+        self.writer.settle();
+        Ok(())
+    }
+
+    /// Appends changes whose contents are stored. `latest` moves the mark up to which all that had arrived is durable;
+    /// with it, no changes make a heartbeat.
+    ///
+    /// # Errors
+    /// [`CaptureError::Vault`]; nothing may be acknowledged then, and doing it again is safe.
+    pub async fn append(&self, changes: &[ObjectChange], latest: Option<Timestamp>) -> Result<(), CaptureError> {
+        let latest = latest.map_or(self.latest(), |latest| latest.max(self.latest()));
+        let batch: ChangeBatch = changes.iter().map(ObjectChange::row).collect();
+        let encoded = write::encode(&self.shared.resource, &batch, self.shared.clock.now(), latest)
+            .map_err(|error| CaptureError::Encode { resource: self.shared.resource.clone(), reason: error.to_string() })?;
+        fail_point!("capture::before-segment");
+        let segment = write::append(&self.shared.vault, &encoded).await?;
+        fail_point!("capture::after-segment");
+        self.known(|known| known.appended(segment.path(), &batch));
+        let mut shared = self.shared.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        *shared = latest.max(*shared);
+        Ok(())
+    }
+}
+
+/// Why a change has no content.
+enum Outcome {
+    Lost(String),
+    Again(String),
+}
+
+/// Reads a version, again and a little later where that may help.
+async fn read_patiently(reader: &Reader, clock: &dyn Clock, object: &str, version: &str, etag: Option<&str>) -> Result<Found, BucketError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match reader.read(object, version, etag).await {
+            Err(error) if error.is_transient() && tries < TRIES => clock.sleep(std::time::Duration::from_millis(50 << tries)).await,
+            found => return found,
+        }
+    }
+}
+
+pub(crate) fn to_json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("plain data with text keys")
+}

@@ -1,0 +1,58 @@
+//! Compaction: merge the small segments, make the day's base, publish both.
+//!
+//! Two at once are harmless: what both made is named by its content, and the manifests follow each other.
+
+use pipeline::base::build::{Additions, base, bits_for, merge, publish};
+use pipeline::base::inputs::Inventory;
+use pipeline::base::plan::{CompactionPlan, Policy, plan};
+use pipeline::model::{Clock, ResourceId, Timestamp};
+use pipeline::vault::{Vault, VaultError};
+use serde::Serialize;
+
+/// What a compaction came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct CompactionReport {
+    /// Segments that were merged.
+    pub segments: u64,
+    /// Merges that were made.
+    pub merges: u64,
+    /// The cut of the base that was made.
+    pub base: Option<Timestamp>,
+    /// The number of the last manifest that was written.
+    pub manifest: Option<u64>,
+}
+
+/// What a compaction would do now.
+///
+/// # Errors
+/// As [`Inventory::load`].
+pub async fn dry_run(vault: &Vault, resource: &ResourceId, clock: &dyn Clock, policy: Policy) -> Result<CompactionPlan, VaultError> {
+    Ok(plan(&Inventory::load(vault, resource).await?, clock.now(), policy))
+}
+
+/// Compacts one resource.
+///
+/// # Errors
+/// As reading and writing the vault. What was made until then is used by the next.
+pub async fn compact(vault: &Vault, resource: &ResourceId, clock: &dyn Clock, policy: Policy) -> Result<CompactionReport, VaultError> {
+    let inventory = Inventory::load(vault, resource).await?;
+    let planned = plan(&inventory, clock.now(), policy);
+    let mut report = CompactionReport::default();
+    let bytes: u64 = inventory.bases().last().map_or(0, |base| base.files.iter().map(|file| file.file.size).sum());
+    let bits = bits_for(bytes).max(inventory.bases().last().map_or(0, |base| base.bits));
+    for segments in &planned.merges {
+        let merged = merge(vault, resource, segments, bits).await?;
+        let additions = Additions { merges: vec![merged], base: None };
+        report.manifest = publish(vault, resource, &additions, clock.now()).await?.or(report.manifest);
+        report.segments += segments.len() as u64;
+        report.merges += 1;
+    }
+    if let Some(at) = planned.base {
+        let inventory = Inventory::load(vault, resource).await?;
+        let built = base(vault, &inventory, at).await?;
+        let additions = Additions { merges: Vec::new(), base: Some(built) };
+        report.manifest = publish(vault, resource, &additions, clock.now()).await?.or(report.manifest);
+        report.base = Some(at.cut);
+    }
+    Ok(report)
+}

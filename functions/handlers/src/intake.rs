@@ -1,0 +1,323 @@
+//! From a feed of events to segments, and only then the acknowledgement.
+//!
+//! ```text
+//!  poll ─→ decode ─┬─ changes ───────────────┐
+//!                  ├─ hints → list the key ──┴→ absorb → append → dead letters → ack
+//!                  └─ rejects ───────────────────────────────────────┘
+//! ```
+//!
+//! A message is acknowledged when every change in it is durable, or it is kept whole as a dead letter. One message whose
+//! object cannot be read now does not hold up the others: it is left to come again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use base64::Engine;
+use fail::fail_point;
+use pipeline::model::change::{Facet, NULL_VERSION, ObjectChange, Op};
+use pipeline::model::{Clock, Digest, Position, ResourceId, Timestamp};
+use pipeline::s3::ListedVersion;
+use pipeline::source::s3_event::{Decoded, Feed, Hint, Hinted, decode};
+use pipeline::source::s3_scan::list_object;
+use pipeline::source::{Delivery, Source, SourceError};
+use pipeline::vault::{Vault, VaultError, layout};
+use serde::Serialize;
+
+use crate::capture::{Capture, CaptureError};
+use crate::reconcile::rank_ties;
+
+/// A feed's way into the vaults of the resources it tells of.
+pub struct Intake {
+    captures: BTreeMap<ResourceId, Capture>,
+    vault: Vault,
+    clock: Arc<dyn Clock>,
+    emulated: bool,
+    /// Messages that were left to come again, with the earliest time in them: `latest` may not pass it.
+    outstanding: BTreeMap<Digest, Timestamp>,
+}
+
+/// What one round came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct IntakeReport {
+    /// Messages that came.
+    pub messages: u64,
+    /// Changes that were appended.
+    pub changes: u64,
+    /// Versions whose content was gone.
+    pub lost: u64,
+    /// Puts of versions that are gone and older than any remembered delete.
+    pub outdated: u64,
+    /// Records kept as dead letters.
+    pub dead: u64,
+    /// Records that change nothing that is kept.
+    pub ignored: u64,
+    /// Messages left to come again.
+    pub again: u64,
+    /// The longest time from an event to its being durable, in milliseconds.
+    pub lag_ms_max: u64,
+    /// Times from event to durable of this round, in milliseconds.
+    #[serde(skip)]
+    pub lags_ms: Vec<u64>,
+}
+
+/// Why a round failed as a whole. Nothing of it was acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// The feed gives nothing.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Changes could not be kept.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// Dead letters could not be kept.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+/// An event that can never be decoded, kept whole.
+#[derive(Debug, Serialize)]
+struct DeadLetter<'a> {
+    stream: &'a str,
+    arrived: Timestamp,
+    reason: String,
+    /// The record's own bytes, base64.
+    raw: String,
+}
+
+/// What one message amounts to.
+struct Parcel {
+    receipt: String,
+    digest: Digest,
+    decoded: Decoded,
+    body: bytes::Bytes,
+    failed: bool,
+}
+
+impl Intake {
+    /// An intake into these captures; `vault` keeps the dead letters. `emulated` says that the feed only looks like
+    /// AWS's, so that its order means nothing.
+    pub fn new(captures: Vec<Capture>, vault: Vault, clock: Arc<dyn Clock>, emulated: bool) -> Intake {
+        let captures = captures.into_iter().map(|capture| (capture.resource().clone(), capture)).collect();
+        Intake { captures, vault, clock, emulated, outstanding: BTreeMap::new() }
+    }
+
+    /// One round: whatever the feed gives, until it is durable and acknowledged.
+    ///
+    /// # Errors
+    /// [`IntakeError`]; what came was not acknowledged and comes again.
+    pub async fn round(&mut self, source: &dyn Source) -> Result<IntakeReport, IntakeError> {
+        let delivery = source.poll().await?;
+        let arrived = self.clock.now();
+        let mut report = IntakeReport { messages: delivery.messages.len() as u64, ..IntakeReport::default() };
+        let Delivery { messages, drained } = delivery;
+        let mut parcels: Vec<Parcel> = messages
+            .into_iter()
+            .map(|message| {
+                let feed = Feed { stream: source.stream().to_owned(), arrived, emulated: self.emulated };
+                let decoded = decode(feed, [&message.body[..]]);
+                Parcel { receipt: message.receipt, digest: Digest::of(&message.body), decoded, body: message.body, failed: false }
+            })
+            .collect();
+        let mut dead = Vec::new();
+        for resource in self.captures.keys().cloned().collect::<Vec<_>>() {
+            self.keep(&resource, source.stream(), &mut parcels, &mut report, &mut dead, drained).await?;
+        }
+        for parcel in parcels.iter_mut().filter(|parcel| !parcel.failed) {
+            report.ignored += parcel.decoded.ignored.values().sum::<u64>();
+            let strangers = parcel.decoded.buckets.keys().filter(|bucket| !self.captures.contains_key(*bucket));
+            // Anybody who can reach the feed can write any bucket's name into an event.
+            dead.extend(strangers.map(|bucket| (parcel.body.to_vec(), format!("{bucket} is not protected through this feed"))));
+            dead.extend(parcel.decoded.rejects.iter().map(|reject| (reject.raw.clone(), reject.reason.to_string())));
+        }
+        report.dead = dead.len() as u64;
+        for (raw, reason) in dead {
+            self.bury(source.stream(), arrived, &raw, reason).await?;
+        }
+        fail_point!("intake::before-ack");
+        for parcel in &parcels {
+            if parcel.failed {
+                let earliest = earliest_of(&parcel.decoded).unwrap_or(arrived);
+                self.outstanding.insert(parcel.digest, earliest);
+            } else {
+                self.outstanding.remove(&parcel.digest);
+            }
+        }
+        report.again = parcels.iter().filter(|parcel| parcel.failed).count() as u64;
+        let receipts = parcels.into_iter().filter(|parcel| !parcel.failed).map(|parcel| parcel.receipt).collect();
+        source.ack(receipts).await?;
+        Ok(report)
+    }
+
+    /// Keeps what the messages say of one resource.
+    async fn keep(
+        &mut self,
+        resource: &ResourceId,
+        stream: &str,
+        parcels: &mut [Parcel],
+        report: &mut IntakeReport,
+        dead: &mut Vec<(Vec<u8>, String)>,
+        drained: Option<Timestamp>,
+    ) -> Result<(), IntakeError> {
+        let Some(capture) = self.captures.get_mut(resource) else { return Ok(()) };
+        let (mut changes, mut owners) = (Vec::new(), Vec::new());
+        for (owner, parcel) in parcels.iter_mut().enumerate() {
+            let Some(decoded) = parcel.decoded.buckets.get(resource) else { continue };
+            let rows = decoded.changes.object_columns();
+            let mut found: Vec<ObjectChange> = rows.iter().map(|row| row.to_change()).collect();
+            for hint in &decoded.hints {
+                match resolve(capture, stream, hint).await {
+                    Ok(Resolved::Changes(resolved)) => found.extend(resolved),
+                    Ok(Resolved::Gone) => dead.push((parcel.body.to_vec(), format!("{} was gone before it could be looked at", hint.object))),
+                    Err(error) => {
+                        tracing::warn!(%resource, %error, "a key could not be listed; its event is left to come again");
+                        parcel.failed = true;
+                    }
+                }
+            }
+            owners.extend(std::iter::repeat_n(owner, found.len()));
+            changes.extend(found);
+        }
+        let times: Vec<Timestamp> = changes.iter().filter(|change| change.via == "event").map(|change| change.at).collect();
+        let horizon = self.clock.now().minus(pipeline::base::plan::REDELIVERY);
+        let absorbed = capture.absorb(changes, horizon).await?;
+        for (index, reason) in &absorbed.again {
+            tracing::warn!(%resource, reason, "an object could not be read; its event is left to come again");
+            parcels[owners[*index]].failed = true;
+        }
+        report.changes += absorbed.changes.len() as u64;
+        report.lost += absorbed.lost;
+        report.outdated += absorbed.outdated;
+        let failing = parcels.iter().filter(|parcel| parcel.failed).filter_map(|parcel| earliest_of(&parcel.decoded));
+        let barred = failing.chain(self.outstanding.values().copied()).min();
+        let latest = drained.map(|drained| barred.map_or(drained, |barred| drained.min(barred.minus(std::time::Duration::from_micros(1)))));
+        if !absorbed.changes.is_empty() || latest.is_some_and(|latest| latest > capture.latest()) {
+            capture.append(&absorbed.changes, latest).await?;
+        }
+        let now = self.clock.now();
+        let lags = times.into_iter().map(|at| now.since(at).as_millis() as u64);
+        report.lags_ms.extend(lags);
+        report.lag_ms_max = report.lags_ms.iter().copied().max().unwrap_or(0);
+        Ok(())
+    }
+
+    /// Keeps a record that cannot be decoded, with the reason.
+    async fn bury(&self, stream: &str, arrived: Timestamp, raw: &[u8], reason: String) -> Result<(), VaultError> {
+        let raw = base64::engine::general_purpose::STANDARD.encode(raw);
+        let letter = serde_json::to_vec(&DeadLetter { stream, arrived, reason, raw }).expect("plain data with text keys");
+        self.vault.create_named_by_content(&layout::dead_letter(arrived, &Digest::of(&letter)), letter.into()).await?;
+        Ok(())
+    }
+}
+
+fn earliest_of(decoded: &Decoded) -> Option<Timestamp> {
+    let changes = decoded.buckets.values().flat_map(|bucket| {
+        let times = bucket.changes.object_columns();
+        let changes: Vec<Timestamp> = times.iter().map(|row| row.at).collect();
+        changes.into_iter().chain(bucket.hints.iter().map(|hint| hint.at))
+    });
+    changes.min()
+}
+
+/// What looking at a key turned up.
+enum Resolved {
+    Changes(Vec<ObjectChange>),
+    /// The event told of something that is neither at the source nor known.
+    Gone,
+}
+
+/// Looks at the key a hint names, and says which changes it stands for.
+async fn resolve(capture: &Capture, stream: &str, hint: &Hint) -> Result<Resolved, CaptureError> {
+    let listed = list_object(capture.reader().bucket(), &hint.object).await?;
+    let known = capture.known(|known| known.of(&hint.object).to_vec());
+    let mut changes = capture.known(|known| {
+        let ties = listed.chunk_by(|a, b| a.modified == b.modified);
+        ties.flat_map(|tie| rank_ties(tie, known, stream)).collect::<Vec<ObjectChange>>()
+    });
+    if let Some(put) = changes.iter_mut().rev().find(|change| tells_of(hint, change)) {
+        put.requester.clone_from(&hint.requester);
+        put.request.clone_from(&hint.request);
+        if let Some(position) = &hint.position {
+            put.position = position.as_bytes().to_vec();
+            put.at = hint.at;
+            put.via = "event".to_owned();
+        }
+    }
+    let is_listed = |version: &str| listed.iter().any(|listed| listed.version == version);
+    for gone in known.iter().filter(|known| !is_listed(&known.version)) {
+        // It was there, and is not any more. A purge says when; any other event only that it happened before now.
+        let purged = hint.what == Hinted::Purge && hint.version.as_deref().is_none_or(|version| version == &*gone.version) && hint.at >= gone.at;
+        if purged {
+            changes.push(ObjectChange {
+                stream: stream.to_owned(),
+                requester: hint.requester.clone(),
+                request: hint.request.clone(),
+                ..ObjectChange::delete(&hint.object, &gone.version, hint.at)
+            });
+        }
+    }
+    if let Some(facet) = facet_of(hint.what)
+        && let Some(version) = facet_version(hint, &listed)
+    {
+        changes.push(ObjectChange {
+            facet,
+            stream: stream.to_owned(),
+            storage_class: version.storage_class.clone().filter(|_| facet == Facet::Class),
+            position: Position::timed(0, hint.at).as_bytes().to_vec(),
+            requester: hint.requester.clone(),
+            request: hint.request.clone(),
+            ..ObjectChange::put(&hint.object, &version.version, hint.at)
+        });
+    }
+    let accounted: BTreeSet<&str> = listed.iter().map(|listed| listed.version.as_str()).chain(known.iter().map(|known| &*known.version)).collect();
+    match (&hint.version, hint.what) {
+        // A version that came and went before we looked: its purge absorbs this, and without one it is shown as lost.
+        (Some(version), Hinted::Put | Hinted::Marker) if !accounted.contains(version.as_str()) => {
+            changes.push(ObjectChange {
+                stream: stream.to_owned(),
+                marker: hint.what == Hinted::Marker,
+                etag: hint.etag.clone(),
+                size: hint.size,
+                ..ObjectChange::put(&hint.object, version, hint.at)
+            });
+        }
+        (Some(version), Hinted::Purge) if version != NULL_VERSION && !accounted.contains(version.as_str()) => {
+            changes.push(ObjectChange { stream: stream.to_owned(), ..ObjectChange::delete(&hint.object, version, hint.at) });
+        }
+        (None, Hinted::Put) if hint.etag.is_some() => {
+            let etag = hint.etag.as_deref();
+            let found = listed.iter().any(|listed| listed.etag.as_deref() == etag) || known.iter().any(|known| known.etag.as_deref() == etag);
+            if !found && changes.is_empty() {
+                return Ok(Resolved::Gone);
+            }
+        }
+        _ => {}
+    }
+    Ok(Resolved::Changes(changes))
+}
+
+/// Whether a change that was found is the one a hint was about.
+fn tells_of(hint: &Hint, change: &ObjectChange) -> bool {
+    change.op == Op::Put
+        && match hint.what {
+            Hinted::Put => !change.marker && hint.version.as_deref().map_or_else(|| hint.etag.is_some() && hint.etag == change.etag, |version| version == change.version),
+            Hinted::Marker => change.marker && hint.version.as_deref().is_some_and(|version| version == change.version),
+            _ => false,
+        }
+}
+
+fn facet_of(hinted: Hinted) -> Option<Facet> {
+    match hinted {
+        Hinted::Tags => Some(Facet::Tags),
+        Hinted::Acl => Some(Facet::Acl),
+        Hinted::Class => Some(Facet::Class),
+        Hinted::Put | Hinted::Marker | Hinted::Purge => None,
+    }
+}
+
+/// The version whose facet was changed: the one the event names, or the newest.
+fn facet_version<'a>(hint: &Hint, listed: &'a [ListedVersion]) -> Option<&'a ListedVersion> {
+    match &hint.version {
+        Some(version) => listed.iter().find(|listed| listed.version == *version),
+        None => listed.last().filter(|newest| !newest.marker),
+    }
+}

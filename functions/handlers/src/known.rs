@@ -1,0 +1,172 @@
+//! Which versions the vault knows to be live: what tells a new version from one that is there already.
+//!
+//! Loaded once by a fold, then kept up with every segment, our own and others'. It is a help, not a truth: that it lags
+//! behind costs a second reading of a version, or a second row that says the same, and both are harmless.
+
+use std::collections::{HashMap, HashSet};
+
+use pipeline::base::inputs::{Folding, Inventory};
+use pipeline::fold::Cut;
+use pipeline::fold::object::Keep;
+use pipeline::model::change::{ChangeBatch, Facet, NULL_VERSION, ObjectRow, Op};
+use pipeline::model::{ResourceId, Timestamp};
+use pipeline::vault::{Vault, VaultError};
+
+/// What is known of one live version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownVersion {
+    /// Its id.
+    pub version: Box<str>,
+    /// When it came to be.
+    pub at: Timestamp,
+    /// Its rank in a listing.
+    pub rank: Option<i32>,
+    /// Its etag: tells overwritten versions `null` apart.
+    pub etag: Option<Box<str>>,
+    /// Whether nothing more is to be read of it: its content is stored or lost, or it is a marker.
+    pub stored: bool,
+    /// The last reading of the truth that listed it.
+    pub seen: u64,
+}
+
+/// The live versions of one resource.
+#[derive(Debug, Default)]
+pub struct Known {
+    objects: HashMap<Box<str>, Vec<KnownVersion>>,
+    applied: HashSet<String>,
+    configuration: HashMap<Box<str>, Box<str>>,
+    reading: u64,
+}
+
+impl Known {
+    /// Folds everything the vault holds.
+    ///
+    /// # Errors
+    /// As reading the vault.
+    pub async fn load(vault: &Vault, resource: &ResourceId) -> Result<Known, VaultError> {
+        let inventory = Inventory::load(vault, resource).await?;
+        let mut known = Known { applied: inventory.segments.iter().map(|segment| segment.path()).collect(), ..Known::default() };
+        let cut = Cut::At(Timestamp::MAX);
+        let folding = Folding::new(inventory.inputs(cut), cut, 0);
+        for pass in folding.passes() {
+            let loose = folding.load(vault, pass.clone()).await?;
+            for bucket in folding.occupied(&loose, pass) {
+                let mut fold = folding.fold(vault, &loose, bucket, Keep::Live, None);
+                while let Some(folded) = fold.next().await? {
+                    let rows = ChangeBatch::objects(folded.rows).map_err(|error| VaultError::damaged("a folded state", error))?;
+                    rows.object_columns().iter().for_each(|row| known.apply(&row));
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    /// Whether a segment's changes have been taken in.
+    pub fn has_applied(&self, path: &str) -> bool {
+        self.applied.contains(path)
+    }
+
+    /// Takes in a segment.
+    pub fn appended(&mut self, path: String, changes: &ChangeBatch) {
+        changes.object_columns().iter().for_each(|row| self.apply(&row));
+        self.applied.insert(path);
+    }
+
+    /// Takes in one change.
+    pub fn apply(&mut self, row: &ObjectRow<'_>) {
+        if row.object.is_empty() {
+            match row.op {
+                Op::Put => drop(self.configuration.insert(row.version.into(), row.metadata.unwrap_or_default().into())),
+                _ => drop(self.configuration.remove(row.version)),
+            }
+            return;
+        }
+        if row.facet != Facet::Version {
+            return;
+        }
+        let reading = self.reading;
+        let versions = self.objects.entry(row.object.into()).or_default();
+        let known = versions.iter_mut().find(|known| &*known.version == row.version);
+        match (row.op, known) {
+            (Op::Put, Some(known)) => {
+                let overwritten = row.version == NULL_VERSION && row.at >= known.at && row.etag.is_some() && known.etag.as_deref() != row.etag;
+                if overwritten {
+                    *known = KnownVersion { seen: reading, ..known_of(row) };
+                } else {
+                    known.stored |= row.body.is_some() || row.marker || row.lost.is_some();
+                    known.rank = known.rank.or(row.rank);
+                    if row.via == "event" {
+                        known.at = row.at;
+                    }
+                }
+            }
+            (Op::Put, None) => versions.push(KnownVersion { seen: reading, ..known_of(row) }),
+            (_, Some(known)) if row.version != NULL_VERSION || row.at >= known.at => {
+                versions.retain(|known| &*known.version != row.version);
+            }
+            _ => {}
+        }
+        if versions.is_empty() {
+            self.objects.remove(row.object);
+        }
+    }
+
+    /// The live versions of an object.
+    pub fn of(&self, object: &str) -> &[KnownVersion] {
+        self.objects.get(object).map_or(&[], Vec::as_slice)
+    }
+
+    /// One live version.
+    pub fn find(&self, object: &str, version: &str) -> Option<&KnownVersion> {
+        self.of(object).iter().find(|known| &*known.version == version)
+    }
+
+    /// A new reading of the truth begins: its number. What is learned from here on counts as seen by it.
+    pub fn begin_reading(&mut self) -> u64 {
+        self.reading += 1;
+        self.reading
+    }
+
+    /// Notes that a reading of the truth listed a version.
+    pub fn saw(&mut self, object: &str, version: &str, reading: u64) {
+        let known = self.objects.get_mut(object).and_then(|versions| versions.iter_mut().find(|known| &*known.version == version));
+        if let Some(known) = known {
+            known.seen = reading;
+        }
+    }
+
+    /// Live versions that a reading of the truth did not list.
+    pub fn unseen(&self, reading: u64) -> Vec<(String, KnownVersion)> {
+        let all = self.objects.iter().flat_map(|(object, versions)| versions.iter().map(move |known| (object, known)));
+        let mut unseen: Vec<(String, KnownVersion)> =
+            all.filter(|(_, known)| known.seen < reading).map(|(object, known)| (object.to_string(), known.clone())).collect();
+        unseen.sort_by(|a, b| (&a.0, &a.1.version).cmp(&(&b.0, &b.1.version)));
+        unseen
+    }
+
+    /// The documents of the bucket's configuration.
+    pub fn configuration(&self) -> &HashMap<Box<str>, Box<str>> {
+        &self.configuration
+    }
+
+    /// How many live versions there are.
+    pub fn len(&self) -> usize {
+        self.objects.values().map(Vec::len).sum()
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+}
+
+fn known_of(row: &ObjectRow<'_>) -> KnownVersion {
+    KnownVersion {
+        version: row.version.into(),
+        at: row.at,
+        rank: row.rank,
+        etag: row.etag.map(Into::into),
+        stored: row.body.is_some() || row.marker || row.lost.is_some(),
+        seen: 0,
+    }
+}

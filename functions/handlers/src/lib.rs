@@ -1,0 +1,10 @@
+//! What each function of Hindsight does. Hosts (one process, Kafka workers, Lambda) run the same handlers.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop where it fails"))]
+
+pub mod capture;
+pub mod compact;
+pub mod intake;
+pub mod known;
+pub mod protection;
+pub mod reconcile;
+pub mod restore;

@@ -1,0 +1,141 @@
+//! What is protected, and how: numbered records in the vault, so that a vault says by itself what belongs into it.
+
+use std::time::Duration;
+
+use pipeline::model::{ResourceId, Timestamp};
+use pipeline::vault::record::{Numbered, Record};
+use pipeline::vault::{Created, Vault, VaultError, layout};
+use serde::{Deserialize, Serialize};
+
+/// One resource's continuous protection. The newest record counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Protection {
+    /// What is protected.
+    pub resource: ResourceId,
+    /// When this was decided.
+    pub since: Timestamp,
+    /// How changes are learned.
+    pub events: Events,
+    /// Which of the configured endpoints the S3 bucket is at; the default one for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Whether ACLs are kept: one more request per version.
+    pub acls: bool,
+    /// Whether the bucket may be one that keeps no versions: best effort, never proven.
+    pub unversioned: bool,
+    /// How often the truth is read at the source, in seconds.
+    pub reconcile_seconds: u64,
+    /// Whether it runs, or has been stopped and only restores.
+    pub status: Status,
+}
+
+impl Record for Protection {
+    const KIND: &'static str = "protection";
+}
+
+/// How changes of a bucket are learned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Events {
+    /// S3 events in an SQS queue, whatever brought them there.
+    Sqs {
+        /// The queue's URL.
+        url: String,
+    },
+    /// S3 events posted to this process.
+    Webhook,
+    /// No events: all versions are listed again and again.
+    List {
+        /// Seconds between the end of one listing and the next.
+        seconds: u64,
+    },
+}
+
+/// Whether a protection runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Status {
+    /// Changes are kept.
+    Active,
+    /// No more changes are kept; what was kept can be restored.
+    Stopped,
+}
+
+/// The folder name of these records.
+pub const PROTECTIONS: &str = "protection";
+
+/// How often the truth is read where events come too.
+pub const RECONCILE_EVERY: Duration = Duration::from_secs(6 * 3_600);
+
+/// Why a resource cannot be protected.
+#[derive(Debug, thiserror::Error)]
+pub enum ProtectError {
+    /// Another configured vault has it.
+    #[error("Bucket {bucket} already has continuous backup enabled for another vault Backup job failed.")]
+    AnotherVault {
+        /// The bucket's name.
+        bucket: String,
+    },
+    /// The bucket keeps no versions.
+    #[error(
+        "cannot protect {resource}: it does not keep versions ({versioning}); switch versioning on, or protect it with \
+         --unversioned, which is best effort: what is overwritten or deleted before it could be read is lost"
+    )]
+    Unversioned {
+        /// What was to be protected.
+        resource: ResourceId,
+        /// What the bucket says.
+        versioning: String,
+    },
+    /// The vault would be backed up into itself.
+    #[error("cannot protect {resource}: the vault lies within it, and would be backed up into itself")]
+    OwnVault {
+        /// What was to be protected.
+        resource: ResourceId,
+    },
+    /// The vault cannot be read or written.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+/// The newest protection of a resource in a vault.
+///
+/// # Errors
+/// As [`Vault::newest_record`].
+pub async fn newest(vault: &Vault, resource: &ResourceId) -> Result<Option<Numbered<Protection>>, VaultError> {
+    vault.newest_record(&layout::state_folder(PROTECTIONS, resource)).await
+}
+
+/// Every protection of a vault, the newest record of each resource.
+///
+/// # Errors
+/// As [`Vault::folders`] and [`newest`].
+pub async fn all(vault: &Vault) -> Result<Vec<Numbered<Protection>>, VaultError> {
+    let mut protections = Vec::new();
+    for folder in vault.folders(&layout::states_folder(PROTECTIONS)).await? {
+        if let Some(resource) = layout::resource_of(&folder) {
+            protections.extend(newest(vault, &resource).await?);
+        }
+    }
+    Ok(protections)
+}
+
+/// Records a protection, unless one of the `others` runs one of the same resource.
+///
+/// # Errors
+/// [`ProtectError::AnotherVault`], and as writing a record.
+pub async fn record(vault: &Vault, others: &[Vault], protection: &Protection) -> Result<u64, ProtectError> {
+    for other in others {
+        let running = newest(other, &protection.resource).await?.is_some_and(|found| found.record.status == Status::Active);
+        if running && protection.status == Status::Active {
+            return Err(ProtectError::AnotherVault { bucket: protection.resource.bucket_name().to_owned() });
+        }
+    }
+    let folder = layout::state_folder(PROTECTIONS, &protection.resource);
+    loop {
+        let number = newest(vault, &protection.resource).await?.map_or(1, |newest| newest.number + 1);
+        if vault.write_numbered(&folder, number, protection).await? == Created::New {
+            return Ok(number);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Reading the truth: the first full backup, its repetition, and listing as a source.
+//!
+//! Events can be lost. So all versions are listed now and then and held against what the vault knows: a version it does
+//! not know is kept, with the time the listing gives; a version it holds to be live and that is not listed any more, and
+//! that a HEAD confirms gone, was purged within an interval. Once that is durable, everything before the listing began
+//! is proven. The first listing is the first full backup; it is resumed where it stopped.
+
+use std::time::Duration;
+
+use fail::fail_point;
+use futures::{StreamExt, TryStreamExt};
+use pipeline::changelog::coverage::{RECONCILIATIONS, Reconciliation};
+use pipeline::model::change::{NULL_VERSION, ObjectChange};
+use pipeline::model::{Position, Timestamp};
+use pipeline::s3::{ListMarker, ListedVersion, Versioning};
+use pipeline::source::s3_scan::Scan;
+use pipeline::vault::layout;
+use pipeline::vault::record::Record;
+use serde::{Deserialize, Serialize};
+
+use crate::capture::{Capture, CaptureError};
+use crate::known::{Known, KnownVersion};
+
+/// The folder name of cursors.
+const CURSORS: &str = "cursor";
+/// Pages between two cursors.
+const PAGES_PER_CURSOR: u32 = 10;
+/// Versions kept together during a reading of the truth: what one segment holds.
+const VERSIONS_PER_SEGMENT: usize = 20_000;
+/// Purges confirmed at the same time.
+const CONFIRMATIONS_AT_ONCE: usize = 16;
+
+/// Where a first full backup stands, so that it can be resumed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Cursor {
+    /// The source's clock when it began.
+    began: Timestamp,
+    /// Where it goes on; none when it has ended.
+    after: Option<ListMarker>,
+    /// Versions listed so far.
+    listed: u64,
+    /// Whether everything was listed.
+    ended: bool,
+}
+
+impl Record for Cursor {
+    const KIND: &'static str = "cursor";
+}
+
+/// Hears of a reading while it goes on.
+pub trait ScanProgress: Send + Sync {
+    /// So many versions have been listed, so many of them newly kept.
+    fn listed(&self, listed: u64, found: u64);
+}
+
+/// Nobody listens.
+pub struct Quiet;
+
+impl ScanProgress for Quiet {
+    fn listed(&self, _: u64, _: u64) {}
+}
+
+/// The rows that a tie of listed versions, the oldest first, adds to what is known.
+///
+/// Where one of them is new, the others of its tie get their rank too, so that the order within the tie is kept.
+pub fn rank_ties(tie: &[ListedVersion], known: &Known, stream: &str) -> Vec<ObjectChange> {
+    let find = |listed: &ListedVersion| known.find(&listed.object, &listed.version).filter(|known| !is_overwritten(known, listed));
+    if tie.iter().all(|listed| find(listed).is_some_and(|known| known.stored)) {
+        return Vec::new();
+    }
+    let mut rows = Vec::with_capacity(tie.len());
+    let mut next = 0;
+    for listed in tie {
+        let known_rank = find(listed).and_then(|known| known.rank);
+        let rank = known_rank.map_or(next, |rank| rank.max(next));
+        next = rank.saturating_add(1);
+        rows.push(ObjectChange {
+            via: "scan".to_owned(),
+            stream: stream.to_owned(),
+            marker: listed.marker,
+            rank: Some(rank),
+            size: listed.size,
+            etag: listed.etag.clone(),
+            storage_class: listed.storage_class.clone(),
+            position: Position::timed(0, listed.modified).as_bytes().to_vec(),
+            ..ObjectChange::put(&listed.object, &listed.version, listed.modified)
+        });
+    }
+    rows
+}
+
+/// Whether a listed version `null` is another one than the known.
+fn is_overwritten(known: &KnownVersion, listed: &ListedVersion) -> bool {
+    listed.version == NULL_VERSION && (known.etag.as_deref() != listed.etag.as_deref() || known.at != listed.modified)
+}
+
+/// Whether the S3 bucket says that it sends events; none where it does not say.
+pub fn sends_events(notification: Option<&str>) -> Option<bool> {
+    let targets = ["EventBridgeConfiguration", "QueueConfiguration", "TopicConfiguration", "CloudFunctionConfiguration", "LambdaFunctionConfiguration"];
+    notification.map(|document| targets.iter().any(|target| document.contains(target)))
+}
+
+/// Reads the truth once, and records what it proves.
+///
+/// # Errors
+/// [`CaptureError`]; what was found until then is kept, and the next reading finds the rest.
+pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Result<Reconciliation, CaptureError> {
+    capture.refresh().await?;
+    let folder = layout::state_folder(RECONCILIATIONS, capture.resource());
+    let before: Vec<Reconciliation> = capture.vault().all_records(&folder).await?.into_iter().map(|numbered| numbered.record).collect();
+    let cursors = layout::state_folder(CURSORS, capture.resource());
+    let cursor: Option<Cursor> = if before.is_empty() { capture.vault().newest_record(&cursors).await?.map(|numbered| numbered.record) } else { None };
+    let cursor = cursor.filter(|cursor| !cursor.ended);
+
+    let began_here = capture.clock().now();
+    // Only what was known before the listing began can be missed in it.
+    let reading = capture.known(|known| known.begin_reading());
+    let bucket = capture.reader().bucket().clone();
+    let mut scan = Scan::new(bucket.clone(), "", cursor.as_ref().and_then(|cursor| cursor.after.clone()));
+    let mut found = 0;
+    let mut lost = 0;
+    let mut listed = cursor.as_ref().map_or(0, |cursor| cursor.listed);
+    let mut waiting: Vec<ObjectChange> = Vec::new();
+    let mut pages = 0;
+    while let Some(page) = scan.next().await? {
+        for tie in &page.ties {
+            listed += tie.len() as u64;
+            waiting.extend(capture.known(|known| {
+                for version in tie {
+                    known.saw(&version.object, &version.version, reading);
+                }
+                rank_ties(tie, known, "scan")
+            }));
+        }
+        pages += 1;
+        if waiting.len() >= VERSIONS_PER_SEGMENT || pages % PAGES_PER_CURSOR == 0 {
+            let kept = keep(capture, &mut waiting).await?;
+            found += kept.0;
+            lost += kept.1;
+            if before.is_empty() {
+                fail_point!("scan::before-cursor");
+                let began = cursor.as_ref().map_or_else(|| scan.began().unwrap_or(began_here), |cursor| cursor.began);
+                let now = Cursor { began, after: page.resume, listed, ended: false };
+                capture.vault().append_record(&cursors, &now).await?;
+            }
+        }
+        progress.listed(listed, found + waiting.len() as u64);
+    }
+    let kept = keep(capture, &mut waiting).await?;
+    found += kept.0;
+    lost += kept.1;
+    let began = cursor.as_ref().map_or_else(|| scan.began().unwrap_or(began_here), |cursor| cursor.began);
+    let ended = scan.last_answer().map_or_else(|| capture.clock().now(), |answer| answer.max(began));
+    progress.listed(listed, found);
+
+    // A resumed listing has not seen what the earlier part of it listed, so it can miss nothing.
+    let purged = if cursor.is_some() { 0 } else { keep_purges(capture, reading, &before, began, ended).await? };
+    let events_on = keep_configuration(capture, ended).await?;
+    let proof = Reconciliation { began, ended, listed, found, purged, lost, events_on };
+    fail_point!("reconcile::before-record");
+    // A bucket that keeps no versions is never proven: what was overwritten between two looks left no trace.
+    capture.vault().append_record(&folder, &proof).await?;
+    fail_point!("reconcile::after-record");
+    Ok(proof)
+}
+
+/// Appends what waits; returns how many were kept and how many were lost.
+async fn keep(capture: &mut Capture, waiting: &mut Vec<ObjectChange>) -> Result<(u64, u64), CaptureError> {
+    let mut changes = std::mem::take(waiting);
+    let count = changes.len() as u64;
+    let mut lost = 0;
+    let mut tries = 0;
+    while !changes.is_empty() {
+        let absorbed = capture.absorb(changes.clone(), Timestamp::MIN).await?;
+        lost += absorbed.lost;
+        // A listed version that is gone now was purged meanwhile; its purge is or will be known.
+        if !absorbed.changes.is_empty() {
+            capture.append(&absorbed.changes, None).await?;
+        }
+        tries += 1;
+        if let Some((_, reason)) = absorbed.again.first().filter(|_| tries >= KEEP_TRIES) {
+            let what = format!("reading {} versions of {}", absorbed.again.len(), capture.resource());
+            return Err(pipeline::s3::BucketError::Transient { what, reason: reason.clone() }.into());
+        }
+        changes = absorbed.again.iter().map(|(index, _)| changes[*index].clone()).collect();
+        if !changes.is_empty() {
+            capture.clock().sleep(Duration::from_secs(1)).await;
+        }
+    }
+    Ok((count, lost))
+}
+
+/// How often a reading goes back to versions that could not be read before it gives up.
+const KEEP_TRIES: u32 = 5;
+
+/// Keeps the purge of every version that was known, was not listed, and is confirmed gone.
+async fn keep_purges(capture: &mut Capture, reading: u64, before: &[Reconciliation], began: Timestamp, ended: Timestamp) -> Result<u64, CaptureError> {
+    let unseen = capture.known(|known| known.unseen(reading));
+    let reader = capture.reader().clone();
+    let bucket_versions = reader.bucket().versioning().await?;
+    let candidates = unseen.into_iter().filter(|(_, known)| known.at < began);
+    let gone: Vec<(String, KnownVersion)> = futures::stream::iter(candidates)
+        .map(|(object, known)| {
+            let reader = reader.clone();
+            async move {
+                // A marker cannot be asked for by HEAD; that two listings in a row agree must do.
+                let gone = reader.is_gone(&object, &known.version).await?;
+                Ok::<_, CaptureError>(gone.then_some((object, known)))
+            }
+        })
+        .buffered(CONFIRMATIONS_AT_ONCE)
+        .try_filter_map(|gone| async move { Ok(gone) })
+        .try_collect()
+        .await?;
+    let last_seen = before.last().map(|last| last.began);
+    let rows: Vec<ObjectChange> = gone
+        .into_iter()
+        .map(|(object, known)| {
+            let lower = last_seen.map_or(known.at, |seen| seen.max(known.at));
+            ObjectChange {
+                via: "scan".to_owned(),
+                stream: "scan".to_owned(),
+                at_bound: Some(lower.min(ended)),
+                ..ObjectChange::delete(&object, &known.version, ended)
+            }
+        })
+        .collect();
+    tracing::debug!(purged = rows.len(), versioning = ?bucket_versions, "purges without an event");
+    debug_assert!(matches!(bucket_versions, Versioning::Enabled | Versioning::Suspended | Versioning::Never));
+    if !rows.is_empty() {
+        capture.append(&rows, None).await?;
+    }
+    Ok(rows.len() as u64)
+}
+
+/// Keeps the documents of the bucket's configuration that have changed; says whether it sends events.
+pub async fn keep_configuration(capture: &mut Capture, now: Timestamp) -> Result<Option<bool>, CaptureError> {
+    let configuration = capture.reader().bucket().configuration().await?;
+    let rows = capture.known(|known| {
+        let changed = configuration.documents.iter().filter(|(name, document)| known.configuration().get(name.as_str()).map(|known| &**known) != Some(document.as_str()));
+        let put = changed.map(|(name, document)| ObjectChange { metadata: Some(document.clone()), via: "scan".to_owned(), ..ObjectChange::put("", name, now) });
+        let gone = known.configuration().keys().filter(|name| !configuration.documents.contains_key(&***name) && !configuration.unread.contains_key(&***name));
+        let delete = gone.map(|name| ObjectChange { via: "scan".to_owned(), ..ObjectChange::delete("", name, now) });
+        put.chain(delete).collect::<Vec<_>>()
+    });
+    if !rows.is_empty() {
+        capture.append(&rows, None).await?;
+    }
+    Ok(sends_events(configuration.documents.get("notification").map(String::as_str)))
+}

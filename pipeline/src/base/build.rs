@@ -1,0 +1,173 @@
+//! Carrying out a compaction plan: merges, bases, and the manifest that makes them visible.
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use fail::fail_point;
+
+use super::file::FileWriter;
+use super::inputs::{Folding, Inputs, Inventory};
+use super::plan::BaseCut;
+use super::{Base, BucketFile, Manifest, Merge, cover_list};
+use crate::changelog::segment::Segment;
+use crate::fold::Cut;
+use crate::fold::object::Keep;
+use crate::model::{Digest, ResourceId, Timestamp};
+use crate::vault::record::Numbered;
+use crate::vault::{Created, FileRef, Vault, VaultError, layout};
+
+/// A bucket file grows to about this size before the number of buckets doubles.
+const BUCKET_BYTES: u64 = 256 << 20;
+/// More buckets than this help nobody.
+const BITS_MAX: u32 = 12;
+
+/// The number of bits that keeps `bytes` in files of a good size.
+pub fn bits_for(bytes: u64) -> u32 {
+    (0..BITS_MAX).find(|bits| bytes >> bits <= BUCKET_BYTES).unwrap_or(BITS_MAX)
+}
+
+async fn store_cover(vault: &Vault, resource: &ResourceId, segments: impl Iterator<Item = String>) -> Result<FileRef, VaultError> {
+    let paths: Vec<String> = segments.collect();
+    let bytes = cover_list(paths.iter().map(String::as_str));
+    vault.create_named_by_content(&layout::cover_file(resource, &Digest::of(&bytes)), bytes.into()).await
+}
+
+/// Merges segments into one sorted file per bucket. Nothing refers to it yet.
+///
+/// # Errors
+/// As reading the segments and writing the files.
+pub async fn merge(vault: &Vault, resource: &ResourceId, segments: &[Segment], bits: u32) -> Result<Merge, VaultError> {
+    let inputs = Inputs { segments: segments.to_vec(), ..Inputs::default() };
+    let folding = Folding::new(inputs, Cut::Nothing, bits);
+    let mut files = Vec::new();
+    for pass in folding.passes() {
+        let loose = folding.load(vault, pass.clone()).await?;
+        for bucket in folding.occupied(&loose, pass) {
+            files.extend(fold_bucket(vault, resource, &folding, &loose, bucket, Keep::Live).await?);
+        }
+    }
+    let covers = store_cover(vault, resource, segments.iter().map(Segment::path)).await?;
+    fail_point!("merge::files-written");
+    Ok(Merge {
+        first: segments.iter().map(|segment| segment.name.first).min().unwrap_or_default(),
+        last: segments.iter().map(|segment| segment.name.last).max().unwrap_or_default(),
+        latest: segments.iter().map(|segment| segment.name.latest).max().unwrap_or_default(),
+        bits: folding.bits,
+        files,
+        covers,
+    })
+}
+
+/// Folds one bucket into a file.
+pub(crate) async fn fold_bucket(
+    vault: &Vault,
+    resource: &ResourceId,
+    folding: &Folding,
+    loose: &super::inputs::Loose,
+    bucket: u32,
+    keep: Keep,
+) -> Result<Option<BucketFile>, VaultError> {
+    let broken = |error| VaultError::damaged("a base file being written", error);
+    let mut fold = folding.fold(vault, loose, bucket, keep, None);
+    let mut writer = FileWriter::new().map_err(broken)?;
+    while let Some(folded) = fold.next().await? {
+        assert_sorted(&folded.rows);
+        writer.write(&folded.rows).map_err(broken)?;
+    }
+    if writer.rows() == 0 {
+        return Ok(None);
+    }
+    Ok(Some(writer.store(vault, resource, bucket).await?))
+}
+
+fn assert_sorted(rows: &RecordBatch) {
+    let keys = rows.column(0).as_binary::<i32>();
+    let sorted = (1..keys.len()).all(|index| keys.value(index - 1) <= keys.value(index));
+    assert!(sorted, "a fold hands on rows sorted by key");
+}
+
+/// Builds the base at a cut. Nothing refers to it yet. Buckets that no change touched are taken over from its parent.
+///
+/// # Errors
+/// As reading its inputs and writing the files.
+pub async fn base(vault: &Vault, inventory: &Inventory, at: BaseCut) -> Result<Base, VaultError> {
+    let cut = Cut::At(at.cut);
+    let inputs = inventory.inputs(cut);
+    let parent = inputs.base.clone();
+    let bytes: u64 = inputs.base.iter().flat_map(|base| &base.files).chain(inputs.merges.iter().flat_map(|merge| &merge.files)).map(|file| file.file.size).sum();
+    let bits = bits_for(bytes).max(parent.as_ref().map_or(0, |parent| parent.bits));
+    let folding = Folding::new(inputs, cut, bits);
+    let keep = Keep::Base { tombstones_after: at.tombstones_after };
+    let mut files = Vec::new();
+    for pass in folding.passes() {
+        let loose = folding.load(vault, pass.clone()).await?;
+        for bucket in folding.occupied(&loose, pass) {
+            match untouched(&folding, &loose, parent.as_ref(), bucket) {
+                Some(file) => files.push(file.clone()),
+                None => files.extend(fold_bucket(vault, &inventory.resource, &folding, &loose, bucket, keep).await?),
+            }
+        }
+    }
+    let parent_covers = parent.as_ref().map_or(&[][..], |parent| &parent.covers);
+    let news = inventory.segments.iter().filter(|segment| cut.includes(segment.name.first)).map(Segment::path);
+    let news = store_cover(vault, &inventory.resource, news.filter(|path| !inventory.is_covered(parent_covers, path))).await?;
+    fail_point!("base::files-written");
+    let covers = parent_covers.iter().cloned().chain(std::iter::once(news)).collect();
+    Ok(Base { cut: at.cut, tombstones_after: at.tombstones_after, bits: folding.bits, files, covers })
+}
+
+/// The parent's file of a bucket, if nothing else has rows of it.
+fn untouched<'a>(folding: &Folding, loose: &super::inputs::Loose, parent: Option<&'a Base>, bucket: u32) -> Option<&'a BucketFile> {
+    let parent = parent.filter(|parent| parent.bits == folding.bits)?;
+    let alone = folding.files(bucket).count() == 1 && !loose.holds(bucket);
+    parent.files.iter().find(|file| alone && file.bucket == bucket)
+}
+
+/// What a compaction adds to the newest manifest.
+#[derive(Debug, Clone, Default)]
+pub struct Additions {
+    /// New merges.
+    pub merges: Vec<Merge>,
+    /// A new base.
+    pub base: Option<Base>,
+}
+
+/// The manifest that follows `newest`; none where it would say nothing new.
+pub fn successor(resource: &ResourceId, newest: Option<&Numbered<Manifest>>, additions: &Additions, now: Timestamp) -> Option<Manifest> {
+    let mut next = Manifest {
+        resource: resource.clone(),
+        parent: newest.map(|newest| newest.file.clone()),
+        written: now,
+        bases: newest.map_or_else(Vec::new, |newest| newest.record.bases.clone()),
+        merges: newest.map_or_else(Vec::new, |newest| newest.record.merges.clone()),
+    };
+    let (bases, merges) = (next.bases.len(), next.merges.len());
+    for merge in &additions.merges {
+        if !next.merges.iter().any(|known| known.covers == merge.covers) {
+            next.merges.push(merge.clone());
+        }
+    }
+    // Another compactor's base at the same cut says the same.
+    next.bases.extend(additions.base.iter().filter(|base| next.bases.iter().all(|known| known.cut != base.cut)).cloned().collect::<Vec<_>>());
+    next.bases.sort_by_key(|base| base.cut);
+    (next.bases.len() > bases || next.merges.len() > merges).then_some(next)
+}
+
+/// How often a manifest may lose the race for its number before that is an error of its own.
+const RACES_MAX: usize = 1_000;
+
+/// Makes additions visible: writes the manifest after the newest, whoever wrote that.
+///
+/// # Errors
+/// As [`super::newest`] and [`Vault::write_numbered`].
+pub async fn publish(vault: &Vault, resource: &ResourceId, additions: &Additions, now: Timestamp) -> Result<Option<u64>, VaultError> {
+    fail_point!("manifest::before");
+    for _ in 0..RACES_MAX {
+        let newest = super::newest(vault, resource).await?;
+        let Some(next) = successor(resource, newest.as_ref(), additions, now) else { return Ok(None) };
+        let number = newest.map_or(1, |newest| newest.number + 1);
+        if vault.write_numbered(&layout::manifest_folder(resource), number, &next).await? == Created::New {
+            fail_point!("manifest::after");
+            return Ok(Some(number));
+        }
+    }
+    Err(VaultError::damaged(&layout::manifest_folder(resource), "other writers took every number; too many of them run at once"))
+}

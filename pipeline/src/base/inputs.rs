@@ -1,0 +1,250 @@
+//! What there is to fold, what of it a cut needs, and the fold of one hash bucket over it.
+//!
+//! An [`Inventory`] is listed once: the log first and the manifest after, so that whatever a compaction moves in between
+//! is seen twice rather than never. [`Inventory::inputs`] is pure: the newest base at or before the cut, and of the log
+//! everything that is not wholly in it. A [`Folding`] carries that out, bucket by bucket.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::Int64Type;
+use futures::{StreamExt, TryStreamExt};
+
+use super::{Base, BucketFile, Manifest, Merge, covered, file};
+use crate::changelog::coverage::{self, Gap, Reconciliation, Window};
+use crate::changelog::segment::Segment;
+use crate::changelog::{read, segments, write};
+use crate::fold::object::{Keep, ObjectJoin};
+use crate::fold::{Cut, Fold, Run};
+use crate::model::change::ChangeBatch;
+use crate::model::key::bucket_of;
+use crate::model::{ResourceId, Timestamp};
+use crate::vault::record::Numbered;
+use crate::vault::{FileRef, Vault, VaultError};
+
+/// Segments read at the same time.
+const READS_AT_ONCE: usize = 16;
+/// How much larger changes are in memory than in a segment, roughly and on the safe side.
+const INFLATION: u64 = 12;
+/// How much memory loose segments may take while they are folded, in bytes.
+const LOOSE_BYTES_MAX: u64 = 192 << 20;
+/// Rows per batch of a run that was sorted in memory.
+const RUN_BATCH_ROWS: usize = 8_192;
+
+/// Everything the vault holds of a resource's history, by name.
+#[derive(Debug, Clone)]
+pub struct Inventory {
+    /// Whose.
+    pub resource: ResourceId,
+    /// Every segment of the log.
+    pub segments: Vec<Segment>,
+    /// The newest manifest.
+    pub manifest: Option<Numbered<Manifest>>,
+    /// What each list of covers names, by the list's path.
+    pub covers: BTreeMap<String, Arc<HashSet<String>>>,
+    /// Every reading of the truth.
+    pub reconciliations: Vec<Reconciliation>,
+    /// Every time without events.
+    pub gaps: Vec<Gap>,
+}
+
+/// What a fold to a cut must read.
+#[derive(Debug, Clone, Default)]
+pub struct Inputs {
+    /// The base to begin with.
+    pub base: Option<Base>,
+    /// Merges beside it.
+    pub merges: Vec<Merge>,
+    /// Segments that are in none of the merges.
+    pub segments: Vec<Segment>,
+}
+
+impl Inventory {
+    /// Lists what there is.
+    ///
+    /// # Errors
+    /// As [`Vault::list`] and [`Vault::read_checked`].
+    pub async fn load(vault: &Vault, resource: &ResourceId) -> Result<Inventory, VaultError> {
+        let segments = segments(vault, resource).await?;
+        let manifest = super::newest(vault, resource).await?;
+        let (reconciliations, gaps) = coverage::facts(vault, resource).await?;
+        let mut covers = BTreeMap::new();
+        for list in manifest.iter().flat_map(|manifest| cover_lists(&manifest.record)) {
+            if !covers.contains_key(&list.path) {
+                covers.insert(list.path.clone(), Arc::new(covered(vault, std::slice::from_ref(list)).await?));
+            }
+        }
+        Ok(Inventory { resource: resource.clone(), segments, manifest, covers, reconciliations, gaps })
+    }
+
+    /// The restorable window.
+    pub fn window(&self) -> Option<Window> {
+        coverage::window(&self.segments, &self.reconciliations, &self.gaps)
+    }
+
+    /// The merges there are.
+    pub fn merges(&self) -> &[Merge] {
+        self.manifest.as_ref().map_or(&[], |manifest| &manifest.record.merges)
+    }
+
+    /// The bases there are, by cut.
+    pub fn bases(&self) -> &[Base] {
+        self.manifest.as_ref().map_or(&[], |manifest| &manifest.record.bases)
+    }
+
+    /// Whether one of these lists names a segment.
+    pub fn is_covered(&self, lists: &[FileRef], segment: &str) -> bool {
+        lists.iter().any(|list| self.covers.get(&list.path).is_some_and(|paths| paths.contains(segment)))
+    }
+
+    /// What a fold to `cut` must read: see the module.
+    pub fn inputs(&self, cut: Cut) -> Inputs {
+        let base = self.bases().iter().rev().find(|base| cut.includes(base.cut) && cut != Cut::Nothing).cloned();
+        let needed = |first: Timestamp| cut.includes(first);
+        let wholly_in_base = |segment: &str, last: Timestamp| base.as_ref().is_some_and(|base| last <= base.cut && self.is_covered(&base.covers, segment));
+        let merge_in_base = |merge: &Merge| {
+            let paths = self.covers.get(&merge.covers.path);
+            paths.is_some_and(|paths| paths.iter().all(|path| wholly_in_base(path, merge.last)))
+        };
+        let merges: Vec<Merge> = self.merges().iter().filter(|merge| needed(merge.first) && !merge_in_base(merge)).cloned().collect();
+        let lists: Vec<FileRef> = merges.iter().map(|merge| merge.covers.clone()).collect();
+        let loose = self.segments.iter().filter(|segment| {
+            let path = segment.path();
+            needed(segment.name.first) && !self.is_covered(&lists, &path) && !wholly_in_base(&path, segment.name.last)
+        });
+        Inputs { segments: loose.cloned().collect(), merges, base }
+    }
+}
+
+fn cover_lists(manifest: &Manifest) -> impl Iterator<Item = &FileRef> {
+    let of_bases = manifest.bases.iter().flat_map(|base| base.covers.iter());
+    of_bases.chain(manifest.merges.iter().map(|merge| &merge.covers))
+}
+
+/// A fold of some inputs at a cut, carried out bucket by bucket.
+#[derive(Debug, Clone)]
+pub struct Folding {
+    /// What is read.
+    pub inputs: Arc<Inputs>,
+    /// Into `2^bits` buckets.
+    pub bits: u32,
+    /// Up to here.
+    pub cut: Cut,
+}
+
+/// Rows of loose segments, sorted, by hash bucket.
+#[derive(Debug, Clone, Default)]
+pub struct Loose {
+    rows: BTreeMap<u32, RecordBatch>,
+}
+
+impl Loose {
+    /// Whether there are loose rows of a bucket.
+    pub fn holds(&self, bucket: u32) -> bool {
+        self.rows.contains_key(&bucket)
+    }
+}
+
+impl Folding {
+    /// A fold of `inputs` in at least `2^bits_min` buckets.
+    pub fn new(inputs: Inputs, cut: Cut, bits_min: u32) -> Folding {
+        let stored = inputs.base.iter().map(|base| base.bits).chain(inputs.merges.iter().map(|merge| merge.bits));
+        let bits = stored.max().unwrap_or(0).max(bits_min);
+        Folding { inputs: Arc::new(inputs), bits, cut }
+    }
+
+    /// Ranges of buckets whose loose rows fit into memory together. Each range reads the loose segments once.
+    pub fn passes(&self) -> Vec<Range<u32>> {
+        let loose: u64 = self.inputs.segments.iter().map(|segment| segment.size.saturating_mul(INFLATION)).sum();
+        let buckets = 1u32 << self.bits;
+        let passes = u32::try_from(loose.div_ceil(LOOSE_BYTES_MAX).max(1)).unwrap_or(u32::MAX).min(buckets);
+        let step = buckets.div_ceil(passes);
+        (0..buckets).step_by(step as usize).map(|from| from..(from + step).min(buckets)).collect()
+    }
+
+    /// Reads the loose segments' rows of some buckets.
+    ///
+    /// # Errors
+    /// As [`read::read`].
+    pub async fn load(&self, vault: &Vault, buckets: Range<u32>) -> Result<Loose, VaultError> {
+        let reads = futures::stream::iter(self.inputs.segments.iter().filter(|segment| segment.size > 0).cloned());
+        let mut split: BTreeMap<u32, Vec<ChangeBatch>> = BTreeMap::new();
+        let mut read = reads
+            .map(|segment| {
+                let vault = vault.clone();
+                async move { read::read(&vault, &segment).await }
+            })
+            .buffered(READS_AT_ONCE);
+        while let Some(batches) = read.try_next().await? {
+            for batch in batches {
+                for (bucket, rows) in split_rows(&batch, self.bits, &buckets) {
+                    split.entry(bucket).or_default().push(ChangeBatch::from_checked(rows));
+                }
+            }
+        }
+        let rows = split.into_iter().map(|(bucket, batches)| (bucket, write::sort(&write::concat(&batches)).into_rows())).collect();
+        Ok(Loose { rows })
+    }
+
+    /// The buckets of a range that have anything at all.
+    pub fn occupied(&self, loose: &Loose, buckets: Range<u32>) -> Vec<u32> {
+        buckets.filter(|&bucket| loose.rows.contains_key(&bucket) || self.files(bucket).next().is_some()).collect()
+    }
+
+    /// The files that hold rows of a bucket, each with whether it holds rows of others too.
+    pub fn files(&self, bucket: u32) -> impl Iterator<Item = (&BucketFile, bool)> {
+        let bits = self.bits;
+        let base = self.inputs.base.iter().flat_map(|base| base.files.iter().map(|file| (base.bits, file)));
+        let merges = self.inputs.merges.iter().flat_map(|merge| merge.files.iter().map(|file| (merge.bits, file)));
+        base.chain(merges).filter(move |(of, file)| file.bucket == bucket >> (bits - of)).map(move |(of, file)| (file, of < bits))
+    }
+
+    /// The fold of one bucket. `from` skips what lies before this key.
+    pub fn fold(&self, vault: &Vault, loose: &Loose, bucket: u32, keep: Keep, from: Option<&[u8]>) -> Fold<'static, ObjectJoin, VaultError> {
+        let bits = self.bits;
+        let mut runs: Vec<Run<'static, VaultError>> = Vec::new();
+        for (file, shared) in self.files(bucket) {
+            let rows = file::stream(vault, file, from);
+            runs.push(match shared {
+                false => rows,
+                true => rows.map_ok(move |batch| only_bucket(&batch, bits, bucket)).boxed(),
+            });
+        }
+        if let Some(rows) = loose.rows.get(&bucket) {
+            runs.push(slices(rows.clone()));
+        }
+        Fold::new(runs, ObjectJoin::new(self.cut, keep))
+    }
+}
+
+/// A sorted batch in memory as a run.
+fn slices(rows: RecordBatch) -> Run<'static, VaultError> {
+    let count = rows.num_rows();
+    futures::stream::iter((0..count).step_by(RUN_BATCH_ROWS).map(move |from| Ok(rows.slice(from, RUN_BATCH_ROWS.min(count - from))))).boxed()
+}
+
+fn only_bucket(batch: &RecordBatch, bits: u32, bucket: u32) -> RecordBatch {
+    let hashes = batch.column(1).as_primitive::<Int64Type>();
+    let mask = BooleanArray::from_unary(hashes, |hash| bucket_of(hash, bits) == bucket);
+    filter_record_batch(batch, &mask).expect("the mask has one value per row")
+}
+
+/// The rows of a batch by bucket, of those within a range.
+fn split_rows(batch: &RecordBatch, bits: u32, buckets: &Range<u32>) -> BTreeMap<u32, RecordBatch> {
+    if bits == 0 {
+        return BTreeMap::from([(0, batch.clone())]);
+    }
+    let hashes = batch.column(1).as_primitive::<Int64Type>();
+    let mut rows: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (index, hash) in hashes.values().iter().enumerate() {
+        let bucket = bucket_of(*hash, bits);
+        if buckets.contains(&bucket) {
+            rows.entry(bucket).or_default().push(index as u32);
+        }
+    }
+    let take = |indices: Vec<u32>| arrow::compute::take_record_batch(batch, &UInt32Array::from(indices)).expect("the indices are those of the rows");
+    rows.into_iter().map(|(bucket, indices)| (bucket, take(indices))).collect()
+}

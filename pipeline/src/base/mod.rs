@@ -1,0 +1,112 @@
+//! Bases and merges: what makes a long log short to read.
+//!
+//! ```text
+//!  segments ──merge──→ one sorted file per hash bucket ──┐
+//!                                         parent base ───┴─fold at the cut─→ base
+//! ```
+//!
+//! A *merge* holds every change of the segments it covers. A *base* holds what all changes up to its cut amount to.
+//! Both are files under names of their own and become visible with the next numbered manifest, which names every file
+//! it rests on with size and digest, and the manifest before. A build that dies leaves nothing but unreferenced files;
+//! of two that finish, one finds its number taken, and its work is done again or not needed.
+//!
+//! Deletes stay in a base until an older put can no longer be delivered again.
+
+pub mod build;
+pub mod file;
+pub mod inputs;
+pub mod plan;
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+pub use file::BucketFile;
+
+use crate::model::{ResourceId, Timestamp};
+use crate::vault::record::{Numbered, Record};
+use crate::vault::{FileRef, Vault, VaultError, layout};
+
+/// The newest of a resource's manifests says what bases and merges there are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Whose.
+    pub resource: ResourceId,
+    /// The manifest before.
+    pub parent: Option<FileRef>,
+    /// When it was written, by the writer's clock. For people; nothing is decided by it.
+    pub written: Timestamp,
+    /// Bases by cut, the oldest first.
+    pub bases: Vec<Base>,
+    /// Merges that a restore may need beside them.
+    pub merges: Vec<Merge>,
+}
+
+impl Record for Manifest {
+    const KIND: &'static str = "manifest";
+}
+
+/// The last change of every key at a cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// The instant it is the state of.
+    pub cut: Timestamp,
+    /// Deletes before this instant are no longer in it.
+    pub tombstones_after: Timestamp,
+    /// Its files are those of `2^bits` hash buckets; a bucket without changes has none.
+    pub bits: u32,
+    /// One file per bucket.
+    pub files: Vec<BucketFile>,
+    /// Lists of the segments whose changes up to the cut are in it.
+    pub covers: Vec<FileRef>,
+}
+
+/// Every change of some segments, joined where they say the same, in one file per hash bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merge {
+    /// No time in it is before this one.
+    pub first: Timestamp,
+    /// No time in it is after this one.
+    pub last: Timestamp,
+    /// The greatest `latest` of its segments.
+    pub latest: Timestamp,
+    /// Its files are those of `2^bits` hash buckets.
+    pub bits: u32,
+    /// One file per bucket.
+    pub files: Vec<BucketFile>,
+    /// The list of segments it stands for.
+    pub covers: FileRef,
+}
+
+/// The newest manifest of a resource.
+///
+/// # Errors
+/// As [`Vault::newest_record`].
+pub async fn newest(vault: &Vault, resource: &ResourceId) -> Result<Option<Numbered<Manifest>>, VaultError> {
+    vault.newest_record(&layout::manifest_folder(resource)).await
+}
+
+/// The segments that a list of covers names, by path.
+///
+/// # Errors
+/// As [`Vault::read_checked`].
+pub async fn covered(vault: &Vault, covers: &[FileRef]) -> Result<HashSet<String>, VaultError> {
+    let mut paths = HashSet::new();
+    for file in covers {
+        let bytes = vault.read_checked(file).await?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| VaultError::damaged(&file.path, error))?;
+        paths.extend(text.lines().map(str::to_owned));
+    }
+    Ok(paths)
+}
+
+/// The bytes of a list of covered segments: one path per line.
+pub fn cover_list<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<u8> {
+    let mut lines: Vec<&str> = paths.collect();
+    lines.sort_unstable();
+    let mut text = lines.join("\n");
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text.into_bytes()
+}

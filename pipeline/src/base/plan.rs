@@ -1,0 +1,80 @@
+//! What a compaction should do. Pure: data in, data out, printed by a dry run.
+
+use std::time::Duration;
+
+use super::inputs::Inventory;
+use crate::changelog::segment::Segment;
+use crate::model::Timestamp;
+
+/// When to merge and when to make a base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// A base is made when the newest is older than this.
+    pub base_every: Duration,
+    /// Deletes stay in a base for so long after they happened.
+    pub redelivery: Duration,
+    /// Make a base now, whatever the age of the newest.
+    pub base_now: bool,
+}
+
+/// The longest an event may be delivered again: SQS keeps 14 days, and a replay of an archive is asked for by name.
+pub const REDELIVERY: Duration = Duration::from_secs(14 * 86_400);
+/// One base a day.
+pub const BASE_EVERY: Duration = Duration::from_secs(86_400);
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy { base_every: BASE_EVERY, redelivery: REDELIVERY, base_now: false }
+    }
+}
+
+/// What a compaction will do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CompactionPlan {
+    /// Segments to merge, each list into one merge.
+    pub merges: Vec<Vec<Segment>>,
+    /// The cut of the base to make afterwards.
+    pub base: Option<BaseCut>,
+}
+
+/// Which base to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BaseCut {
+    /// The instant it is the state of.
+    pub cut: Timestamp,
+    /// Deletes before this are left out.
+    pub tombstones_after: Timestamp,
+}
+
+/// A merge takes in at most this much, so that its rows fit into memory.
+const MERGE_BYTES_MAX: u64 = 16 << 20;
+/// And at most this many segments.
+const MERGE_SEGMENTS_MAX: usize = 4_096;
+/// Fewer loose segments than this are left to the next time.
+const MERGE_SEGMENTS_MIN: usize = 2;
+
+/// What to do with what there is, at `now`.
+pub fn plan(inventory: &Inventory, now: Timestamp, policy: Policy) -> CompactionPlan {
+    let Some(window) = inventory.window() else { return CompactionPlan::default() };
+    let lists: Vec<_> = inventory.merges().iter().map(|merge| merge.covers.clone()).collect();
+    let loose: Vec<&Segment> = inventory.segments.iter().filter(|segment| !inventory.is_covered(&lists, &segment.path())).collect();
+    let mut merges: Vec<Vec<Segment>> = Vec::new();
+    if loose.len() >= MERGE_SEGMENTS_MIN {
+        let mut wave: Vec<Segment> = Vec::new();
+        let mut bytes = 0;
+        for segment in loose {
+            if !wave.is_empty() && (bytes + segment.size > MERGE_BYTES_MAX || wave.len() == MERGE_SEGMENTS_MAX) {
+                merges.push(std::mem::take(&mut wave));
+                bytes = 0;
+            }
+            bytes += segment.size;
+            wave.push(segment.clone());
+        }
+        merges.push(wave);
+    }
+    // Whole seconds, as people ask for them; what arrives late at an older second is still in the log after the base.
+    let cut = Timestamp::from_micros(window.latest.floor_second().micros() - 1).max(window.earliest);
+    let due = inventory.bases().last().is_none_or(|newest| policy.base_now && cut > newest.cut || cut.since(newest.cut) >= policy.base_every);
+    let tombstones_after = cut.min(now).minus(policy.redelivery);
+    CompactionPlan { merges, base: due.then_some(BaseCut { cut, tombstones_after }) }
+}

@@ -1,0 +1,162 @@
+//! What all segments and reconciliations of a resource prove together: the restorable window.
+//!
+//! ```text
+//!  earliest            proven                       latest
+//!     ├────────────────────┼──────────────────────────┤
+//!      nothing that still   all that has arrived is
+//!      existed is missing   durable; more may come
+//! ```
+//!
+//! *Proven* moves only when a reconciliation that began there has read the truth at the source and everything it found
+//! is durable. *Latest* moves with every segment and heartbeat. Outside of the window a restore is refused; between the
+//! two marks it is allowed and says so.
+
+use serde::{Deserialize, Serialize};
+
+use super::segment::Segment;
+use crate::model::{ResourceId, Timestamp};
+use crate::vault::record::Record;
+use crate::vault::{Vault, VaultError, layout};
+
+/// What one reading of the truth at the source found. Numbered records of a resource; the first is the first full scan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reconciliation {
+    /// The source's clock when it began: every version that existed before is either listed or was purged.
+    pub began: Timestamp,
+    /// The source's clock when it had read the last page.
+    pub ended: Timestamp,
+    /// Versions and markers that were listed.
+    pub listed: u64,
+    /// Versions that the vault did not know.
+    pub found: u64,
+    /// Versions the vault held to be live and that were purged without an event.
+    pub purged: u64,
+    /// Versions whose content could not be stored.
+    pub lost: u64,
+    /// Whether the source was set to send events, where it can say.
+    pub events_on: Option<bool>,
+}
+
+impl Record for Reconciliation {
+    const KIND: &'static str = "reconciliation";
+}
+
+/// A time in which events were not sent or not received.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// When events were last known to come.
+    pub from: Timestamp,
+    /// When they came again; open if they have not.
+    pub to: Option<Timestamp>,
+    /// Why.
+    pub reason: String,
+}
+
+impl Record for Gap {
+    const KIND: &'static str = "gap";
+}
+
+/// The folder names of these records.
+pub const RECONCILIATIONS: &str = "reconciliation";
+/// See [`RECONCILIATIONS`].
+pub const GAPS: &str = "gap";
+
+/// Which seconds of a resource can be restored, and how sure that is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// The first restorable instant: when the first full scan had ended.
+    pub earliest: Timestamp,
+    /// The last instant up to which nothing that still existed is missing, if it is within the window.
+    pub proven: Option<Timestamp>,
+    /// The last restorable instant.
+    pub latest: Timestamp,
+    /// Times without events. A reconciliation that began after a gap has ended has found again what still existed.
+    pub gaps: Vec<Gap>,
+}
+
+/// How far the clocks of a source's servers may differ from the one that answered the first listing request.
+const SKEW_SECONDS: i64 = 1;
+
+impl Reconciliation {
+    /// The instant up to which nothing that still existed is missing.
+    ///
+    /// Listings know whole seconds, so the second in which it began is not proven, nor the one before it.
+    pub fn proves(&self) -> Timestamp {
+        Timestamp::from_micros(Timestamp::from_seconds(self.began.seconds() - SKEW_SECONDS).micros() - 1)
+    }
+}
+
+/// The window that these facts prove; none before the first full scan has ended.
+pub fn window(segments: &[Segment], reconciliations: &[Reconciliation], gaps: &[Gap]) -> Option<Window> {
+    let earliest = reconciliations.first()?.ended;
+    let proven = reconciliations.iter().map(Reconciliation::proves).max().filter(|proven| *proven >= earliest);
+    let arrived = segments.iter().map(|segment| segment.name.latest).max();
+    let latest = arrived.max(proven).map_or(earliest, |latest| latest.max(earliest));
+    Some(Window { earliest, proven, latest, gaps: merge_gaps(gaps) })
+}
+
+/// One entry per gap: a record that closes a gap repeats its beginning.
+fn merge_gaps(gaps: &[Gap]) -> Vec<Gap> {
+    let mut merged: Vec<Gap> = Vec::new();
+    for gap in gaps {
+        match merged.iter_mut().find(|known| known.from == gap.from) {
+            Some(known) => known.to = known.to.or(gap.to),
+            None => merged.push(gap.clone()),
+        }
+    }
+    merged
+}
+
+/// Everything of a resource that [`window`] asks for, read from the vault.
+///
+/// # Errors
+/// As [`Vault::list`] and [`Vault::read_record`].
+pub async fn facts(vault: &Vault, resource: &ResourceId) -> Result<(Vec<Reconciliation>, Vec<Gap>), VaultError> {
+    let reconciliations = vault.all_records(&layout::state_folder(RECONCILIATIONS, resource)).await?;
+    let gaps = vault.all_records(&layout::state_folder(GAPS, resource)).await?;
+    Ok((reconciliations.into_iter().map(|numbered| numbered.record).collect(), gaps.into_iter().map(|numbered| numbered.record).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::changelog::SegmentName;
+
+    fn reconciled(began: i64, ended: i64) -> Reconciliation {
+        let (began, ended) = (Timestamp::from_seconds(began), Timestamp::from_seconds(ended));
+        Reconciliation { began, ended, listed: 1, found: 0, purged: 0, lost: 0, events_on: None }
+    }
+
+    fn segment(latest: i64) -> Segment {
+        let at = Timestamp::from_seconds(latest);
+        Segment { name: SegmentName { folder: String::new(), first: at, last: at, latest: at, digest: String::new() }, size: 1 }
+    }
+
+    fn check(segments: &[i64], reconciliations: &[(i64, i64)], expected: Option<(i64, Option<i64>, i64)>) {
+        let segments: Vec<Segment> = segments.iter().map(|&latest| segment(latest)).collect();
+        let reconciliations: Vec<Reconciliation> = reconciliations.iter().map(|&(began, ended)| reconciled(began, ended)).collect();
+        let found = window(&segments, &reconciliations, &[]).map(|w| (w.earliest.seconds(), w.proven.map(Timestamp::seconds), w.latest.seconds()));
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn nothing_is_restorable_before_the_first_scan_has_ended() {
+        check(&[10, 20], &[], None);
+    }
+
+    #[test]
+    fn latest_moves_with_segments_and_proven_with_reconciliations_only() {
+        check(&[10, 20], &[(2, 5)], Some((5, None, 20)));
+        check(&[10, 20], &[(2, 5), (15, 16)], Some((5, Some(13), 20)));
+        check(&[], &[(2, 5), (15, 16)], Some((5, Some(13), 13)));
+    }
+
+    #[test]
+    fn a_gap_is_closed_by_the_record_that_repeats_its_beginning() {
+        let (from, to) = (Timestamp::from_seconds(3), Timestamp::from_seconds(9));
+        let open = Gap { from, to: None, reason: "events are off".to_owned() };
+        let closed = Gap { to: Some(to), ..open.clone() };
+        assert_eq!(merge_gaps(&[open.clone()]), [open.clone()]);
+        assert_eq!(merge_gaps(&[open, closed.clone()]), [closed]);
+    }
+}

@@ -1,0 +1,12 @@
+//! The change log: immutable Parquet segments whose names say what they hold.
+//!
+//! Appending is one create-if-absent and planning is one listing. Where a segment stands is written in [`segment`], its
+//! columns and encoding in [`write`], its checks in [`read`], and what all segments of a resource prove together in
+//! [`coverage`].
+
+pub mod coverage;
+pub mod read;
+pub mod segment;
+pub mod write;
+
+pub use segment::{SegmentName, segments};

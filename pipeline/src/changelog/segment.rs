@@ -1,0 +1,106 @@
+//! The name of a segment, and the path it stands under.
+//!
+//! ```text
+//! log/v1/res=bucket-photos/date=2026-08-22/hour=11/<first>-<last>-<latest>-<digest>.parquet
+//! ```
+//!
+//! This is the form for streams without an order of their own. `first` and `last` span every time in the segment, the
+//! bounds of uncertain changes included; `latest` is the instant up to which everything that had arrived is durable once
+//! this segment is; all in microseconds with 20 digits. The folder is the hour of *arrival*: what comes late is found
+//! where it arrived. The digest is of the file's bytes. A segment of no rows is a heartbeat: it only moves `latest`.
+
+use std::fmt;
+
+use crate::model::{ResourceId, Timestamp};
+use crate::vault::{Listed, Vault, VaultError, layout};
+
+/// What a segment's path says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentName {
+    /// The folder of its hour of arrival, `log/v1/res=.../date=.../hour=..`.
+    pub folder: String,
+    /// No time in it is before this one.
+    pub first: Timestamp,
+    /// No time in it is after this one.
+    pub last: Timestamp,
+    /// All that had arrived before this instant is durable.
+    pub latest: Timestamp,
+    /// The first 128 bits of its bytes' SHA-256, in hexadecimal.
+    pub digest: String,
+}
+
+impl SegmentName {
+    /// Reads a path; nothing if it is not a segment's.
+    pub fn parse(path: &str) -> Option<SegmentName> {
+        let (folder, file) = path.rsplit_once('/')?;
+        let mut parts = file.strip_suffix(".parquet")?.split('-');
+        let mut number = || parts.next().filter(|part| part.len() == 20)?.parse().ok().map(Timestamp::from_micros);
+        let (first, last, latest) = (number()?, number()?, number()?);
+        let digest = parts.next()?.to_owned();
+        let whole = parts.next().is_none() && digest.len() == 32 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        whole.then_some(SegmentName { folder: folder.to_owned(), first, last, latest, digest })
+    }
+}
+
+impl fmt::Display for SegmentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Times before 1970 stand as 0: a span that is too wide costs a read, one that is too narrow a change.
+        let micros = |time: Timestamp| time.micros().max(0);
+        write!(f, "{}/{:020}-{:020}-{:020}-{}.parquet", self.folder, micros(self.first), micros(self.last), micros(self.latest), self.digest)
+    }
+}
+
+/// A segment as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Segment {
+    /// What its path says.
+    pub name: SegmentName,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+impl Segment {
+    /// Its path in the vault.
+    pub fn path(&self) -> String {
+        self.name.to_string()
+    }
+}
+
+/// Every segment of a resource's change log, by path. A file that is no segment is damage: nothing else belongs there.
+///
+/// # Errors
+/// As [`Vault::list`]; [`VaultError::Damaged`] for a name that cannot be read.
+pub async fn segments(vault: &Vault, resource: &ResourceId) -> Result<Vec<Segment>, VaultError> {
+    vault.list(&layout::log_folder(resource)).await?.into_iter().map(segment_of).collect()
+}
+
+fn segment_of(file: Listed) -> Result<Segment, VaultError> {
+    match SegmentName::parse(&file.path) {
+        Some(name) => Ok(Segment { name, size: file.size }),
+        None => Err(VaultError::damaged(&file.path, "its name is not that of a segment; nothing else belongs into the change log")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_says_what_a_segment_holds() {
+        let name = SegmentName {
+            folder: "log/v1/res=bucket-photos/date=2026-08-22/hour=11".to_owned(),
+            first: Timestamp::from_micros(5),
+            last: Timestamp::from_micros(7),
+            latest: Timestamp::from_micros(9),
+            digest: "0123456789abcdef0123456789abcdef".to_owned(),
+        };
+        assert_eq!(SegmentName::parse(&name.to_string()), Some(name));
+    }
+
+    #[test]
+    fn a_name_that_says_less_is_none() {
+        for path in ["x.parquet", "a/1-2-3-4.parquet", "a/00000000000000000001-2.parquet", "a/b/c"] {
+            assert_eq!(SegmentName::parse(path), None, "{path}");
+        }
+    }
+}

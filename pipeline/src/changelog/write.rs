@@ -1,0 +1,118 @@
+//! Appending: sort, encode, name by content, create.
+//!
+//! Encoding is deterministic: the same changes under the same program make the same bytes, so a retry meets its own
+//! file and that is success. Acknowledging the source comes after, never before.
+
+use arrow::array::{AsArray, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::TimestampMicrosecondType;
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+
+use super::segment::{Segment, SegmentName};
+use crate::model::change::{ChangeBatch, object_schema};
+use crate::model::{Digest, ResourceId, Timestamp};
+use crate::vault::{Vault, VaultError, layout};
+
+/// The version of the segment format that this program writes, and the highest it reads.
+pub const FORMAT_VERSION: u32 = 1;
+/// The footer's entry that holds it.
+pub const FORMAT_KEY: &str = "hindsight.format";
+
+/// Columns that hardly ever repeat a value: building a dictionary of them is time lost.
+const UNIQUE_COLUMNS: [&str; 8] = ["key", "position", "request", "object", "version", "etag", "digest", "body"];
+/// Columns whose smallest and greatest values a reader asks for.
+const STATISTICS_COLUMNS: [&str; 2] = ["key", "at"];
+
+/// How Parquet files of changes are written, everywhere.
+pub fn writer_properties(rows_per_group: usize) -> WriterProperties {
+    let mut properties = WriterProperties::builder()
+        .set_created_by("hindsight".to_owned())
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).expect("zstd has a level 1")))
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_max_row_group_row_count(Some(rows_per_group))
+        .set_key_value_metadata(Some(vec![KeyValue::new(FORMAT_KEY.to_owned(), FORMAT_VERSION.to_string())]));
+    for column in UNIQUE_COLUMNS {
+        properties = properties.set_column_dictionary_enabled(ColumnPath::from(column), false);
+    }
+    for column in STATISTICS_COLUMNS {
+        properties = properties.set_column_statistics_enabled(ColumnPath::from(column), EnabledStatistics::Chunk);
+    }
+    properties.build()
+}
+
+/// Rows per row group of a segment: a segment is read whole.
+const SEGMENT_ROWS_PER_GROUP: usize = 1 << 20;
+
+/// A segment that is encoded but not yet in the vault.
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    /// Where it will stand.
+    pub name: SegmentName,
+    /// Its file.
+    pub bytes: Bytes,
+}
+
+/// The changes sorted by (key, position), as every run of a fold must be.
+pub fn sort(changes: &ChangeBatch) -> ChangeBatch {
+    let columns = changes.object_columns();
+    let mut order: Vec<u32> = (0..changes.len() as u32).collect();
+    let place = |index: u32| (columns.key.value(index as usize), columns.position.value(index as usize));
+    if order.is_sorted_by(|&a, &b| place(a) <= place(b)) {
+        return changes.clone();
+    }
+    order.sort_unstable_by(|&a, &b| place(a).cmp(&place(b)).then(a.cmp(&b)));
+    let sorted = take_record_batch(changes.rows(), &UInt32Array::from(order)).expect("the indices are those of the rows");
+    ChangeBatch::from_checked(sorted)
+}
+
+/// The changes of several batches in one.
+pub fn concat(batches: &[ChangeBatch]) -> ChangeBatch {
+    let rows = concat_batches(&object_schema(), batches.iter().map(ChangeBatch::rows)).expect("change batches of one kind have one schema");
+    ChangeBatch::from_checked(rows)
+}
+
+/// Makes a segment of changes that arrived in the hour of `arrived`.
+///
+/// # Errors
+/// The encoder's.
+pub fn encode(resource: &ResourceId, changes: &ChangeBatch, arrived: Timestamp, latest: Timestamp) -> Result<Encoded, ParquetError> {
+    let sorted = sort(changes);
+    let (first, last) = span(sorted.rows()).unwrap_or((latest, latest));
+    let bytes = encode_rows(std::iter::once(sorted.rows()), SEGMENT_ROWS_PER_GROUP)?;
+    let name = SegmentName { folder: layout::log_hour_folder(resource, arrived), first, last, latest, digest: Digest::of(&bytes).short() };
+    Ok(Encoded { name, bytes })
+}
+
+/// A Parquet file of these rows.
+pub(crate) fn encode_rows<'a>(batches: impl Iterator<Item = &'a RecordBatch>, rows_per_group: usize) -> Result<Bytes, ParquetError> {
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, object_schema(), Some(writer_properties(rows_per_group)))?;
+    for batch in batches {
+        writer.write(batch)?;
+    }
+    writer.close()?;
+    Ok(bytes.into())
+}
+
+/// The earliest and latest time in the rows, bounds included.
+pub(crate) fn span(rows: &RecordBatch) -> Option<(Timestamp, Timestamp)> {
+    let columns = [rows.column_by_name("at")?, rows.column_by_name("at_bound")?];
+    let times = columns.iter().flat_map(|column| column.as_primitive::<TimestampMicrosecondType>().iter().flatten());
+    let (first, last) = times.fold((i64::MAX, i64::MIN), |(first, last), time| (first.min(time), last.max(time)));
+    (first <= last).then(|| (Timestamp::from_micros(first), Timestamp::from_micros(last)))
+}
+
+/// Puts a segment into the vault. That it is there already is success: an earlier try, or somebody with the same changes.
+///
+/// # Errors
+/// As [`Vault::create_named_by_content`]; trying again is safe.
+pub async fn append(vault: &Vault, encoded: &Encoded) -> Result<Segment, VaultError> {
+    let file = vault.create_named_by_content(&encoded.name.to_string(), encoded.bytes.clone()).await?;
+    Ok(Segment { name: encoded.name.clone(), size: file.size })
+}

@@ -1,0 +1,367 @@
+//! The join of S3 object versions.
+//!
+//! All rows of one object meet here. Per version:
+//!
+//! 1. Rows that describe one change are joined first, whatever they came by: time, position and requester from an
+//!    event rather than a scan, the content from whichever row has it.
+//! 2. Then the cut: a put after it is not there yet, a delete after it has not happened yet.
+//! 3. A version other than `null` is put once and deleted once: a delete absorbs every put of it, whatever their
+//!    positions. Of version `null`, which is overwritten in place, the last change counts; so it is for the documents
+//!    of a bucket's configuration.
+//! 4. The other facets (tags, ACL, storage class) are the last one set at or before the cut.
+//!
+//! Which version a reader of the bucket sees follows from the order of [siblings](super::siblings).
+
+use std::cmp::Reverse;
+
+use arrow::array::{Array, RecordBatch};
+
+use super::siblings::{Sibling, order_siblings};
+use super::{Cut, Join, RowAt, Survivors, Uncertain};
+use crate::model::Timestamp;
+use crate::model::change::{Facet, NULL_VERSION, ObjectChange, ObjectColumns, ObjectRow, ObjectRows, Op};
+use crate::model::position::is_sequenced;
+
+/// Which versions of an object survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Every live version and marker, and deletes younger than this instant: what a base holds.
+    Base {
+        /// A delete before it can no longer meet an older put that is delivered again.
+        tombstones_after: Timestamp,
+    },
+    /// Every live version and marker.
+    Live,
+    /// The newest so many live versions and markers.
+    Last(usize),
+    /// What a plain GET sees: the newest live version, nothing where that is a marker.
+    Current,
+}
+
+/// The join of object versions at a cut.
+pub struct ObjectJoin {
+    cut: Cut,
+    keep: Keep,
+    made: ObjectRows,
+}
+
+impl ObjectJoin {
+    /// A join at `cut` of which `keep` survives. With [`Cut::Nothing`] every change survives.
+    pub fn new(cut: Cut, keep: Keep) -> ObjectJoin {
+        ObjectJoin { cut, keep, made: ObjectRows::new() }
+    }
+}
+
+/// What must be known of every row; the rest is read only where rows complete each other.
+#[derive(Debug, Clone)]
+struct Light<'a> {
+    row: RowAt,
+    /// Where rows completed each other: what they made.
+    made: Option<Box<ObjectChange>>,
+    op: Op,
+    facet: Facet,
+    version: &'a str,
+    at: Timestamp,
+    bound: Option<Timestamp>,
+    /// The earliest time that any row of this change had: a base must not forget a row at or before its cut.
+    earliest: Timestamp,
+    position: &'a [u8],
+    rank: Option<i32>,
+    marker: bool,
+    event: bool,
+}
+
+impl<'a> Light<'a> {
+    fn of(row: RowAt, columns: &[ObjectColumns<'a>]) -> Light<'a> {
+        let (columns, index) = (&columns[row.0], row.1);
+        let at = Timestamp::from_micros(columns.at.value(index));
+        Light {
+            row,
+            made: None,
+            op: Op::parse(columns.op.value(index)).expect("checked on construction of the batch"),
+            facet: Facet::parse(columns.facet.value(index)).expect("checked on construction of the batch"),
+            version: columns.version.value(index),
+            at,
+            bound: (!columns.at_bound.is_null(index)).then(|| Timestamp::from_micros(columns.at_bound.value(index))),
+            earliest: at,
+            position: columns.position.value(index),
+            rank: (!columns.rank.is_null(index)).then(|| columns.rank.value(index)),
+            marker: columns.marker.value(index),
+            event: columns.via.value(index) == "event",
+        }
+    }
+
+    fn sibling(&self) -> Sibling<'_> {
+        Sibling { at: self.at, position: self.position, rank: self.rank, version: self.version }
+    }
+
+    fn full<'b>(&'b self, columns: &[ObjectColumns<'b>]) -> ObjectRow<'b> {
+        match &self.made {
+            Some(made) => made.row(),
+            None => columns[self.row.0].row(self.row.1),
+        }
+    }
+
+    /// Events know better than scans, a sequencer better than a time, the earlier time better than the later.
+    fn preference(&self) -> (bool, bool, Timestamp, &'a [u8]) {
+        (!self.event, !is_sequenced(self.position), self.at, self.position)
+    }
+}
+
+/// What one version amounts to at the cut.
+#[derive(Debug, Default)]
+struct VersionState<'a> {
+    live: Option<Light<'a>>,
+    facets: Vec<Light<'a>>,
+    /// Rows that say nothing at this cut, but must stay in a base.
+    kept_for_later: Vec<Light<'a>>,
+}
+
+impl Join for ObjectJoin {
+    type Columns<'a> = ObjectColumns<'a>;
+
+    fn columns<'a>(&self, batch: &'a RecordBatch) -> ObjectColumns<'a> {
+        ObjectColumns::of(batch)
+    }
+
+    fn together(&self, before: &[u8], after: &[u8]) -> bool {
+        // Versions of one object share everything up to the separator 00 01, which cannot occur before it.
+        let Some(end) = before.windows(2).position(|pair| pair == [0x00, 0x01]) else { return false };
+        after.len() >= end + 2 && before[..end + 2] == after[..end + 2]
+    }
+
+    fn join(&mut self, rows: &[RowAt], columns: &[ObjectColumns<'_>], out: &mut Survivors) {
+        let all: Vec<Light<'_>> = rows.iter().map(|&row| Light::of(row, columns)).collect();
+        let object = columns[rows[0].0].object.value(rows[0].1);
+        let configuration = object.is_empty();
+        if self.cut == Cut::Nothing {
+            for version in all.chunk_by(|a, b| a.version == b.version) {
+                for row in without_repetition(version, columns) {
+                    self.emit(row, columns, out);
+                }
+            }
+            return;
+        }
+        let mut states: Vec<VersionState<'_>> = Vec::new();
+        for version in all.chunk_by(|a, b| a.version == b.version) {
+            let overwritten = configuration || version[0].version == NULL_VERSION;
+            let puts = version.iter().filter(|row| row.facet == Facet::Version && row.op == Op::Put);
+            let deletes = version.iter().filter(|row| row.facet == Facet::Version && row.op == Op::Delete);
+            let mut state = if overwritten {
+                self.last_of(version, columns)
+            } else {
+                self.put_and_delete(object, join_rows(puts, columns), join_rows(deletes, columns), out)
+            };
+            if state.live.is_some() || matches!(self.keep, Keep::Base { .. }) {
+                self.add_facets(&mut state, version, columns);
+            }
+            if let Some(live) = &state.live {
+                self.name_uncertain(object, live, out);
+            }
+            states.push(state);
+        }
+        self.select(states, configuration, columns, out);
+    }
+
+    fn made(&mut self) -> Option<RecordBatch> {
+        (!self.made.is_empty()).then(|| self.made.finish().into_rows())
+    }
+}
+
+impl ObjectJoin {
+    /// A version that is put once and deleted once.
+    fn put_and_delete<'a>(&self, object: &str, put: Option<Light<'a>>, delete: Option<Light<'a>>, out: &mut Survivors) -> VersionState<'a> {
+        let mut state = VersionState::default();
+        let deleted = delete.as_ref().is_some_and(|delete| self.cut.includes(delete.at));
+        if let Some(delete) = delete {
+            if let (Some(lower), false, Cut::At(cut)) = (delete.bound, deleted, self.cut)
+                && lower <= cut
+                && put.as_ref().is_none_or(|put| self.cut.includes(put.at))
+            {
+                let reason = format!("it was removed between {lower} and {}", delete.at);
+                out.uncertain.push(Uncertain { object: object.to_owned(), version: delete.version.to_owned(), reason });
+            }
+            if self.cut.includes(delete.earliest) && self.outlives_redelivery(delete.at) {
+                state.kept_for_later.push(delete);
+            }
+        }
+        match put {
+            Some(put) if deleted => drop(put),
+            Some(put) if self.cut.includes(put.at) => state.live = Some(put),
+            Some(put) if self.cut.includes(put.earliest) => state.kept_for_later.push(put),
+            _ => {}
+        }
+        state
+    }
+
+    /// A version that is overwritten in place: the last of its puts and deletes at or before the cut.
+    fn last_of<'a>(&self, version: &[Light<'a>], columns: &[ObjectColumns<'a>]) -> VersionState<'a> {
+        let mut state = VersionState::default();
+        let changes: Vec<&Light<'a>> = version.iter().filter(|row| row.facet == Facet::Version && self.cut.includes(row.at)).collect();
+        let siblings: Vec<Sibling<'_>> = changes.iter().map(|row| row.sibling()).collect();
+        let Some(&last) = order_siblings(&siblings).last() else { return state };
+        let last = changes[last];
+        // A row of the same change may have what this one lacks. The same etag is the same content.
+        let etag = columns[last.row.0].row(last.row.1).etag;
+        let same = changes.iter().copied().filter(|row| row.op == last.op && row.at == last.at && columns[row.row.0].row(row.row.1).etag == etag);
+        let joined = join_rows(same, columns).expect("the last change is among those like it");
+        match joined.op {
+            Op::Put => state.live = Some(joined),
+            _ if self.outlives_redelivery(joined.at) => state.kept_for_later.push(joined),
+            _ => {}
+        }
+        state
+    }
+
+    fn outlives_redelivery(&self, at: Timestamp) -> bool {
+        match self.keep {
+            Keep::Base { tombstones_after } => at >= tombstones_after,
+            _ => false,
+        }
+    }
+
+    /// The last tags, ACL and storage class that were set on the version at or before the cut.
+    fn add_facets<'a>(&self, state: &mut VersionState<'a>, version: &[Light<'a>], columns: &[ObjectColumns<'a>]) {
+        if version.iter().all(|row| row.facet == Facet::Version) {
+            return;
+        }
+        let overwritten_at = state.live.as_ref().filter(|live| live.version == NULL_VERSION).map(|live| live.at);
+        for facet in [Facet::Tags, Facet::Acl, Facet::Class] {
+            let set = version.iter().filter(|row| row.facet == facet && self.cut.includes(row.at) && overwritten_at.is_none_or(|at| row.at >= at));
+            let last = set.max_by_key(|row| (row.at, row.position, Reverse(content_of(row, columns))));
+            state.facets.extend(last.cloned());
+        }
+    }
+
+    fn name_uncertain(&self, object: &str, live: &Light<'_>, out: &mut Survivors) {
+        if let (Cut::At(cut), Some(bound)) = (self.cut, live.bound)
+            && bound > cut
+        {
+            let reason = format!("it appeared between {} and {bound}", live.at);
+            out.uncertain.push(Uncertain { object: object.to_owned(), version: live.version.to_owned(), reason });
+        }
+    }
+
+    /// Of all versions those that are asked for, sorted by version as they came.
+    fn select<'a>(&mut self, mut states: Vec<VersionState<'a>>, configuration: bool, columns: &[ObjectColumns<'a>], out: &mut Survivors) {
+        let newest = match self.keep {
+            _ if configuration => None,
+            Keep::Base { .. } | Keep::Live => None,
+            Keep::Last(count) => Some(count),
+            Keep::Current => Some(1),
+        };
+        if let Some(newest) = newest {
+            let live: Vec<usize> = (0..states.len()).filter(|&index| states[index].live.is_some()).collect();
+            let siblings: Vec<Sibling<'_>> = live.iter().filter_map(|&index| states[index].live.as_ref().map(Light::sibling)).collect();
+            let order = order_siblings(&siblings);
+            let older = order.len().saturating_sub(newest);
+            let dropped: Vec<usize> = order[..older].iter().map(|&place| live[place]).collect();
+            for index in dropped {
+                states[index] = VersionState::default();
+            }
+            if self.keep == Keep::Current {
+                states.retain(|state| state.live.as_ref().is_some_and(|live| !live.marker));
+            }
+        }
+        for state in states {
+            let base = matches!(self.keep, Keep::Base { .. });
+            let facets_of_live = state.live.is_some() || base && !configuration && state.kept_for_later.iter().all(|row| row.op == Op::Put);
+            let mut rows: Vec<Light<'a>> = state.live.into_iter().collect();
+            if facets_of_live {
+                rows.extend(state.facets);
+            }
+            if base {
+                rows.extend(state.kept_for_later);
+            }
+            rows.sort_by(|a, b| a.position.cmp(b.position));
+            for row in rows {
+                self.emit(row, columns, out);
+            }
+        }
+    }
+
+    fn emit(&mut self, row: Light<'_>, columns: &[ObjectColumns<'_>], out: &mut Survivors) {
+        match &row.made {
+            None => out.keep(row.row),
+            Some(_) => {
+                self.made.push(&row.full(columns));
+                out.make();
+            }
+        }
+    }
+}
+
+/// Rows that describe one change, as one row.
+fn join_rows<'a, 'b>(rows: impl Iterator<Item = &'b Light<'a>>, columns: &[ObjectColumns<'a>]) -> Option<Light<'a>>
+where
+    'a: 'b,
+{
+    let mut rows: Vec<&Light<'a>> = rows.collect();
+    if rows.len() < 2 {
+        return rows.pop().cloned();
+    }
+    rows.sort_by(|a, b| a.preference().cmp(&b.preference()).then_with(|| content_of(a, columns).cmp(&content_of(b, columns))));
+    let best = rows[0];
+    let rank = rows.iter().filter_map(|row| row.rank).min();
+    let earliest = rows.iter().map(|row| row.earliest).min().unwrap_or(best.at);
+    let full: Vec<ObjectRow<'_>> = rows.iter().map(|row| row.full(columns)).collect();
+    // Whoever read the version knows all of it; of several readers the one whose row stands first.
+    let reader = full.iter().find(|row| row.body.is_some()).or_else(|| full.iter().find(|row| row.marker)).copied();
+    let known = reader.unwrap_or_else(|| full.iter().find(|row| row.lost.is_some()).copied().unwrap_or(full[0]));
+    let first = full[0];
+    let complete = ObjectRow {
+        op: first.op,
+        at: first.at,
+        at_bound: first.at_bound,
+        position: first.position,
+        stream: first.stream,
+        offset: first.offset,
+        via: first.via,
+        requester: first.requester,
+        request: first.request,
+        object: first.object,
+        version: first.version,
+        facet: first.facet,
+        marker: known.marker || first.marker,
+        rank,
+        size: known.size.or_else(|| full.iter().find_map(|row| row.size)),
+        etag: known.etag.or_else(|| full.iter().find_map(|row| row.etag)),
+        storage_class: known.storage_class.or_else(|| full.iter().find_map(|row| row.storage_class)),
+        metadata: known.metadata,
+        tags: known.tags.or_else(|| full.iter().find_map(|row| row.tags)),
+        acl: known.acl.or_else(|| full.iter().find_map(|row| row.acl)),
+        digest: known.digest,
+        body: known.body,
+        lost: if known.body.is_some() || known.marker { None } else { known.lost },
+    };
+    let mut joined = best.clone();
+    joined.rank = rank;
+    joined.earliest = earliest;
+    if complete != first {
+        joined.made = Some(Box::new(complete.to_change()));
+    }
+    Some(joined)
+}
+
+/// What tells apart rows that agree in everything that orders them.
+fn content_of<'a>(row: &'a Light<'_>, columns: &[ObjectColumns<'a>]) -> impl Ord + 'a {
+    let full = row.full(columns);
+    (full.body.is_none(), full.digest, full.etag, (full.tags, full.acl, full.storage_class), full.lost, (full.stream, full.offset, full.request))
+}
+
+/// All changes of one version, each once: repetition is all that goes.
+fn without_repetition<'a>(version: &[Light<'a>], columns: &[ObjectColumns<'a>]) -> Vec<Light<'a>> {
+    let mut kept: Vec<Light<'a>> = Vec::with_capacity(version.len());
+    for row in version {
+        let full = row.full(columns);
+        // Where it was read is not part of what happened; the same facts read twice are one.
+        let same = |other: &Light<'a>| {
+            let known = other.full(columns);
+            ObjectRow { stream: full.stream, offset: full.offset, ..known } == full
+        };
+        if !kept.iter().rev().take_while(|other| other.position == row.position).any(same) {
+            kept.push(row.clone());
+        }
+    }
+    kept
+}

@@ -1,0 +1,146 @@
+//! The order of an object's versions among each other, the oldest first.
+//!
+//! Two orders are known, each in part. S3's sequencer orders the changes that came as events. A listing orders the
+//! versions it shows; of that order time tells most, and `rank` the rest: the place among versions of the same listed
+//! time. They are brought together like this:
+//!
+//! 1. Versions with a sequencer stand in its order. A version is never older than the one before it: where the events'
+//!    times say otherwise (two front ends, two clocks), the later time counts for both.
+//! 2. The others stand at their time, and among versions of one time behind those that a listing ranked before them.
+//!
+//! The result depends only on the set of versions, not on how they were learned.
+
+use crate::model::Timestamp;
+use crate::model::position::is_sequenced;
+
+/// What places a version among its siblings.
+#[derive(Debug, Clone, Copy)]
+pub struct Sibling<'a> {
+    /// When it came to be.
+    pub at: Timestamp,
+    /// Its position.
+    pub position: &'a [u8],
+    /// Its rank in a listing.
+    pub rank: Option<i32>,
+    /// Its version id, the last resort for an order that must not depend on chance.
+    pub version: &'a str,
+}
+
+/// The indices of `siblings`, the oldest first.
+pub fn order_siblings(siblings: &[Sibling<'_>]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..siblings.len()).collect();
+    if order.len() < 2 {
+        return order;
+    }
+    let (mut sequenced, others): (Vec<usize>, Vec<usize>) = order.drain(..).partition(|&index| is_sequenced(siblings[index].position));
+    let by_position = |index: usize| (siblings[index].position, siblings[index].at, siblings[index].version);
+    sequenced.sort_by(|&a, &b| by_position(a).cmp(&by_position(b)));
+
+    let mut latest = Timestamp::MIN;
+    let born: Vec<Timestamp> = sequenced
+        .iter()
+        .map(|&index| {
+            latest = latest.max(siblings[index].at);
+            latest
+        })
+        .collect();
+
+    // Places: sequenced versions are odd, and between them there is room for the others.
+    let mut placed: Vec<(usize, Timestamp, i32, &str, usize)> = Vec::with_capacity(siblings.len());
+    for (place, &index) in sequenced.iter().enumerate() {
+        placed.push((2 * place + 1, born[place], 0, siblings[index].version, index));
+    }
+    for index in others {
+        let other = &siblings[index];
+        let earlier = born.partition_point(|&born| born < other.at);
+        let same_time = earlier + born[earlier..].partition_point(|&born| born == other.at);
+        let ranked_before = (earlier..same_time).rev().find(|&place| match (siblings[sequenced[place]].rank, other.rank) {
+            (Some(theirs), Some(ours)) => theirs < ours,
+            _ => false,
+        });
+        let place = ranked_before.map_or(earlier, |place| place + 1);
+        placed.push((2 * place, other.at, other.rank.unwrap_or(-1), other.version, index));
+    }
+    placed.sort_unstable();
+    placed.into_iter().map(|(.., index)| index).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{Position, Sequencer};
+
+    /// Versions as (name, second, sequencer, rank), in any order; the expected order as names.
+    fn check(versions: &[(&str, i64, Option<&str>, Option<i32>)], expected: &str) {
+        let positions: Vec<Position> = versions.iter().map(|version| position(version.1, version.2)).collect();
+        let siblings: Vec<Sibling<'_>> = versions
+            .iter()
+            .zip(&positions)
+            .map(|(version, position)| Sibling {
+                at: Timestamp::from_seconds(version.1),
+                position: position.as_bytes(),
+                rank: version.3,
+                version: version.0,
+            })
+            .collect();
+        let names: String = order_siblings(&siblings).into_iter().map(|index| versions[index].0).collect();
+        assert_eq!(names, expected);
+    }
+
+    fn position(second: i64, sequencer: Option<&str>) -> Position {
+        match sequencer {
+            Some(text) => Position::sequenced(0, &Sequencer::parse(text).expect(text)),
+            None => Position::timed(0, Timestamp::from_seconds(second)),
+        }
+    }
+
+    #[test]
+    fn a_sequencer_orders_what_happened_in_one_second() {
+        check(&[("b", 7, Some("02"), None), ("a", 7, Some("01"), None)], "ab");
+    }
+
+    #[test]
+    fn a_sequencer_wins_over_the_clocks_of_two_front_ends() {
+        check(&[("b", 6, Some("02"), None), ("a", 7, Some("01"), None), ("c", 8, Some("03"), None)], "abc");
+    }
+
+    #[test]
+    fn a_listing_orders_what_came_without_events() {
+        check(&[("b", 7, None, Some(1)), ("a", 7, None, Some(0)), ("z", 6, None, Some(0))], "zab");
+    }
+
+    #[test]
+    fn a_version_whose_event_was_lost_stands_where_the_listing_showed_it() {
+        let known = [("a", 7, Some("01"), Some(0)), ("x", 7, None, Some(1)), ("b", 7, Some("02"), Some(2))];
+        check(&known, "axb");
+    }
+
+    #[test]
+    fn what_comes_after_the_listing_in_the_same_second_is_newer() {
+        check(&[("a", 7, None, Some(0)), ("x", 7, None, Some(1)), ("b", 7, Some("02"), None)], "axb");
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_depends_only_on_the_set(
+            versions in proptest::collection::vec((0i64..3, proptest::option::of(0u8..4), proptest::option::of(0i32..4)), 0..8),
+            seed in any::<u64>(),
+        ) {
+            let names: Vec<String> = (0..versions.len()).map(|index| format!("v{index}")).collect();
+            let positions: Vec<Position> = versions.iter().map(|v| position(v.0, v.1.map(|s| format!("{s:02x}")).as_deref())).collect();
+            let all: Vec<Sibling<'_>> = versions.iter().zip(&positions).zip(&names).map(|((v, position), name)| Sibling {
+                at: Timestamp::from_seconds(v.0), position: position.as_bytes(), rank: v.2, version: name,
+            }).collect();
+            let named = |siblings: &[Sibling<'_>]| order_siblings(siblings).into_iter().map(|i| siblings[i].version.to_owned()).collect::<Vec<_>>();
+            let mut shuffled = all.clone();
+            let mut state = seed | 1;
+            for index in (1..shuffled.len()).rev() {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                shuffled.swap(index, (state >> 33) as usize % (index + 1));
+            }
+            prop_assert_eq!(named(&all), named(&shuffled));
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Hindsight's data path. It knows no host, no clock and no randomness of its own.
+//!
+//! ```text
+//!  events, listings ─→ source ─→ changelog ─→ base ─→ replay ─→ target
+//!                     (decode)   (append)  (compact) (fold to T)
+//!                         └─ bodies ─┴────── vault ──────┘
+//! ```
+//!
+//! The modules in reading order; each uses only those above it.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop where it fails"))]
+
+pub mod model;
+pub mod fold;
+pub mod s3;
+pub mod view;
+pub mod vault;
+pub mod changelog;
+pub mod base;
+pub mod source;
+pub mod target;
+pub mod replay;

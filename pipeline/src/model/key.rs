@@ -1,0 +1,91 @@
+//! Keys as order-preserving bytes, and the hash that spreads them over buckets.
+//!
+//! ```text
+//! key of an object version = object, escaped | 00 01 | version id
+//! escape: a byte 00 becomes 00 FF; so comparing keys is comparing (object, version id) as bytes
+//! ```
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Order-preserving bytes of what a change is about: comparing keys is comparing bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Bytes);
+
+const SEPARATOR: [u8; 2] = [0x00, 0x01];
+
+impl Key {
+    /// The key of one version of an object.
+    pub fn object_version(object: &str, version: &str) -> Key {
+        let mut bytes = Vec::with_capacity(object.len() + version.len() + 2);
+        Key::write_object_version(&mut bytes, object, version);
+        Key(bytes.into())
+    }
+
+    /// Appends the bytes of [`Key::object_version`] to `out`, for builders that must not allocate per row.
+    pub fn write_object_version(out: &mut Vec<u8>, object: &str, version: &str) {
+        Key::write_object_prefix(out, object);
+        out.extend_from_slice(version.as_bytes());
+    }
+
+    /// Appends the bytes with which every key of `object`, and no other key, begins.
+    pub fn write_object_prefix(out: &mut Vec<u8>, object: &str) {
+        if object.as_bytes().contains(&0) {
+            for &byte in object.as_bytes() {
+                out.push(byte);
+                if byte == 0 {
+                    out.push(0xFF);
+                }
+            }
+        } else {
+            out.extend_from_slice(object.as_bytes());
+        }
+        out.extend_from_slice(&SEPARATOR);
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// The hash by which a bucket spreads its objects: XXH3-64, seed 0, of the object key's UTF-8 bytes, read as signed.
+///
+/// Of the object key alone, so that all versions of an object meet in one hash bucket.
+pub fn khash(object: &str) -> i64 {
+    xxh3_64(object.as_bytes()) as i64
+}
+
+/// Which of `2^bits` hash buckets a hash belongs to: its highest bits.
+pub const fn bucket_of(khash: i64, bits: u32) -> u32 {
+    if bits == 0 { 0 } else { ((khash as u64) >> (64 - bits)) as u32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn comparing_keys_is_comparing_object_then_version(a in ".{0,6}", b in ".{0,6}", v in "[a-z]{0,3}", w in "[a-z]{0,3}") {
+            let keys = Key::object_version(&a, &v).cmp(&Key::object_version(&b, &w));
+            prop_assert_eq!(keys, (a.as_bytes(), v.as_bytes()).cmp(&(b.as_bytes(), w.as_bytes())));
+        }
+
+        #[test]
+        fn a_prefix_of_an_object_key_owns_no_versions_of_a_longer_one(a in "[\u{0}-\u{3}]{0,4}", b in "[\u{0}-\u{3}]{1,4}") {
+            let mut prefix = Vec::new();
+            Key::write_object_prefix(&mut prefix, &a);
+            let longer = format!("{a}{b}");
+            prop_assert!(!Key::object_version(&longer, "v").as_bytes().starts_with(&prefix));
+        }
+    }
+
+    #[test]
+    fn buckets_are_the_highest_bits() {
+        assert_eq!(bucket_of(-1, 4), 15);
+        assert_eq!(bucket_of(i64::MAX, 1), 0);
+        assert_eq!(bucket_of(-1, 0), 0);
+    }
+}

@@ -1,0 +1,117 @@
+//! What is protected.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The kinds of resource; each has its own payload columns and its own join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResourceKind {
+    /// An S3 bucket: (object key, version id) → object version.
+    Bucket,
+}
+
+/// A protected resource, as it stands in vault paths: `bucket-` and the bucket's name.
+///
+/// At the edge a resource is an ARN (`arn:aws:s3:::photos`) or a URL (`s3://photos`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ResourceId {
+    text: String,
+}
+
+const BUCKET: &str = "bucket-";
+
+impl ResourceId {
+    /// The id of an S3 bucket.
+    ///
+    /// # Errors
+    /// [`ResourceError`] when the name is not one that S3 allows (3 to 63 of `a-z 0-9 . -`; older buckets also use
+    /// capitals and `_` up to 255): it becomes part of a path.
+    pub fn bucket(name: &str) -> Result<ResourceId, ResourceError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let wrong = name.len() < 3 || name.len() > 255 || !name.chars().all(allowed) || name.starts_with('.') || name.contains("..");
+        if wrong {
+            return Err(ResourceError { text: name.to_owned() });
+        }
+        Ok(ResourceId { text: format!("{BUCKET}{name}") })
+    }
+
+    /// What kind of thing this is.
+    pub fn kind(&self) -> ResourceKind {
+        ResourceKind::Bucket
+    }
+
+    /// The S3 bucket's name.
+    pub fn bucket_name(&self) -> &str {
+        self.text.strip_prefix(BUCKET).expect("every id is made by `bucket`")
+    }
+
+    /// The id as it stands in vault paths.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The Amazon resource name.
+    pub fn arn(&self) -> String {
+        format!("arn:aws:s3:::{}", self.bucket_name())
+    }
+}
+
+/// Text that names no resource.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} names no resource: write s3://BUCKET or arn:aws:s3:::BUCKET with a bucket name that S3 allows")]
+pub struct ResourceError {
+    text: String,
+}
+
+impl FromStr for ResourceId {
+    type Err = ResourceError;
+
+    fn from_str(text: &str) -> Result<ResourceId, ResourceError> {
+        let name = text
+            .strip_prefix("s3://")
+            .or_else(|| text.strip_prefix("arn:aws:s3:::"))
+            .or_else(|| text.strip_prefix(BUCKET))
+            .ok_or_else(|| ResourceError { text: text.to_owned() })?;
+        ResourceId::bucket(name.strip_suffix('/').unwrap_or(name))
+    }
+}
+
+impl fmt::Display for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s3://{}", self.bucket_name())
+    }
+}
+
+impl Serialize for ResourceId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.arn())
+    }
+}
+
+impl<'de> Deserialize<'de> for ResourceId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ResourceId, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_has_three_spellings_and_one_id() {
+        for text in ["s3://photos", "s3://photos/", "arn:aws:s3:::photos", "bucket-photos"] {
+            assert_eq!(text.parse::<ResourceId>().expect(text).as_str(), "bucket-photos");
+        }
+    }
+
+    #[test]
+    fn a_name_that_would_leave_its_path_is_refused() {
+        for name in ["..", "a/b", "../x", ".hidden", "a..b", "ab", "a b", "ü-bucket"] {
+            assert!(ResourceId::bucket(name).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Which instant to restore, from what, and how sure that is; or why not.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::inputs::{Inputs, Inventory};
+use crate::changelog::coverage::{Gap, Window};
+use crate::fold::Cut;
+use crate::model::{ResourceId, Timestamp};
+
+/// What a restore is asked to go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RestorePoint {
+    /// The state at this instant, changes at it included.
+    Time(Timestamp),
+    /// The last restorable instant.
+    Latest,
+}
+
+/// How sure the user wants to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Certainty {
+    /// Only what is proven: nothing that still existed may be missing.
+    Proven,
+    /// Everything that has arrived.
+    Arrived,
+}
+
+/// A restore that can be carried out.
+#[derive(Debug, Clone)]
+pub struct ReplayPlan {
+    /// What is restored.
+    pub resource: ResourceId,
+    /// The instant.
+    pub to: Timestamp,
+    /// Whether everything up to it is proven to be in the vault.
+    pub proven: bool,
+    /// The window at the time of planning.
+    pub window: Window,
+    /// Times without events that reach before the instant and that no reconciliation has closed.
+    pub open_gaps: Vec<Gap>,
+    /// What is read.
+    pub inputs: Inputs,
+}
+
+impl ReplayPlan {
+    /// Where the fold ends.
+    pub fn cut(&self) -> Cut {
+        Cut::At(self.to)
+    }
+}
+
+/// Why an instant cannot be restored; each names the nearest that can.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The first full scan has not ended.
+    #[error("cannot restore {resource}: its first full backup has not completed; the window opens when it has")]
+    NoBase {
+        /// Whose.
+        resource: ResourceId,
+    },
+    /// Before the window.
+    #[error("cannot restore {resource} to {to}: the earliest restorable time is {earliest}")]
+    TooEarly {
+        /// Whose.
+        resource: ResourceId,
+        /// What was asked for.
+        to: Timestamp,
+        /// The nearest instant that can be restored.
+        earliest: Timestamp,
+    },
+    /// Behind the window.
+    #[error("cannot restore {resource} to {to}: the log is complete only up to {latest}")]
+    TooLate {
+        /// Whose.
+        resource: ResourceId,
+        /// What was asked for.
+        to: Timestamp,
+        /// The nearest instant that can be restored.
+        latest: Timestamp,
+    },
+    /// Within the window, but not proven.
+    #[error("cannot restore {resource} to {to} with certainty: {}; restore without --proven, or reconcile first", proven_up_to(*proven))]
+    NotProven {
+        /// Whose.
+        resource: ResourceId,
+        /// What was asked for.
+        to: Timestamp,
+        /// The last proven instant.
+        proven: Option<Timestamp>,
+    },
+}
+
+fn proven_up_to(proven: Option<Timestamp>) -> String {
+    proven.map_or_else(|| "nothing is proven yet".to_owned(), |proven| format!("proven only up to {proven}"))
+}
+
+/// Plans a restore from what there is.
+///
+/// # Errors
+/// [`PlanError`] says why not, and which instants can be restored.
+pub fn plan(inventory: &Inventory, point: RestorePoint, certainty: Certainty) -> Result<ReplayPlan, PlanError> {
+    let resource = inventory.resource.clone();
+    let Some(window) = inventory.window() else { return Err(PlanError::NoBase { resource }) };
+    let latest = match certainty {
+        Certainty::Proven => window.proven.unwrap_or(window.latest),
+        Certainty::Arrived => window.latest,
+    };
+    let to = match point {
+        RestorePoint::Time(to) => to,
+        RestorePoint::Latest => latest,
+    };
+    let proven = window.proven.is_some_and(|proven| to <= proven);
+    if to < window.earliest {
+        return Err(PlanError::TooEarly { resource, to, earliest: window.earliest });
+    }
+    if to > window.latest {
+        return Err(PlanError::TooLate { resource, to, latest: window.latest });
+    }
+    if certainty == Certainty::Proven && !proven {
+        return Err(PlanError::NotProven { resource, to, proven: window.proven });
+    }
+    let healed = |gap: &Gap| gap.to.is_some_and(|ended| window.proven.is_some_and(|proven| ended <= proven));
+    let open_gaps = window.gaps.iter().filter(|gap| gap.from <= to && !healed(gap)).cloned().collect();
+    Ok(ReplayPlan { resource, to, proven, open_gaps, inputs: inventory.inputs(Cut::At(to)), window })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::changelog::coverage::Reconciliation;
+
+    fn seconds(seconds: i64) -> Timestamp {
+        Timestamp::from_seconds(seconds)
+    }
+
+    /// A window of 5 to `proven`, by reconciliations.
+    fn inventory(reconciled: &[(i64, i64)]) -> Inventory {
+        let reconciliation = |&(began, ended): &(i64, i64)| Reconciliation {
+            began: seconds(began),
+            ended: seconds(ended),
+            listed: 0,
+            found: 0,
+            purged: 0,
+            lost: 0,
+            events_on: None,
+        };
+        Inventory {
+            resource: ResourceId::bucket("photos").unwrap(),
+            segments: Vec::new(),
+            manifest: None,
+            covers: BTreeMap::new(),
+            reconciliations: reconciled.iter().map(reconciliation).collect(),
+            gaps: Vec::new(),
+        }
+    }
+
+    fn check(reconciled: &[(i64, i64)], to: i64, certainty: Certainty, expected: Result<bool, &str>) {
+        let planned = plan(&inventory(reconciled), RestorePoint::Time(seconds(to)), certainty);
+        match (planned, expected) {
+            (Ok(plan), Ok(proven)) => assert_eq!(plan.proven, proven),
+            (Err(error), Err(text)) => assert!(error.to_string().contains(text), "{error}"),
+            (planned, expected) => panic!("{planned:?} instead of {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn outside_of_the_window_the_nearest_valid_time_is_named() {
+        check(&[], 7, Certainty::Arrived, Err("first full backup"));
+        check(&[(1, 5), (9, 10)], 4, Certainty::Arrived, Err("earliest restorable time is 1970-01-01T00:00:05Z"));
+        check(&[(1, 5), (9, 10)], 8, Certainty::Arrived, Err("complete only up to 1970-01-01T00:00:07.999999Z"));
+    }
+
+    #[test]
+    fn between_the_marks_a_restore_is_allowed_unless_proof_is_asked_for() {
+        check(&[(1, 5)], 5, Certainty::Arrived, Ok(false));
+        check(&[(1, 5)], 5, Certainty::Proven, Err("nothing is proven yet"));
+        check(&[(1, 5), (9, 10)], 7, Certainty::Proven, Ok(true));
+    }
+}

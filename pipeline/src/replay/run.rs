@@ -1,0 +1,413 @@
+//! Carrying out a restore: bucket by bucket, object by object, with bounded memory.
+//!
+//! ```text
+//!  for a range of hash buckets: survey the target ─┐
+//!    for each bucket: fold → versions → select ────┴→ decide → write, several at a time → report
+//! ```
+//!
+//! Objects are independent of each other, and writing one twice is writing it once. So a restore that was killed is
+//! simply run again: what is there already as wanted is found to be the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use fail::fail_point;
+use futures::{StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
+
+use super::plan::ReplayPlan;
+use super::select::{Selection, SelectionError, Selector};
+use crate::base::inputs::{Folding, Loose};
+use crate::fold::Uncertain;
+use crate::fold::siblings::{Sibling, order_siblings};
+use crate::model::change::ChangeBatch;
+use crate::model::key::{bucket_of, khash};
+use crate::model::{Clock, Key};
+use crate::s3::{BucketError, Content};
+use crate::target::decide::{Case, decide};
+use crate::target::report::{ReportRow, RestoreReport};
+use crate::target::{Action, ExistingObject, Mode, Occupied, Reason, Target, TargetError, WantedObject, Written};
+use crate::vault::pack::Body;
+use crate::vault::{Vault, VaultError};
+use crate::view::{ObjectVersion, ViewError, versions};
+
+/// How a restore is to be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreOptions {
+    /// Which objects and versions.
+    pub selection: Selection,
+    /// What to do about objects that the target holds. It must be named where the target holds any.
+    pub mode: Option<Mode>,
+    /// Whether ACLs are restored.
+    pub acls: bool,
+    /// Put before every key.
+    pub prefix: String,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// A restore like this one was begun before and has not ended: what the target holds may be our own.
+    pub resumed: bool,
+}
+
+/// Objects written at the same time.
+pub const WRITES_AT_ONCE: usize = 64;
+/// How often an object is tried before it is reported as failed.
+const TRIES: u32 = 5;
+/// Objects surveyed at the target at the same time, roughly: what bounds the memory of a survey.
+const SURVEYED_OBJECTS_MAX: u64 = 2_000_000;
+/// Hash buckets of a restore, at least: what makes a survey divisible.
+const BITS_MIN: u32 = 4;
+
+/// Why a restore ended without a report.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The vault cannot be read, or is damaged.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// What the vault says of an object cannot be read.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// The target cannot be restored to.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The selection cannot be read.
+    #[error(transparent)]
+    Selection(#[from] SelectionError),
+    /// The target holds objects, and nobody said what to do about them.
+    #[error(
+        "{target} is not empty: say what to do about objects of the same name with --mode skip (leave them), \
+         overwrite (replace what differs) or exact (also remove what did not exist then)"
+    )]
+    ModeNeeded {
+        /// The target.
+        target: String,
+    },
+}
+
+/// Hears of a restore while it runs.
+pub trait Progress: Send + Sync {
+    /// How many hash buckets there are.
+    fn total(&self, buckets: u64);
+    /// One bucket is done.
+    fn bucket_done(&self);
+    /// One object was dealt with.
+    fn object(&self, row: &ReportRow);
+}
+
+/// Nobody listens.
+pub struct Quiet;
+
+impl Progress for Quiet {
+    fn total(&self, _: u64) {}
+    fn bucket_done(&self) {}
+    fn object(&self, _: &ReportRow) {}
+}
+
+/// Carries out a restore; its report says what became of every object.
+///
+/// # Errors
+/// [`RestoreError`] where no object could have been restored right: a damaged vault, a target that refuses. What
+/// concerns single objects stands in the report.
+pub async fn run(
+    vault: &Vault,
+    plan: &ReplayPlan,
+    options: &RestoreOptions,
+    target: &Arc<dyn Target>,
+    clock: &dyn Clock,
+    progress: &dyn Progress,
+) -> Result<RestoreReport, RestoreError> {
+    let selector = Selector::new(&options.selection)?;
+    let occupied = target.open().await?;
+    let mode = match (options.mode, occupied) {
+        (Some(mode), _) => mode,
+        (None, Occupied::Empty) => Mode::Skip,
+        (None, Occupied::Holds) if options.resumed => Mode::Skip,
+        (None, Occupied::Holds) => return Err(RestoreError::ModeNeeded { target: target.name() }),
+    };
+    let mut report = RestoreReport::begin(plan.resource.to_string(), target.name(), plan.to, mode, clock.now());
+    report.dry_run = options.dry_run;
+    report.proven = plan.proven;
+    for gap in &plan.open_gaps {
+        let to = gap.to.map_or_else(|| "now".to_owned(), |to| to.to_string());
+        report.gaps.push(format!("{} to {to}: {}", gap.from, gap.reason));
+    }
+
+    let rows = plan.inputs.base.iter().flat_map(|base| &base.files).map(|file| file.rows).sum::<u64>();
+    let bits = (rows / SURVEYED_OBJECTS_MAX + 1).next_power_of_two().ilog2() + BITS_MIN;
+    let folding = Folding::new(plan.inputs.clone(), plan.cut(), bits);
+    let work = Work { vault, target, options, selector: &selector, mode, folding: &folding, clock, occupied };
+    progress.total(1 << folding.bits);
+    for pass in folding.passes() {
+        let loose = folding.load(vault, pass.clone()).await?;
+        let step = survey_step(&folding, rows);
+        for from in pass.clone().step_by(step) {
+            let buckets = from..(from + step as u32).min(pass.end);
+            let existing = work.survey(buckets.clone()).await?;
+            let mut existing = split_by_bucket(existing, folding.bits, &options.prefix);
+            for bucket in buckets {
+                let there = existing.remove(&bucket).unwrap_or_default();
+                report.add(work.bucket(&loose, bucket, there, progress).await?);
+                progress.bucket_done();
+            }
+        }
+    }
+    fail_point!("restore::before-report");
+    report.finish(clock.now());
+    Ok(report)
+}
+
+/// How many buckets a survey of the target covers at a time.
+fn survey_step(folding: &Folding, rows: u64) -> usize {
+    let per_bucket = (rows >> folding.bits).max(1);
+    usize::try_from(SURVEYED_OBJECTS_MAX / per_bucket).unwrap_or(usize::MAX).clamp(1, 1 << folding.bits)
+}
+
+fn split_by_bucket(existing: BTreeMap<String, ExistingObject>, bits: u32, prefix: &str) -> BTreeMap<u32, BTreeMap<String, ExistingObject>> {
+    let mut split: BTreeMap<u32, BTreeMap<String, ExistingObject>> = BTreeMap::new();
+    for (object, found) in existing {
+        let source_key = object.strip_prefix(prefix).unwrap_or(&object);
+        split.entry(bucket_of(khash(source_key), bits)).or_default().insert(object, found);
+    }
+    split
+}
+
+struct Work<'a> {
+    vault: &'a Vault,
+    target: &'a Arc<dyn Target>,
+    options: &'a RestoreOptions,
+    selector: &'a Selector,
+    mode: Mode,
+    folding: &'a Folding,
+    clock: &'a dyn Clock,
+    occupied: Occupied,
+}
+
+/// All that is wanted of one object: its versions, the oldest first.
+struct WantedVersions {
+    object: String,
+    versions: Vec<ObjectVersion>,
+}
+
+impl Work<'_> {
+    /// What the target holds of some buckets' objects, as far as they are selected.
+    async fn survey(&self, buckets: std::ops::Range<u32>) -> Result<BTreeMap<String, ExistingObject>, RestoreError> {
+        if self.occupied == Occupied::Empty {
+            return Ok(BTreeMap::new());
+        }
+        let (bits, prefix, selector) = (self.folding.bits, self.options.prefix.as_str(), self.selector);
+        let wanted = move |object: &str| {
+            let key = object.strip_prefix(prefix);
+            key.is_some_and(|key| selector.admits_key(key) && buckets.contains(&bucket_of(khash(key), bits)))
+        };
+        Ok(self.target.survey(&wanted).await?)
+    }
+
+    async fn bucket(&self, loose: &Loose, bucket: u32, mut existing: BTreeMap<String, ExistingObject>, progress: &dyn Progress) -> Result<RestoreReport, RestoreError> {
+        let mut report = RestoreReport::begin("", "", self.clock.now(), self.mode, self.clock.now());
+        let first = self.selector.first_key().map(|key| Key::object_version(key, ""));
+        let first = first.as_ref().map(|key| &key.as_bytes()[..key.as_bytes().len() - 2]);
+        let mut fold = self.folding.fold(self.vault, loose, bucket, self.options.selection.versions.keep(), first);
+        let mut uncertain: BTreeSet<String> = BTreeSet::new();
+        let mut existed: BTreeSet<String> = BTreeSet::new();
+        while let Some(folded) = fold.next().await? {
+            for Uncertain { object, version, reason } in folded.uncertain {
+                if self.selector.admits_key(&object) {
+                    report.uncertain.push(format!("{object} ({version}): {reason}"));
+                    uncertain.insert(format!("{}{object}", self.options.prefix));
+                }
+            }
+            let state = ChangeBatch::from_checked(folded.rows);
+            let mut wanted = Vec::new();
+            for object in group(versions(&state)?) {
+                if object.versions.iter().any(|version| self.selector.admits(version)) {
+                    wanted.push((existing.remove(&self.target_key(&object.object)), object));
+                } else {
+                    // It existed, and was not asked for: neither written nor removed.
+                    existed.insert(self.target_key(&object.object));
+                }
+            }
+            let uncertain = &uncertain;
+            let mut done = futures::stream::iter(wanted)
+                .map(|(there, object)| async move { self.object(&object, there, uncertain).await })
+                .buffer_unordered(WRITES_AT_ONCE);
+            while let Some(rows) = done.try_next().await? {
+                record(&mut report, rows, self.target, progress);
+            }
+        }
+        self.removals(&mut report, existing, &uncertain, &existed, progress).await?;
+        Ok(report)
+    }
+
+    fn target_key(&self, object: &str) -> String {
+        format!("{}{object}", self.options.prefix)
+    }
+
+    /// What to do about objects of the target that did not exist at the restored instant.
+    async fn removals(
+        &self,
+        report: &mut RestoreReport,
+        existing: BTreeMap<String, ExistingObject>,
+        uncertain: &BTreeSet<String>,
+        existed: &BTreeSet<String>,
+        progress: &dyn Progress,
+    ) -> Result<(), RestoreError> {
+        for (object, there) in existing {
+            // Whether an object that is not in the state would have been selected by size or tags nobody can say.
+            if existed.contains(&object) || !self.selector.is_by_key() {
+                continue;
+            }
+            let case = Case { existing: Some(&there), uncertain: uncertain.contains(&object), ..Case::default() };
+            let Some(mut action) = decide(self.mode, &case) else { continue };
+            if action == Action::Remove && !self.options.dry_run {
+                fail_point!("restore::before-remove");
+                if let Err(error) = self.retried(|| self.target.remove(&object)).await {
+                    action = Action::Fail(Reason::Failed(error.to_string()));
+                }
+            }
+            record(report, vec![Outcome { object, wanted: None, action, written: None }], self.target, progress);
+        }
+        Ok(())
+    }
+
+    /// Deals with one object. Several versions are written one after the other, the oldest first.
+    async fn object(&self, object: &WantedVersions, existing: Option<ExistingObject>, uncertain: &BTreeSet<String>) -> Result<Vec<Outcome>, RestoreError> {
+        let mut outcomes = Vec::with_capacity(object.versions.len());
+        let several = object.versions.len() > 1;
+        let newest = object.versions.len() - 1;
+        let mut same_until_now = true;
+        for (index, version) in object.versions.iter().enumerate() {
+            let wanted = self.wanted(version);
+            let compared = existing.as_ref().filter(|_| index == newest);
+            let same = match compared {
+                Some(existing) if !wanted.marker && !(several && !same_until_now) => self.retried(|| self.target.is_same(&wanted, existing)).await?,
+                _ => false,
+            };
+            let case = Case { wanted: Some(&wanted), lost: version.lost.as_deref(), existing: existing.as_ref(), same, uncertain: uncertain.contains(&wanted.object) };
+            let mut action = decide(self.mode, &case).unwrap_or(Action::Same);
+            let mut written = None;
+            if action.is_write() {
+                same_until_now = false;
+                if !self.options.dry_run {
+                    fail_point!("restore::before-object");
+                    match self.write(version, &wanted).await? {
+                        Ok(done) => written = Some(done),
+                        Err(reason) => action = Action::Fail(reason),
+                    }
+                    fail_point!("restore::after-object");
+                }
+            }
+            outcomes.push(Outcome { object: wanted.object.clone(), wanted: Some(wanted), action, written });
+        }
+        Ok(outcomes)
+    }
+
+    fn wanted(&self, version: &ObjectVersion) -> WantedObject {
+        WantedObject {
+            object: self.target_key(&version.object),
+            version: version.version.clone(),
+            marker: version.marker,
+            at: version.at,
+            size: version.size,
+            etag: version.etag.clone(),
+            digest: version.digest.map(|digest| digest.to_string()),
+            storage_class: version.storage_class.clone(),
+            metadata: version.metadata.clone(),
+            tags: version.tags.clone(),
+            acl: version.acl.clone().filter(|_| self.options.acls),
+        }
+    }
+
+    /// Writes one version. What is wrong with this object alone is the inner error.
+    async fn write(&self, version: &ObjectVersion, wanted: &WantedObject) -> Result<Result<Written, Reason>, RestoreError> {
+        let (body, digest) = match (&version.body, version.digest, version.marker) {
+            (_, _, true) => (Body::Slices(Vec::new()), crate::model::Digest::of(b"")),
+            (Some(body), Some(digest), _) => match body.parse() {
+                Ok(body) => (body, digest),
+                Err(error) => return Ok(Err(Reason::Lost(format!("{error}")))),
+            },
+            _ => return Ok(Err(Reason::Lost(version.lost.clone().unwrap_or_else(|| "the vault names no content for it".to_owned())))),
+        };
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let content = match self.vault.read_body(&body, digest).await {
+                Ok(content) => content,
+                Err(error) if error.is_transient() && tries < TRIES => continue,
+                Err(error) => return Ok(Err(Reason::Lost(explain(&error)))),
+            };
+            let content: Content = content.map_err(|error| BucketError::Other { what: "reading the vault".to_owned(), reason: explain(&error) }).boxed();
+            match self.target.write(wanted, content).await {
+                Ok(written) => return Ok(Ok(written)),
+                Err(error @ TargetError::Refused { .. }) => return Err(error.into()),
+                Err(_) if tries < TRIES => self.clock.sleep(backoff(tries)).await,
+                Err(error) => return Ok(Err(Reason::Failed(error.to_string()))),
+            }
+        }
+    }
+
+    async fn retried<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, TargetError>
+    where
+        F: Future<Output = Result<T, TargetError>>,
+    {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match attempt().await {
+                Err(error) if error.is_transient() && tries < TRIES => self.clock.sleep(backoff(tries)).await,
+                result => return result,
+            }
+        }
+    }
+}
+
+/// How long to wait before the next try.
+fn backoff(tries: u32) -> std::time::Duration {
+    std::time::Duration::from_millis(50 << tries.min(6))
+}
+
+/// An error with its causes in one line.
+fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// What became of one version.
+struct Outcome {
+    object: String,
+    wanted: Option<WantedObject>,
+    action: Action,
+    written: Option<Written>,
+}
+
+fn record(report: &mut RestoreReport, outcomes: Vec<Outcome>, target: &Arc<dyn Target>, progress: &dyn Progress) {
+    for Outcome { object, wanted, action, written } in outcomes {
+        let requests = written.as_ref().map_or_else(|| target.requests(wanted.as_ref()), |written| written.requests);
+        report.count(&object, wanted.as_ref(), &action, requests, written.as_ref());
+        progress.object(&ReportRow::new(&object, wanted.as_ref(), &action, written));
+    }
+}
+
+/// Versions by object, the oldest first within each. They come sorted by key, all of one object together.
+fn group(versions: Vec<ObjectVersion>) -> Vec<WantedVersions> {
+    let mut objects: Vec<WantedVersions> = Vec::new();
+    for version in versions {
+        match objects.last_mut() {
+            Some(last) if last.object == version.object => last.versions.push(version),
+            _ => objects.push(WantedVersions { object: version.object.clone(), versions: vec![version] }),
+        }
+    }
+    for object in &mut objects {
+        if object.versions.len() > 1 {
+            let siblings: Vec<Sibling<'_>> =
+                object.versions.iter().map(|v| Sibling { at: v.at, position: &v.position, rank: v.rank, version: &v.version }).collect();
+            let order = order_siblings(&siblings);
+            object.versions = order.into_iter().map(|index| object.versions[index].clone()).collect();
+        }
+    }
+    objects
+}

@@ -1,0 +1,142 @@
+//! Which objects, and which of their versions, a restore is about.
+
+use std::collections::BTreeSet;
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use serde::{Deserialize, Serialize};
+
+use crate::fold::object::Keep;
+use crate::view::ObjectVersion;
+
+/// What is chosen; empty parts choose everything. All parts must agree.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Selection {
+    /// Keys that begin with one of these.
+    pub prefixes: Vec<String>,
+    /// Keys that match one of these: `*` within a path segment, `**` across, `?`, `[a-z]`, `{a,b}`.
+    pub globs: Vec<String>,
+    /// Exactly these keys.
+    pub keys: BTreeSet<String>,
+    /// At least so many bytes.
+    pub size_min: Option<u64>,
+    /// At most so many bytes.
+    pub size_max: Option<u64>,
+    /// Objects with all of these tags at the restored instant.
+    pub tags: Vec<(String, String)>,
+    /// Which versions of each object.
+    pub versions: Versions,
+}
+
+/// Which versions of each object are restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Versions {
+    /// The one that a plain GET saw.
+    #[default]
+    Current,
+    /// The newest so many, markers included.
+    Last(u32),
+    /// All that were live.
+    All,
+}
+
+/// A glob that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{glob:?} is not a glob: {reason}")]
+pub struct SelectionError {
+    glob: String,
+    reason: String,
+}
+
+/// A [`Selection`] made ready.
+#[derive(Debug, Clone)]
+pub struct Selector {
+    selection: Selection,
+    globs: GlobSet,
+}
+
+impl Versions {
+    /// What the fold must keep.
+    pub fn keep(self) -> Keep {
+        match self {
+            Versions::Current => Keep::Current,
+            Versions::Last(count) => Keep::Last(count as usize),
+            Versions::All => Keep::Live,
+        }
+    }
+}
+
+impl Selector {
+    /// Makes a selection ready.
+    ///
+    /// # Errors
+    /// [`SelectionError`] for a glob that cannot be read.
+    pub fn new(selection: &Selection) -> Result<Selector, SelectionError> {
+        let wrong = |glob: &str, error: globset::Error| SelectionError { glob: glob.to_owned(), reason: error.kind().to_string() };
+        let mut globs = GlobSetBuilder::new();
+        for glob in &selection.globs {
+            globs.add(GlobBuilder::new(glob).literal_separator(true).build().map_err(|error| wrong(glob, error))?);
+        }
+        let globs = globs.build().map_err(|error| wrong("all of them together", error))?;
+        Ok(Selector { selection: selection.clone(), globs })
+    }
+
+    /// Whether a key can be chosen, whatever else is known of it.
+    pub fn admits_key(&self, object: &str) -> bool {
+        let selection = &self.selection;
+        (selection.prefixes.is_empty() || selection.prefixes.iter().any(|prefix| object.starts_with(prefix.as_str())))
+            && (selection.globs.is_empty() || self.globs.is_match(object))
+            && (selection.keys.is_empty() || selection.keys.contains(object))
+    }
+
+    /// Whether a version is chosen.
+    pub fn admits(&self, version: &ObjectVersion) -> bool {
+        let selection = &self.selection;
+        self.admits_key(&version.object)
+            && selection.size_min.is_none_or(|min| version.size >= min)
+            && selection.size_max.is_none_or(|max| version.size <= max)
+            && selection.tags.iter().all(|(name, value)| version.tags.get(name) == Some(value))
+    }
+
+    /// Whether only keys decide. Otherwise an object may be left out though it existed, and must not be removed either.
+    pub fn is_by_key(&self) -> bool {
+        self.selection.size_min.is_none() && self.selection.size_max.is_none() && self.selection.tags.is_empty()
+    }
+
+    /// The smallest key that can be chosen, to skip what lies before it.
+    pub fn first_key(&self) -> Option<&str> {
+        let selection = &self.selection;
+        let by_prefix = selection.prefixes.iter().min().map(String::as_str);
+        let by_key = selection.keys.first().map(String::as_str);
+        by_prefix.max(by_key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(selection: Selection, expected: &[&str]) {
+        let selector = Selector::new(&selection).unwrap();
+        let keys = ["a.jpg", "album/b.jpg", "album/2026/c.png", "notes.txt"];
+        let chosen: Vec<&str> = keys.into_iter().filter(|key| selector.admits_key(key)).collect();
+        assert_eq!(chosen, expected);
+    }
+
+    #[test]
+    fn keys_are_chosen_by_prefix_glob_and_name() {
+        let strings = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        check(Selection::default(), &["a.jpg", "album/b.jpg", "album/2026/c.png", "notes.txt"]);
+        check(Selection { prefixes: strings(&["album/"]), ..Selection::default() }, &["album/b.jpg", "album/2026/c.png"]);
+        check(Selection { globs: strings(&["*.jpg"]), ..Selection::default() }, &["a.jpg"]);
+        check(Selection { globs: strings(&["**/*.{jpg,png}"]), ..Selection::default() }, &["a.jpg", "album/b.jpg", "album/2026/c.png"]);
+        check(Selection { keys: BTreeSet::from(["notes.txt".to_owned()]), ..Selection::default() }, &["notes.txt"]);
+    }
+
+    #[test]
+    fn a_glob_that_cannot_be_read_is_named() {
+        let selection = Selection { globs: vec!["a[".to_owned()], ..Selection::default() };
+        assert!(Selector::new(&selection).unwrap_err().to_string().starts_with("\"a[\" is not a glob"));
+    }
+}

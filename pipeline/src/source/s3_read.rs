@@ -1,0 +1,185 @@
+//! Reading one version: its content, checked, and everything that must come back with it.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use md5::{Digest as _, Md5};
+
+use crate::s3::{Acl, Bucket, BucketError, Content, NULL_VERSION, ObjectHead, Tags, Versioning};
+use crate::vault::pack::SLICE_BYTES;
+
+/// Reads versions of one bucket.
+#[derive(Clone)]
+pub struct Reader {
+    bucket: Arc<dyn Bucket>,
+    versioning: Versioning,
+    acls: bool,
+}
+
+/// A version as it was found.
+pub enum Found {
+    /// With its content whole, checked against what the server says of it.
+    Small(Box<Properties>, Bytes),
+    /// With its content still to be streamed; [`Check`] is given every piece and asked at the end.
+    Large(Box<Properties>, Content, Check),
+    /// It cannot be read, now or later, and why.
+    Lost(String),
+}
+
+/// What comes back with a content.
+#[derive(Debug, Clone)]
+pub struct Properties {
+    /// What a GET says.
+    pub head: ObjectHead,
+    /// Its tags.
+    pub tags: Tags,
+    /// Its ACL, where ACLs are kept and the server has them.
+    pub acl: Option<Acl>,
+}
+
+impl Reader {
+    /// A reader of a bucket. `acls` says whether ACLs are kept: one more request per version.
+    pub fn new(bucket: Arc<dyn Bucket>, versioning: Versioning, acls: bool) -> Reader {
+        Reader { bucket, versioning, acls }
+    }
+
+    /// The bucket it reads.
+    pub fn bucket(&self) -> &Arc<dyn Bucket> {
+        &self.bucket
+    }
+
+    fn asked<'a>(&self, version: &'a str) -> Option<&'a str> {
+        // A bucket that never kept versions is asked for the object itself; not every server knows version `null` then.
+        (version != NULL_VERSION || self.versioning != Versioning::Never).then_some(version)
+    }
+
+    /// Reads a version. Of version `null`, which may be overwritten while it is read, `etag` is the one to read.
+    ///
+    /// # Errors
+    /// What may pass when tried again, and what the credentials forbid: neither is a lost body.
+    pub async fn read(&self, object: &str, version: &str, etag: Option<&str>) -> Result<Found, BucketError> {
+        let asked = self.asked(version);
+        let if_match = etag.filter(|_| version == NULL_VERSION);
+        let (head, content) = match self.bucket.get(object, asked, None, if_match).await {
+            Ok(found) => found,
+            Err(BucketError::NotFound { .. }) => return Ok(Found::Lost("gone before it could be read".to_owned())),
+            Err(BucketError::Changed { .. }) => return Ok(Found::Lost("overwritten before it could be read".to_owned())),
+            Err(error @ BucketError::Archived { .. }) => return Ok(Found::Lost(error.to_string())),
+            Err(error) => return Err(error),
+        };
+        let tags = self.read_tags(object, version, head.tag_count).await?;
+        let acl = if self.acls { self.read_acl(object, version).await? } else { None };
+        let mut check = Check::of(&head);
+        let properties = Box::new(Properties { head, tags, acl });
+        if properties.head.size as u64 > SLICE_BYTES as u64 {
+            return Ok(Found::Large(properties, content, check));
+        }
+        let whole = collect(content, properties.head.size as usize).await?;
+        check.update(&whole);
+        match check.finish() {
+            Ok(()) => Ok(Found::Small(properties, whole)),
+            Err(reason) => Err(BucketError::Transient { what: format!("reading {object} ({version})"), reason }),
+        }
+    }
+
+    /// The tags of a version; `count` spares the request where the server said there are none.
+    ///
+    /// # Errors
+    /// As [`Bucket::tags`]; a server without tags has none.
+    pub async fn read_tags(&self, object: &str, version: &str, count: Option<i32>) -> Result<Tags, BucketError> {
+        // S3 names the count of tags with every GET that is allowed to know it, and leaves it out where there are none.
+        if count.unwrap_or(0) == 0 {
+            return Ok(Tags::new());
+        }
+        self.tags_now(object, version).await
+    }
+
+    /// The tags of a version, asked for.
+    ///
+    /// # Errors
+    /// As [`Bucket::tags`].
+    pub async fn tags_now(&self, object: &str, version: &str) -> Result<Tags, BucketError> {
+        match self.bucket.tags(object, self.asked(version)).await {
+            Err(BucketError::Unsupported { .. }) => Ok(Tags::new()),
+            found => found,
+        }
+    }
+
+    /// The ACL of a version; none where the server has no ACLs, or the bucket does not use them.
+    ///
+    /// # Errors
+    /// As [`Bucket::acl`].
+    pub async fn read_acl(&self, object: &str, version: &str) -> Result<Option<Acl>, BucketError> {
+        match self.bucket.acl(object, self.asked(version)).await {
+            Ok(acl) => Ok(Some(acl)),
+            Err(BucketError::Unsupported { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a version is gone for good.
+    ///
+    /// # Errors
+    /// As [`Bucket::head`].
+    pub async fn is_gone(&self, object: &str, version: &str) -> Result<bool, BucketError> {
+        match self.bucket.head(object, self.asked(version)).await {
+            Ok(_) => Ok(false),
+            Err(BucketError::NotFound { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+async fn collect(mut content: Content, size: usize) -> Result<Bytes, BucketError> {
+    let mut whole = BytesMut::with_capacity(size);
+    while let Some(piece) = content.next().await.transpose()? {
+        if whole.len() + piece.len() > size {
+            break;
+        }
+        whole.extend_from_slice(&piece);
+    }
+    if whole.len() == size {
+        return Ok(whole.freeze());
+    }
+    Err(BucketError::Transient { what: "reading an object".to_owned(), reason: format!("{size} bytes were announced and another number came") })
+}
+
+/// Checks a content against what the server says of it, as it streams by.
+pub struct Check {
+    size: u64,
+    seen: u64,
+    md5: Option<(Md5, String)>,
+}
+
+impl Check {
+    /// What can be checked of an object: its length always; its MD5 where the etag is one, which is so for objects that
+    /// were not uploaded in parts and not encrypted with a key of KMS or of the customer (S3 API reference, "Object").
+    pub fn of(head: &ObjectHead) -> Check {
+        let plain = head.metadata.encryption.as_deref().is_none_or(|mode| mode == "AES256");
+        let hex = head.etag.len() == 32 && head.etag.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let md5 = (plain && hex).then(|| (Md5::new(), head.etag.to_ascii_lowercase()));
+        Check { size: head.size.max(0) as u64, seen: 0, md5 }
+    }
+
+    /// Takes in the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.seen += bytes.len() as u64;
+        if let Some((hasher, _)) = &mut self.md5 {
+            hasher.update(bytes);
+        }
+    }
+
+    /// Whether all was as announced.
+    ///
+    /// # Errors
+    /// What differs, in words.
+    pub fn finish(self) -> Result<(), String> {
+        if self.seen != self.size {
+            return Err(format!("{} bytes were announced and {} came", self.size, self.seen));
+        }
+        let Some((hasher, etag)) = self.md5 else { return Ok(()) };
+        let found = hex::encode(hasher.finalize());
+        if found == etag { Ok(()) } else { Err(format!("its content has MD5 {found}, its etag is {etag}")) }
+    }
+}

@@ -1,0 +1,115 @@
+//! Reading the truth: all versions of an S3 bucket, page by page.
+//!
+//! A listing tells which versions exist, when each was last modified, and the order of an object's versions. Versions of
+//! one object with one time make a *tie*; only the listing can order them, so a tie is never taken apart: one that
+//! reaches the end of a page waits for the next. Keys come in the server's own order, which is not everywhere that of
+//! their bytes.
+
+use std::sync::Arc;
+
+use crate::model::Timestamp;
+use crate::s3::{Bucket, BucketError, ListMarker, ListedVersion};
+
+/// Versions per page: the most that S3 gives.
+const PAGE_VERSIONS: i32 = 1_000;
+
+/// Versions of one object with one time, the oldest first.
+pub type Tie = Vec<ListedVersion>;
+
+/// A listing under way.
+pub struct Scan {
+    bucket: Arc<dyn Bucket>,
+    prefix: String,
+    /// Where the next page begins; none before the first.
+    after: Option<ListMarker>,
+    ended: bool,
+    waiting: Tie,
+    began: Option<Timestamp>,
+    last_answer: Option<Timestamp>,
+}
+
+/// One page's worth of whole ties.
+#[derive(Debug, Default)]
+pub struct ScanPage {
+    /// In the order of the listing.
+    pub ties: Vec<Tie>,
+    /// Where to resume so that nothing of what has not been handed on yet is missed.
+    pub resume: Option<ListMarker>,
+}
+
+impl Scan {
+    /// A listing of everything, or of the keys that begin with `prefix`; `after` resumes an earlier one.
+    pub fn new(bucket: Arc<dyn Bucket>, prefix: &str, after: Option<ListMarker>) -> Scan {
+        Scan { bucket, prefix: prefix.to_owned(), after, ended: false, waiting: Tie::new(), began: None, last_answer: None }
+    }
+
+    /// The source's clock at the first page, where the server said.
+    pub fn began(&self) -> Option<Timestamp> {
+        self.began
+    }
+
+    /// The source's clock at the last page so far, where the server said.
+    pub fn last_answer(&self) -> Option<Timestamp> {
+        self.last_answer
+    }
+
+    /// The next ties; none at the end.
+    ///
+    /// # Errors
+    /// As [`Bucket::list_versions`]; the scan can be asked again.
+    pub async fn next(&mut self) -> Result<Option<ScanPage>, BucketError> {
+        if self.ended {
+            return Ok(None);
+        }
+        // Resuming at the page's own beginning repeats at most one page, and repetition is harmless.
+        let resume = self.after.clone();
+        let page = self.bucket.list_versions(&self.prefix, self.after.as_ref(), PAGE_VERSIONS).await?;
+        if let Some(time) = page.server_time {
+            self.began.get_or_insert(time);
+            self.last_answer = Some(time);
+        }
+        self.ended = page.next.is_none();
+        self.after = page.next;
+        let mut ties = Vec::new();
+        for version in page.versions {
+            let tied = self.waiting.last().is_some_and(|last| last.object == version.object && last.modified == version.modified);
+            if !tied && !self.waiting.is_empty() {
+                ties.push(oldest_first(std::mem::take(&mut self.waiting)));
+            }
+            self.waiting.push(version);
+        }
+        if self.ended && !self.waiting.is_empty() {
+            ties.push(oldest_first(std::mem::take(&mut self.waiting)));
+        }
+        let resume = if self.waiting.is_empty() { self.after.clone() } else { resume };
+        Ok(Some(ScanPage { ties, resume }))
+    }
+}
+
+/// Listings show the newest first.
+fn oldest_first(mut tie: Tie) -> Tie {
+    tie.reverse();
+    tie
+}
+
+/// All versions of exactly this object, the oldest first.
+///
+/// # Errors
+/// As [`Bucket::list_versions`].
+pub async fn list_object(bucket: &Arc<dyn Bucket>, object: &str) -> Result<Vec<ListedVersion>, BucketError> {
+    let mut versions = Vec::new();
+    let mut after = None;
+    loop {
+        let page = bucket.list_versions(object, after.as_ref(), PAGE_VERSIONS).await?;
+        let strangers = page.versions.iter().filter(|version| version.object != object).count();
+        versions.extend(page.versions.into_iter().filter(|version| version.object == object));
+        // The object itself stands first among the keys that begin with it, on servers that list in order of bytes. Where
+        // they do not, its versions still stand together.
+        match page.next {
+            Some(next) if strangers == 0 || versions.is_empty() => after = Some(next),
+            _ => break,
+        }
+    }
+    versions.reverse();
+    Ok(versions)
+}

@@ -1,0 +1,87 @@
+//! Every path of a vault, written and parsed here and nowhere else.
+//!
+//! ```text
+//! vault                                                   what this vault is
+//! log/v1/res=<resource>/date=<day>/hour=<hour>/<segment>  the change log, by hour of arrival
+//! base/v1/res=<resource>/<digest>.parquet                 bases and merged segments, one file per hash bucket
+//! cover/v1/res=<resource>/<digest>                        which segments a manifest covers
+//! manifest/v1/res=<resource>/<number>                     the chain of manifests
+//! pack/v1/<first two digits>/<digest>                     bodies
+//! dead/v1/date=<day>/<arrival>-<digest>.json              events that could not be decoded
+//! state/v1/<kind>/res=<resource>/<number>                 protections, cursors, reconciliations, journals
+//! ```
+//!
+//! Folder names of the form `name=value` are what SQL engines read as columns. Numbers have 20 digits, so that listing
+//! order is numeric order; digests in names are the first 128 bits.
+
+use crate::model::{Digest, ResourceId, Timestamp};
+
+/// The file that says what a vault is.
+pub const VAULT: &str = "vault";
+
+/// The folder of a resource's change log.
+pub fn log_folder(resource: &ResourceId) -> String {
+    format!("log/v1/res={}", resource.as_str())
+}
+
+/// The folder of all change logs.
+pub const LOG_FOLDER: &str = "log/v1";
+
+/// The folder of the segments that arrived in the hour of `arrived`.
+pub fn log_hour_folder(resource: &ResourceId, arrived: Timestamp) -> String {
+    format!("{}/date={}/hour={:02}", log_folder(resource), arrived.date(), arrived.hour())
+}
+
+/// A file of a base or a merge, named by its content.
+pub fn base_file(resource: &ResourceId, digest: &Digest) -> String {
+    format!("base/v1/res={}/{}.parquet", resource.as_str(), digest.short())
+}
+
+/// A list of covered segments, named by its content.
+pub fn cover_file(resource: &ResourceId, digest: &Digest) -> String {
+    format!("cover/v1/res={}/{}", resource.as_str(), digest.short())
+}
+
+/// The folder of a resource's manifests.
+pub fn manifest_folder(resource: &ResourceId) -> String {
+    format!("manifest/v1/res={}", resource.as_str())
+}
+
+/// A pack, by the digest's name form.
+pub fn pack_file(short_digest: &str) -> String {
+    format!("pack/v1/{}/{short_digest}", short_digest.get(..2).unwrap_or("00"))
+}
+
+/// A dead letter, by when it arrived and its content.
+pub fn dead_letter(arrived: Timestamp, digest: &Digest) -> String {
+    format!("dead/v1/date={}/{:020}-{}.json", arrived.date(), arrived.micros().max(0), digest.short())
+}
+
+/// The folder of all dead letters.
+pub const DEAD_FOLDER: &str = "dead/v1";
+
+/// The folder of a resource's records of one kind.
+pub fn state_folder(kind: &str, resource: &ResourceId) -> String {
+    format!("state/v1/{kind}/res={}", resource.as_str())
+}
+
+/// The folder of one kind of records, one folder per resource within.
+pub fn states_folder(kind: &str) -> String {
+    format!("state/v1/{kind}")
+}
+
+/// A numbered file in a folder.
+pub fn numbered(folder: &str, number: u64) -> String {
+    format!("{folder}/{number:020}")
+}
+
+/// The number of a numbered file.
+pub fn number_of(path: &str) -> Option<u64> {
+    let name = path.rsplit('/').next()?;
+    (name.len() == 20).then(|| name.parse().ok()).flatten()
+}
+
+/// The resource of a folder name `res=<resource>`.
+pub fn resource_of(folder: &str) -> Option<ResourceId> {
+    folder.strip_prefix("res=")?.parse().ok()
+}

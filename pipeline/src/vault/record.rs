@@ -1,0 +1,190 @@
+//! Small documents in a vault, with their check in their first line, and chains of them.
+//!
+//! ```text
+//! hindsight 1 <kind> <SHA-256 of the rest>\n
+//! <JSON>\n
+//! ```
+//!
+//! A *numbered* record is created only if its number is free: of two who write the same number one wins, and the other
+//! reads what is there and thinks again. Records are succeeded, never changed.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Created, FileRef, Vault, VaultError, layout};
+use crate::model::Digest;
+
+/// The version of the record form that this program writes, and the highest it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// A document that can stand in a vault.
+pub trait Record: Serialize + DeserializeOwned {
+    /// The word in the first line, so that no document is taken for another.
+    const KIND: &'static str;
+}
+
+/// The bytes of a record.
+pub fn encode<R: Record>(record: &R) -> Bytes {
+    let mut payload = serde_json::to_vec(record).expect("records are plain data with text keys");
+    payload.push(b'\n');
+    let mut bytes = format!("hindsight {FORMAT_VERSION} {} {}\n", R::KIND, Digest::of(&payload)).into_bytes();
+    bytes.extend_from_slice(&payload);
+    bytes.into()
+}
+
+/// Reads the bytes of a record; the digest is checked before the document is parsed.
+///
+/// # Errors
+/// [`VaultError::Damaged`] and [`VaultError::Unknown`].
+pub fn decode<R: Record>(path: &str, bytes: &[u8]) -> Result<R, VaultError> {
+    let end = bytes.iter().take(200).position(|&byte| byte == b'\n').ok_or_else(|| VaultError::damaged(path, "it has no first line"))?;
+    let (head, payload) = (&bytes[..end], &bytes[end + 1..]);
+    let head = std::str::from_utf8(head).map_err(|_| VaultError::damaged(path, "its first line is not text"))?;
+    let words: Vec<&str> = head.split(' ').collect();
+    let ["hindsight", version, kind, digest] = words[..] else {
+        return Err(VaultError::damaged(path, format!("its first line is {head:?}")));
+    };
+    let found: u32 = version.parse().map_err(|_| VaultError::damaged(path, format!("its format version is {version:?}")))?;
+    if found == 0 || found > FORMAT_VERSION {
+        return Err(VaultError::Unknown { path: path.to_owned(), found, known: FORMAT_VERSION });
+    }
+    if kind != R::KIND {
+        return Err(VaultError::damaged(path, format!("it is a {kind}, not a {}", R::KIND)));
+    }
+    let computed = Digest::of(payload);
+    if digest.parse() != Ok(computed) {
+        return Err(VaultError::damaged(path, format!("its SHA-256 is {computed} instead of {digest}")));
+    }
+    serde_json::from_slice(payload).map_err(|error| VaultError::damaged(path, error))
+}
+
+/// A record with the number it stands under.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Numbered<R> {
+    /// Its number.
+    pub number: u64,
+    /// The file it stands in.
+    pub file: FileRef,
+    /// What it says.
+    pub record: R,
+}
+
+impl Vault {
+    /// Reads one record.
+    ///
+    /// # Errors
+    /// As [`Vault::read`] and [`decode`].
+    pub async fn read_record<R: Record>(&self, path: &str) -> Result<R, VaultError> {
+        decode(path, &self.read(path).await?)
+    }
+
+    /// The record with the highest number in a folder; none where there is none.
+    ///
+    /// # Errors
+    /// As [`Vault::list`] and [`Vault::read_record`].
+    pub async fn newest_record<R: Record>(&self, folder: &str) -> Result<Option<Numbered<R>>, VaultError> {
+        let listed = self.list(folder).await?;
+        let Some((number, path)) = listed.iter().rev().find_map(|file| Some((layout::number_of(&file.path)?, &file.path))) else {
+            return Ok(None);
+        };
+        Ok(Some(self.read_numbered(number, path).await?))
+    }
+
+    /// All records of a folder, by number.
+    ///
+    /// # Errors
+    /// As [`Vault::list`] and [`Vault::read_record`].
+    pub async fn all_records<R: Record>(&self, folder: &str) -> Result<Vec<Numbered<R>>, VaultError> {
+        let mut records = Vec::new();
+        for file in self.list(folder).await? {
+            if let Some(number) = layout::number_of(&file.path) {
+                records.push(self.read_numbered(number, &file.path).await?);
+            }
+        }
+        Ok(records)
+    }
+
+    async fn read_numbered<R: Record>(&self, number: u64, path: &str) -> Result<Numbered<R>, VaultError> {
+        let bytes = self.read(path).await?;
+        let file = FileRef { path: path.to_owned(), size: bytes.len() as u64, digest: Digest::of(&bytes) };
+        Ok(Numbered { number, file, record: decode(path, &bytes)? })
+    }
+
+    /// Writes a record under a number, if it is free.
+    ///
+    /// That it is taken by exactly this record is [`Created::New`] too: the reply to an earlier try was lost.
+    ///
+    /// # Errors
+    /// As [`Vault::create`] and [`Vault::read`].
+    pub async fn write_numbered<R: Record>(&self, folder: &str, number: u64, record: &R) -> Result<Created, VaultError> {
+        let (path, bytes) = (layout::numbered(folder, number), encode(record));
+        match self.create(&path, bytes.clone()).await? {
+            Created::New => Ok(Created::New),
+            Created::Existed => Ok(if self.read(&path).await? == bytes { Created::New } else { Created::Existed }),
+        }
+    }
+
+    /// Writes a record after the newest of its folder, whatever number that has by then.
+    ///
+    /// # Errors
+    /// As [`Vault::write_numbered`].
+    pub async fn append_record<R: Record>(&self, folder: &str, record: &R) -> Result<u64, VaultError> {
+        let listed = self.list(folder).await?;
+        let mut number = listed.iter().filter_map(|file| layout::number_of(&file.path)).max().map_or(1, |newest| newest + 1);
+        while self.write_numbered(folder, number, record).await? == Created::Existed {
+            number += 1;
+        }
+        Ok(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Note {
+        text: String,
+    }
+
+    impl Record for Note {
+        const KIND: &'static str = "note";
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Other {
+        text: String,
+    }
+
+    impl Record for Other {
+        const KIND: &'static str = "other";
+    }
+
+    fn note() -> Note {
+        Note { text: "seen".to_owned() }
+    }
+
+    #[test]
+    fn every_flipped_byte_and_every_shorter_file_is_noticed() {
+        let bytes = encode(&note());
+        assert_eq!(decode::<Note>("n", &bytes).unwrap(), note());
+        for index in 0..bytes.len() {
+            let mut flipped = bytes.to_vec();
+            flipped[index] ^= 1;
+            assert!(decode::<Note>("n", &flipped).is_err(), "byte {index}");
+            assert!(decode::<Note>("n", &bytes[..index]).is_err(), "cut at {index}");
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_politely_and_another_kind_is_damage() {
+        let text = String::from_utf8(encode(&note()).to_vec()).unwrap();
+        let newer = text.replacen("hindsight 1", "hindsight 2", 1);
+        assert!(matches!(decode::<Note>("n", newer.as_bytes()), Err(VaultError::Unknown { found: 2, .. })));
+        let error = decode::<Other>("n", text.as_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), "n is damaged: it is a note, not a other");
+    }
+}

@@ -1,0 +1,3 @@
+//! Placeholder while dependencies compile.
+
+pub mod services;
