@@ -9,13 +9,25 @@
 //! The modules in reading order; each uses only those above it.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop where it fails"))]
 
-pub mod model;
-pub mod fold;
-pub mod s3;
-pub mod view;
-pub mod vault;
-pub mod changelog;
 pub mod base;
+pub mod changelog;
+pub mod fold;
+pub mod model;
+pub mod replay;
+pub mod s3;
 pub mod source;
 pub mod target;
-pub mod replay;
+pub mod vault;
+pub mod view;
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! What unit tests share.
+
+    use futures::FutureExt;
+
+    /// Runs what never has to wait: everything over a store in memory.
+    pub fn block_on<F: Future>(future: F) -> F::Output {
+        future.now_or_never().expect("nothing here waits for the outside")
+    }
+}

@@ -98,7 +98,13 @@ impl Intake {
     /// AWS's, so that its order means nothing.
     pub fn new(captures: Vec<Capture>, vault: Vault, clock: Arc<dyn Clock>, emulated: bool) -> Intake {
         let captures = captures.into_iter().map(|capture| (capture.resource().clone(), capture)).collect();
-        Intake { captures, vault, clock, emulated, outstanding: BTreeMap::new() }
+        Intake {
+            captures,
+            vault,
+            clock,
+            emulated,
+            outstanding: BTreeMap::new(),
+        }
     }
 
     /// One round: whatever the feed gives, until it is durable and acknowledged.
@@ -108,26 +114,46 @@ impl Intake {
     pub async fn round(&mut self, source: &dyn Source) -> Result<IntakeReport, IntakeError> {
         let delivery = source.poll().await?;
         let arrived = self.clock.now();
-        let mut report = IntakeReport { messages: delivery.messages.len() as u64, ..IntakeReport::default() };
+        let mut report = IntakeReport {
+            messages: delivery.messages.len() as u64,
+            ..IntakeReport::default()
+        };
         let Delivery { messages, drained } = delivery;
         let mut parcels: Vec<Parcel> = messages
             .into_iter()
             .map(|message| {
-                let feed = Feed { stream: source.stream().to_owned(), arrived, emulated: self.emulated };
+                let feed = Feed {
+                    stream: source.stream().to_owned(),
+                    arrived,
+                    emulated: self.emulated,
+                };
                 let decoded = decode(feed, [&message.body[..]]);
-                Parcel { receipt: message.receipt, digest: Digest::of(&message.body), decoded, body: message.body, failed: false }
+                Parcel {
+                    receipt: message.receipt,
+                    digest: Digest::of(&message.body),
+                    decoded,
+                    body: message.body,
+                    failed: false,
+                }
             })
             .collect();
         let mut dead = Vec::new();
         for resource in self.captures.keys().cloned().collect::<Vec<_>>() {
-            self.keep(&resource, source.stream(), &mut parcels, &mut report, &mut dead, drained).await?;
+            self.keep(&resource, source.stream(), &mut parcels, &mut report, &mut dead, drained)
+                .await?;
         }
         for parcel in parcels.iter_mut().filter(|parcel| !parcel.failed) {
             report.ignored += parcel.decoded.ignored.values().sum::<u64>();
             let strangers = parcel.decoded.buckets.keys().filter(|bucket| !self.captures.contains_key(*bucket));
             // Anybody who can reach the feed can write any bucket's name into an event.
             dead.extend(strangers.map(|bucket| (parcel.body.to_vec(), format!("{bucket} is not protected through this feed"))));
-            dead.extend(parcel.decoded.rejects.iter().map(|reject| (reject.raw.clone(), reject.reason.to_string())));
+            dead.extend(
+                parcel
+                    .decoded
+                    .rejects
+                    .iter()
+                    .map(|reject| (reject.raw.clone(), reject.reason.to_string())),
+            );
         }
         report.dead = dead.len() as u64;
         for (raw, reason) in dead {
@@ -143,7 +169,11 @@ impl Intake {
             }
         }
         report.again = parcels.iter().filter(|parcel| parcel.failed).count() as u64;
-        let receipts = parcels.into_iter().filter(|parcel| !parcel.failed).map(|parcel| parcel.receipt).collect();
+        let receipts = parcels
+            .into_iter()
+            .filter(|parcel| !parcel.failed)
+            .map(|parcel| parcel.receipt)
+            .collect();
         source.ack(receipts).await?;
         Ok(report)
     }
@@ -158,16 +188,23 @@ impl Intake {
         dead: &mut Vec<(Vec<u8>, String)>,
         drained: Option<Timestamp>,
     ) -> Result<(), IntakeError> {
-        let Some(capture) = self.captures.get_mut(resource) else { return Ok(()) };
+        let Some(capture) = self.captures.get_mut(resource) else {
+            return Ok(());
+        };
         let (mut changes, mut owners) = (Vec::new(), Vec::new());
         for (owner, parcel) in parcels.iter_mut().enumerate() {
-            let Some(decoded) = parcel.decoded.buckets.get(resource) else { continue };
+            let Some(decoded) = parcel.decoded.buckets.get(resource) else {
+                continue;
+            };
             let rows = decoded.changes.object_columns();
             let mut found: Vec<ObjectChange> = rows.iter().map(|row| row.to_change()).collect();
             for hint in &decoded.hints {
                 match resolve(capture, stream, hint).await {
                     Ok(Resolved::Changes(resolved)) => found.extend(resolved),
-                    Ok(Resolved::Gone) => dead.push((parcel.body.to_vec(), format!("{} was gone before it could be looked at", hint.object))),
+                    Ok(Resolved::Gone) => dead.push((
+                        parcel.body.to_vec(),
+                        format!("{} was gone before it could be looked at", hint.object),
+                    )),
                     Err(error) => {
                         tracing::warn!(%resource, %error, "a key could not be listed; its event is left to come again");
                         parcel.failed = true;
@@ -177,7 +214,11 @@ impl Intake {
             owners.extend(std::iter::repeat_n(owner, found.len()));
             changes.extend(found);
         }
-        let times: Vec<Timestamp> = changes.iter().filter(|change| change.via == "event").map(|change| change.at).collect();
+        let times: Vec<Timestamp> = changes
+            .iter()
+            .filter(|change| change.via == "event")
+            .map(|change| change.at)
+            .collect();
         let horizon = self.clock.now().minus(pipeline::base::plan::REDELIVERY);
         let absorbed = capture.absorb(changes, horizon).await?;
         for (index, reason) in &absorbed.again {
@@ -187,7 +228,10 @@ impl Intake {
         report.changes += absorbed.changes.len() as u64;
         report.lost += absorbed.lost;
         report.outdated += absorbed.outdated;
-        let failing = parcels.iter().filter(|parcel| parcel.failed).filter_map(|parcel| earliest_of(&parcel.decoded));
+        let failing = parcels
+            .iter()
+            .filter(|parcel| parcel.failed)
+            .filter_map(|parcel| earliest_of(&parcel.decoded));
         let barred = failing.chain(self.outstanding.values().copied()).min();
         let latest = drained.map(|drained| barred.map_or(drained, |barred| drained.min(barred.minus(std::time::Duration::from_micros(1)))));
         if !absorbed.changes.is_empty() || latest.is_some_and(|latest| latest > capture.latest()) {
@@ -203,8 +247,16 @@ impl Intake {
     /// Keeps a record that cannot be decoded, with the reason.
     async fn bury(&self, stream: &str, arrived: Timestamp, raw: &[u8], reason: String) -> Result<(), VaultError> {
         let raw = base64::engine::general_purpose::STANDARD.encode(raw);
-        let letter = serde_json::to_vec(&DeadLetter { stream, arrived, reason, raw }).expect("plain data with text keys");
-        self.vault.create_named_by_content(&layout::dead_letter(arrived, &Digest::of(&letter)), letter.into()).await?;
+        let letter = serde_json::to_vec(&DeadLetter {
+            stream,
+            arrived,
+            reason,
+            raw,
+        })
+        .expect("plain data with text keys");
+        self.vault
+            .create_named_by_content(&layout::dead_letter(arrived, &Digest::of(&letter)), letter.into())
+            .await?;
         Ok(())
     }
 }
@@ -245,7 +297,8 @@ async fn resolve(capture: &Capture, stream: &str, hint: &Hint) -> Result<Resolve
     let is_listed = |version: &str| listed.iter().any(|listed| listed.version == version);
     for gone in known.iter().filter(|known| !is_listed(&known.version)) {
         // It was there, and is not any more. A purge says when; any other event only that it happened before now.
-        let purged = hint.what == Hinted::Purge && hint.version.as_deref().is_none_or(|version| version == &*gone.version) && hint.at >= gone.at;
+        let purged =
+            hint.what == Hinted::Purge && hint.version.as_deref().is_none_or(|version| version == &*gone.version) && hint.at >= gone.at;
         if purged {
             changes.push(ObjectChange {
                 stream: stream.to_owned(),
@@ -268,7 +321,11 @@ async fn resolve(capture: &Capture, stream: &str, hint: &Hint) -> Result<Resolve
             ..ObjectChange::put(&hint.object, &version.version, hint.at)
         });
     }
-    let accounted: BTreeSet<&str> = listed.iter().map(|listed| listed.version.as_str()).chain(known.iter().map(|known| &*known.version)).collect();
+    let accounted: BTreeSet<&str> = listed
+        .iter()
+        .map(|listed| listed.version.as_str())
+        .chain(known.iter().map(|known| &*known.version))
+        .collect();
     match (&hint.version, hint.what) {
         // A version that came and went before we looked: its purge absorbs this, and without one it is shown as lost.
         (Some(version), Hinted::Put | Hinted::Marker) if !accounted.contains(version.as_str()) => {
@@ -281,11 +338,15 @@ async fn resolve(capture: &Capture, stream: &str, hint: &Hint) -> Result<Resolve
             });
         }
         (Some(version), Hinted::Purge) if version != NULL_VERSION && !accounted.contains(version.as_str()) => {
-            changes.push(ObjectChange { stream: stream.to_owned(), ..ObjectChange::delete(&hint.object, version, hint.at) });
+            changes.push(ObjectChange {
+                stream: stream.to_owned(),
+                ..ObjectChange::delete(&hint.object, version, hint.at)
+            });
         }
         (None, Hinted::Put) if hint.etag.is_some() => {
             let etag = hint.etag.as_deref();
-            let found = listed.iter().any(|listed| listed.etag.as_deref() == etag) || known.iter().any(|known| known.etag.as_deref() == etag);
+            let found =
+                listed.iter().any(|listed| listed.etag.as_deref() == etag) || known.iter().any(|known| known.etag.as_deref() == etag);
             if !found && changes.is_empty() {
                 return Ok(Resolved::Gone);
             }
@@ -299,7 +360,13 @@ async fn resolve(capture: &Capture, stream: &str, hint: &Hint) -> Result<Resolve
 fn tells_of(hint: &Hint, change: &ObjectChange) -> bool {
     change.op == Op::Put
         && match hint.what {
-            Hinted::Put => !change.marker && hint.version.as_deref().map_or_else(|| hint.etag.is_some() && hint.etag == change.etag, |version| version == change.version),
+            Hinted::Put => {
+                !change.marker
+                    && hint.version.as_deref().map_or_else(
+                        || hint.etag.is_some() && hint.etag == change.etag,
+                        |version| version == change.version,
+                    )
+            }
             Hinted::Marker => change.marker && hint.version.as_deref().is_some_and(|version| version == change.version),
             _ => false,
         }

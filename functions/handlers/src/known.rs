@@ -45,7 +45,10 @@ impl Known {
     /// As reading the vault.
     pub async fn load(vault: &Vault, resource: &ResourceId) -> Result<Known, VaultError> {
         let inventory = Inventory::load(vault, resource).await?;
-        let mut known = Known { applied: inventory.segments.iter().map(|segment| segment.path()).collect(), ..Known::default() };
+        let mut known = Known {
+            applied: inventory.segments.iter().map(|segment| segment.path()).collect(),
+            ..Known::default()
+        };
         let cut = Cut::At(Timestamp::MAX);
         let folding = Folding::new(inventory.inputs(cut), cut, 0);
         for pass in folding.passes() {
@@ -76,7 +79,10 @@ impl Known {
     pub fn apply(&mut self, row: &ObjectRow<'_>) {
         if row.object.is_empty() {
             match row.op {
-                Op::Put => drop(self.configuration.insert(row.version.into(), row.metadata.unwrap_or_default().into())),
+                Op::Put => drop(
+                    self.configuration
+                        .insert(row.version.into(), row.metadata.unwrap_or_default().into()),
+                ),
                 _ => drop(self.configuration.remove(row.version)),
             }
             return;
@@ -89,9 +95,13 @@ impl Known {
         let known = versions.iter_mut().find(|known| &*known.version == row.version);
         match (row.op, known) {
             (Op::Put, Some(known)) => {
-                let overwritten = row.version == NULL_VERSION && row.at >= known.at && row.etag.is_some() && known.etag.as_deref() != row.etag;
+                let overwritten =
+                    row.version == NULL_VERSION && row.at >= known.at && row.etag.is_some() && known.etag.as_deref() != row.etag;
                 if overwritten {
-                    *known = KnownVersion { seen: reading, ..known_of(row) };
+                    *known = KnownVersion {
+                        seen: reading,
+                        ..known_of(row)
+                    };
                 } else {
                     known.stored |= row.body.is_some() || row.marker || row.lost.is_some();
                     known.rank = known.rank.or(row.rank);
@@ -100,7 +110,10 @@ impl Known {
                     }
                 }
             }
-            (Op::Put, None) => versions.push(KnownVersion { seen: reading, ..known_of(row) }),
+            (Op::Put, None) => versions.push(KnownVersion {
+                seen: reading,
+                ..known_of(row)
+            }),
             (_, Some(known)) if row.version != NULL_VERSION || row.at >= known.at => {
                 versions.retain(|known| &*known.version != row.version);
             }
@@ -129,7 +142,10 @@ impl Known {
 
     /// Notes that a reading of the truth listed a version.
     pub fn saw(&mut self, object: &str, version: &str, reading: u64) {
-        let known = self.objects.get_mut(object).and_then(|versions| versions.iter_mut().find(|known| &*known.version == version));
+        let known = self
+            .objects
+            .get_mut(object)
+            .and_then(|versions| versions.iter_mut().find(|known| &*known.version == version));
         if let Some(known) = known {
             known.seen = reading;
         }
@@ -137,9 +153,14 @@ impl Known {
 
     /// Live versions that a reading of the truth did not list.
     pub fn unseen(&self, reading: u64) -> Vec<(String, KnownVersion)> {
-        let all = self.objects.iter().flat_map(|(object, versions)| versions.iter().map(move |known| (object, known)));
-        let mut unseen: Vec<(String, KnownVersion)> =
-            all.filter(|(_, known)| known.seen < reading).map(|(object, known)| (object.to_string(), known.clone())).collect();
+        let all = self
+            .objects
+            .iter()
+            .flat_map(|(object, versions)| versions.iter().map(move |known| (object, known)));
+        let mut unseen: Vec<(String, KnownVersion)> = all
+            .filter(|(_, known)| known.seen < reading)
+            .map(|(object, known)| (object.to_string(), known.clone()))
+            .collect();
         unseen.sort_by(|a, b| (&a.0, &a.1.version).cmp(&(&b.0, &b.1.version)));
         unseen
     }

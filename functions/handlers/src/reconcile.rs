@@ -64,7 +64,11 @@ impl ScanProgress for Quiet {
 ///
 /// Where one of them is new, the others of its tie get their rank too, so that the order within the tie is kept.
 pub fn rank_ties(tie: &[ListedVersion], known: &Known, stream: &str) -> Vec<ObjectChange> {
-    let find = |listed: &ListedVersion| known.find(&listed.object, &listed.version).filter(|known| !is_overwritten(known, listed));
+    let find = |listed: &ListedVersion| {
+        known
+            .find(&listed.object, &listed.version)
+            .filter(|known| !is_overwritten(known, listed))
+    };
     if tie.iter().all(|listed| find(listed).is_some_and(|known| known.stored)) {
         return Vec::new();
     }
@@ -96,7 +100,13 @@ fn is_overwritten(known: &KnownVersion, listed: &ListedVersion) -> bool {
 
 /// Whether the S3 bucket says that it sends events; none where it does not say.
 pub fn sends_events(notification: Option<&str>) -> Option<bool> {
-    let targets = ["EventBridgeConfiguration", "QueueConfiguration", "TopicConfiguration", "CloudFunctionConfiguration", "LambdaFunctionConfiguration"];
+    let targets = [
+        "EventBridgeConfiguration",
+        "QueueConfiguration",
+        "TopicConfiguration",
+        "CloudFunctionConfiguration",
+        "LambdaFunctionConfiguration",
+    ];
     notification.map(|document| targets.iter().any(|target| document.contains(target)))
 }
 
@@ -107,9 +117,19 @@ pub fn sends_events(notification: Option<&str>) -> Option<bool> {
 pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Result<Reconciliation, CaptureError> {
     capture.refresh().await?;
     let folder = layout::state_folder(RECONCILIATIONS, capture.resource());
-    let before: Vec<Reconciliation> = capture.vault().all_records(&folder).await?.into_iter().map(|numbered| numbered.record).collect();
+    let before: Vec<Reconciliation> = capture
+        .vault()
+        .all_records(&folder)
+        .await?
+        .into_iter()
+        .map(|numbered| numbered.record)
+        .collect();
     let cursors = layout::state_folder(CURSORS, capture.resource());
-    let cursor: Option<Cursor> = if before.is_empty() { capture.vault().newest_record(&cursors).await?.map(|numbered| numbered.record) } else { None };
+    let cursor: Option<Cursor> = if before.is_empty() {
+        capture.vault().newest_record(&cursors).await?.map(|numbered| numbered.record)
+    } else {
+        None
+    };
     let cursor = cursor.filter(|cursor| !cursor.ended);
 
     let began_here = capture.clock().now();
@@ -139,8 +159,15 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
             lost += kept.1;
             if before.is_empty() {
                 fail_point!("scan::before-cursor");
-                let began = cursor.as_ref().map_or_else(|| scan.began().unwrap_or(began_here), |cursor| cursor.began);
-                let now = Cursor { began, after: page.resume, listed, ended: false };
+                let began = cursor
+                    .as_ref()
+                    .map_or_else(|| scan.began().unwrap_or(began_here), |cursor| cursor.began);
+                let now = Cursor {
+                    began,
+                    after: page.resume,
+                    listed,
+                    ended: false,
+                };
                 capture.vault().append_record(&cursors, &now).await?;
             }
         }
@@ -149,14 +176,28 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
     let kept = keep(capture, &mut waiting).await?;
     found += kept.0;
     lost += kept.1;
-    let began = cursor.as_ref().map_or_else(|| scan.began().unwrap_or(began_here), |cursor| cursor.began);
+    let began = cursor
+        .as_ref()
+        .map_or_else(|| scan.began().unwrap_or(began_here), |cursor| cursor.began);
     let ended = scan.last_answer().map_or_else(|| capture.clock().now(), |answer| answer.max(began));
     progress.listed(listed, found);
 
     // A resumed listing has not seen what the earlier part of it listed, so it can miss nothing.
-    let purged = if cursor.is_some() { 0 } else { keep_purges(capture, reading, &before, began, ended).await? };
+    let purged = if cursor.is_some() {
+        0
+    } else {
+        keep_purges(capture, reading, &before, began, ended).await?
+    };
     let events_on = keep_configuration(capture, ended).await?;
-    let proof = Reconciliation { began, ended, listed, found, purged, lost, events_on };
+    let proof = Reconciliation {
+        began,
+        ended,
+        listed,
+        found,
+        purged,
+        lost,
+        events_on,
+    };
     fail_point!("reconcile::before-record");
     // A bucket that keeps no versions is never proven: what was overwritten between two looks left no trace.
     capture.vault().append_record(&folder, &proof).await?;
@@ -180,7 +221,11 @@ async fn keep(capture: &mut Capture, waiting: &mut Vec<ObjectChange>) -> Result<
         tries += 1;
         if let Some((_, reason)) = absorbed.again.first().filter(|_| tries >= KEEP_TRIES) {
             let what = format!("reading {} versions of {}", absorbed.again.len(), capture.resource());
-            return Err(pipeline::s3::BucketError::Transient { what, reason: reason.clone() }.into());
+            return Err(pipeline::s3::BucketError::Transient {
+                what,
+                reason: reason.clone(),
+            }
+            .into());
         }
         changes = absorbed.again.iter().map(|(index, _)| changes[*index].clone()).collect();
         if !changes.is_empty() {
@@ -194,7 +239,13 @@ async fn keep(capture: &mut Capture, waiting: &mut Vec<ObjectChange>) -> Result<
 const KEEP_TRIES: u32 = 5;
 
 /// Keeps the purge of every version that was known, was not listed, and is confirmed gone.
-async fn keep_purges(capture: &mut Capture, reading: u64, before: &[Reconciliation], began: Timestamp, ended: Timestamp) -> Result<u64, CaptureError> {
+async fn keep_purges(
+    capture: &mut Capture,
+    reading: u64,
+    before: &[Reconciliation],
+    began: Timestamp,
+    ended: Timestamp,
+) -> Result<u64, CaptureError> {
     let unseen = capture.known(|known| known.unseen(reading));
     let reader = capture.reader().clone();
     let bucket_versions = reader.bucket().versioning().await?;
@@ -226,7 +277,10 @@ async fn keep_purges(capture: &mut Capture, reading: u64, before: &[Reconciliati
         })
         .collect();
     tracing::debug!(purged = rows.len(), versioning = ?bucket_versions, "purges without an event");
-    debug_assert!(matches!(bucket_versions, Versioning::Enabled | Versioning::Suspended | Versioning::Never));
+    debug_assert!(matches!(
+        bucket_versions,
+        Versioning::Enabled | Versioning::Suspended | Versioning::Never
+    ));
     if !rows.is_empty() {
         capture.append(&rows, None).await?;
     }
@@ -237,10 +291,23 @@ async fn keep_purges(capture: &mut Capture, reading: u64, before: &[Reconciliati
 pub async fn keep_configuration(capture: &mut Capture, now: Timestamp) -> Result<Option<bool>, CaptureError> {
     let configuration = capture.reader().bucket().configuration().await?;
     let rows = capture.known(|known| {
-        let changed = configuration.documents.iter().filter(|(name, document)| known.configuration().get(name.as_str()).map(|known| &**known) != Some(document.as_str()));
-        let put = changed.map(|(name, document)| ObjectChange { metadata: Some(document.clone()), via: "scan".to_owned(), ..ObjectChange::put("", name, now) });
-        let gone = known.configuration().keys().filter(|name| !configuration.documents.contains_key(&***name) && !configuration.unread.contains_key(&***name));
-        let delete = gone.map(|name| ObjectChange { via: "scan".to_owned(), ..ObjectChange::delete("", name, now) });
+        let changed = configuration
+            .documents
+            .iter()
+            .filter(|(name, document)| known.configuration().get(name.as_str()).map(|known| &**known) != Some(document.as_str()));
+        let put = changed.map(|(name, document)| ObjectChange {
+            metadata: Some(document.clone()),
+            via: "scan".to_owned(),
+            ..ObjectChange::put("", name, now)
+        });
+        let gone = known
+            .configuration()
+            .keys()
+            .filter(|name| !configuration.documents.contains_key(&***name) && !configuration.unread.contains_key(&***name));
+        let delete = gone.map(|name| ObjectChange {
+            via: "scan".to_owned(),
+            ..ObjectChange::delete("", name, now)
+        });
         put.chain(delete).collect::<Vec<_>>()
     });
     if !rows.is_empty() {

@@ -27,7 +27,9 @@ pub fn bits_for(bytes: u64) -> u32 {
 async fn store_cover(vault: &Vault, resource: &ResourceId, segments: impl Iterator<Item = String>) -> Result<FileRef, VaultError> {
     let paths: Vec<String> = segments.collect();
     let bytes = cover_list(paths.iter().map(String::as_str));
-    vault.create_named_by_content(&layout::cover_file(resource, &Digest::of(&bytes)), bytes.into()).await
+    vault
+        .create_named_by_content(&layout::cover_file(resource, &Digest::of(&bytes)), bytes.into())
+        .await
 }
 
 /// Merges segments into one sorted file per bucket. Nothing refers to it yet.
@@ -35,7 +37,10 @@ async fn store_cover(vault: &Vault, resource: &ResourceId, segments: impl Iterat
 /// # Errors
 /// As reading the segments and writing the files.
 pub async fn merge(vault: &Vault, resource: &ResourceId, segments: &[Segment], bits: u32) -> Result<Merge, VaultError> {
-    let inputs = Inputs { segments: segments.to_vec(), ..Inputs::default() };
+    let inputs = Inputs {
+        segments: segments.to_vec(),
+        ..Inputs::default()
+    };
     let folding = Folding::new(inputs, Cut::Nothing, bits);
     let mut files = Vec::new();
     for pass in folding.passes() {
@@ -92,10 +97,18 @@ pub async fn base(vault: &Vault, inventory: &Inventory, at: BaseCut) -> Result<B
     let cut = Cut::At(at.cut);
     let inputs = inventory.inputs(cut);
     let parent = inputs.base.clone();
-    let bytes: u64 = inputs.base.iter().flat_map(|base| &base.files).chain(inputs.merges.iter().flat_map(|merge| &merge.files)).map(|file| file.file.size).sum();
+    let bytes: u64 = inputs
+        .base
+        .iter()
+        .flat_map(|base| &base.files)
+        .chain(inputs.merges.iter().flat_map(|merge| &merge.files))
+        .map(|file| file.file.size)
+        .sum();
     let bits = bits_for(bytes).max(parent.as_ref().map_or(0, |parent| parent.bits));
     let folding = Folding::new(inputs, cut, bits);
-    let keep = Keep::Base { tombstones_after: at.tombstones_after };
+    let keep = Keep::Base {
+        tombstones_after: at.tombstones_after,
+    };
     let mut files = Vec::new();
     for pass in folding.passes() {
         let loose = folding.load(vault, pass.clone()).await?;
@@ -107,11 +120,26 @@ pub async fn base(vault: &Vault, inventory: &Inventory, at: BaseCut) -> Result<B
         }
     }
     let parent_covers = parent.as_ref().map_or(&[][..], |parent| &parent.covers);
-    let news = inventory.segments.iter().filter(|segment| cut.includes(segment.name.first)).map(Segment::path);
-    let news = store_cover(vault, &inventory.resource, news.filter(|path| !inventory.is_covered(parent_covers, path))).await?;
+    let news = inventory
+        .segments
+        .iter()
+        .filter(|segment| cut.includes(segment.name.first))
+        .map(Segment::path);
+    let news = store_cover(
+        vault,
+        &inventory.resource,
+        news.filter(|path| !inventory.is_covered(parent_covers, path)),
+    )
+    .await?;
     fail_point!("base::files-written");
     let covers = parent_covers.iter().cloned().chain(std::iter::once(news)).collect();
-    Ok(Base { cut: at.cut, tombstones_after: at.tombstones_after, bits: folding.bits, files, covers })
+    Ok(Base {
+        cut: at.cut,
+        tombstones_after: at.tombstones_after,
+        bits: folding.bits,
+        files,
+        covers,
+    })
 }
 
 /// The parent's file of a bucket, if nothing else has rows of it.
@@ -146,7 +174,14 @@ pub fn successor(resource: &ResourceId, newest: Option<&Numbered<Manifest>>, add
         }
     }
     // Another compactor's base at the same cut says the same.
-    next.bases.extend(additions.base.iter().filter(|base| next.bases.iter().all(|known| known.cut != base.cut)).cloned().collect::<Vec<_>>());
+    next.bases.extend(
+        additions
+            .base
+            .iter()
+            .filter(|base| next.bases.iter().all(|known| known.cut != base.cut))
+            .cloned()
+            .collect::<Vec<_>>(),
+    );
     next.bases.sort_by_key(|base| base.cut);
     (next.bases.len() > bases || next.merges.len() > merges).then_some(next)
 }
@@ -162,12 +197,17 @@ pub async fn publish(vault: &Vault, resource: &ResourceId, additions: &Additions
     fail_point!("manifest::before");
     for _ in 0..RACES_MAX {
         let newest = super::newest(vault, resource).await?;
-        let Some(next) = successor(resource, newest.as_ref(), additions, now) else { return Ok(None) };
+        let Some(next) = successor(resource, newest.as_ref(), additions, now) else {
+            return Ok(None);
+        };
         let number = newest.map_or(1, |newest| newest.number + 1);
         if vault.write_numbered(&layout::manifest_folder(resource), number, &next).await? == Created::New {
             fail_point!("manifest::after");
             return Ok(Some(number));
         }
     }
-    Err(VaultError::damaged(&layout::manifest_folder(resource), "other writers took every number; too many of them run at once"))
+    Err(VaultError::damaged(
+        &layout::manifest_folder(resource),
+        "other writers took every number; too many of them run at once",
+    ))
 }

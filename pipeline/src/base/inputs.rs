@@ -77,7 +77,14 @@ impl Inventory {
                 covers.insert(list.path.clone(), Arc::new(covered(vault, std::slice::from_ref(list)).await?));
             }
         }
-        Ok(Inventory { resource: resource.clone(), segments, manifest, covers, reconciliations, gaps })
+        Ok(Inventory {
+            resource: resource.clone(),
+            segments,
+            manifest,
+            covers,
+            reconciliations,
+            gaps,
+        })
     }
 
     /// The restorable window.
@@ -97,25 +104,44 @@ impl Inventory {
 
     /// Whether one of these lists names a segment.
     pub fn is_covered(&self, lists: &[FileRef], segment: &str) -> bool {
-        lists.iter().any(|list| self.covers.get(&list.path).is_some_and(|paths| paths.contains(segment)))
+        lists
+            .iter()
+            .any(|list| self.covers.get(&list.path).is_some_and(|paths| paths.contains(segment)))
     }
 
     /// What a fold to `cut` must read: see the module.
     pub fn inputs(&self, cut: Cut) -> Inputs {
-        let base = self.bases().iter().rev().find(|base| cut.includes(base.cut) && cut != Cut::Nothing).cloned();
+        let base = self
+            .bases()
+            .iter()
+            .rev()
+            .find(|base| cut.includes(base.cut) && cut != Cut::Nothing)
+            .cloned();
         let needed = |first: Timestamp| cut.includes(first);
-        let wholly_in_base = |segment: &str, last: Timestamp| base.as_ref().is_some_and(|base| last <= base.cut && self.is_covered(&base.covers, segment));
+        let wholly_in_base = |segment: &str, last: Timestamp| {
+            base.as_ref()
+                .is_some_and(|base| last <= base.cut && self.is_covered(&base.covers, segment))
+        };
         let merge_in_base = |merge: &Merge| {
             let paths = self.covers.get(&merge.covers.path);
             paths.is_some_and(|paths| paths.iter().all(|path| wholly_in_base(path, merge.last)))
         };
-        let merges: Vec<Merge> = self.merges().iter().filter(|merge| needed(merge.first) && !merge_in_base(merge)).cloned().collect();
+        let merges: Vec<Merge> = self
+            .merges()
+            .iter()
+            .filter(|merge| needed(merge.first) && !merge_in_base(merge))
+            .cloned()
+            .collect();
         let lists: Vec<FileRef> = merges.iter().map(|merge| merge.covers.clone()).collect();
         let loose = self.segments.iter().filter(|segment| {
             let path = segment.path();
             needed(segment.name.first) && !self.is_covered(&lists, &path) && !wholly_in_base(&path, segment.name.last)
         });
-        Inputs { segments: loose.cloned().collect(), merges, base }
+        Inputs {
+            segments: loose.cloned().collect(),
+            merges,
+            base,
+        }
     }
 }
 
@@ -151,18 +177,36 @@ impl Loose {
 impl Folding {
     /// A fold of `inputs` in at least `2^bits_min` buckets.
     pub fn new(inputs: Inputs, cut: Cut, bits_min: u32) -> Folding {
-        let stored = inputs.base.iter().map(|base| base.bits).chain(inputs.merges.iter().map(|merge| merge.bits));
+        let stored = inputs
+            .base
+            .iter()
+            .map(|base| base.bits)
+            .chain(inputs.merges.iter().map(|merge| merge.bits));
         let bits = stored.max().unwrap_or(0).max(bits_min);
-        Folding { inputs: Arc::new(inputs), bits, cut }
+        Folding {
+            inputs: Arc::new(inputs),
+            bits,
+            cut,
+        }
     }
 
     /// Ranges of buckets whose loose rows fit into memory together. Each range reads the loose segments once.
     pub fn passes(&self) -> Vec<Range<u32>> {
-        let loose: u64 = self.inputs.segments.iter().map(|segment| segment.size.saturating_mul(INFLATION)).sum();
+        let loose: u64 = self
+            .inputs
+            .segments
+            .iter()
+            .map(|segment| segment.size.saturating_mul(INFLATION))
+            .sum();
         let buckets = 1u32 << self.bits;
-        let passes = u32::try_from(loose.div_ceil(LOOSE_BYTES_MAX).max(1)).unwrap_or(u32::MAX).min(buckets);
+        let passes = u32::try_from(loose.div_ceil(LOOSE_BYTES_MAX).max(1))
+            .unwrap_or(u32::MAX)
+            .min(buckets);
         let step = buckets.div_ceil(passes);
-        (0..buckets).step_by(step as usize).map(|from| from..(from + step).min(buckets)).collect()
+        (0..buckets)
+            .step_by(step as usize)
+            .map(|from| from..(from + step).min(buckets))
+            .collect()
     }
 
     /// Reads the loose segments' rows of some buckets.
@@ -185,25 +229,47 @@ impl Folding {
                 }
             }
         }
-        let rows = split.into_iter().map(|(bucket, batches)| (bucket, write::sort(&write::concat(&batches)).into_rows())).collect();
+        let rows = split
+            .into_iter()
+            .map(|(bucket, batches)| (bucket, write::sort(&write::concat(&batches)).into_rows()))
+            .collect();
         Ok(Loose { rows })
     }
 
     /// The buckets of a range that have anything at all.
     pub fn occupied(&self, loose: &Loose, buckets: Range<u32>) -> Vec<u32> {
-        buckets.filter(|&bucket| loose.rows.contains_key(&bucket) || self.files(bucket).next().is_some()).collect()
+        buckets
+            .filter(|&bucket| loose.rows.contains_key(&bucket) || self.files(bucket).next().is_some())
+            .collect()
     }
 
     /// The files that hold rows of a bucket, each with whether it holds rows of others too.
     pub fn files(&self, bucket: u32) -> impl Iterator<Item = (&BucketFile, bool)> {
         let bits = self.bits;
-        let base = self.inputs.base.iter().flat_map(|base| base.files.iter().map(|file| (base.bits, file)));
-        let merges = self.inputs.merges.iter().flat_map(|merge| merge.files.iter().map(|file| (merge.bits, file)));
-        base.chain(merges).filter(move |(of, file)| file.bucket == bucket >> (bits - of)).map(move |(of, file)| (file, of < bits))
+        let base = self
+            .inputs
+            .base
+            .iter()
+            .flat_map(|base| base.files.iter().map(|file| (base.bits, file)));
+        let merges = self
+            .inputs
+            .merges
+            .iter()
+            .flat_map(|merge| merge.files.iter().map(|file| (merge.bits, file)));
+        base.chain(merges)
+            .filter(move |(of, file)| file.bucket == bucket >> (bits - of))
+            .map(move |(of, file)| (file, of < bits))
     }
 
     /// The fold of one bucket. `from` skips what lies before this key.
-    pub fn fold(&self, vault: &Vault, loose: &Loose, bucket: u32, keep: Keep, from: Option<&[u8]>) -> Fold<'static, ObjectJoin, VaultError> {
+    pub fn fold(
+        &self,
+        vault: &Vault,
+        loose: &Loose,
+        bucket: u32,
+        keep: Keep,
+        from: Option<&[u8]>,
+    ) -> Fold<'static, ObjectJoin, VaultError> {
         let bits = self.bits;
         let mut runs: Vec<Run<'static, VaultError>> = Vec::new();
         for (file, shared) in self.files(bucket) {
@@ -223,7 +289,12 @@ impl Folding {
 /// A sorted batch in memory as a run.
 fn slices(rows: RecordBatch) -> Run<'static, VaultError> {
     let count = rows.num_rows();
-    futures::stream::iter((0..count).step_by(RUN_BATCH_ROWS).map(move |from| Ok(rows.slice(from, RUN_BATCH_ROWS.min(count - from))))).boxed()
+    futures::stream::iter(
+        (0..count)
+            .step_by(RUN_BATCH_ROWS)
+            .map(move |from| Ok(rows.slice(from, RUN_BATCH_ROWS.min(count - from)))),
+    )
+    .boxed()
 }
 
 fn only_bucket(batch: &RecordBatch, bits: u32, bucket: u32) -> RecordBatch {
@@ -245,6 +316,8 @@ fn split_rows(batch: &RecordBatch, bits: u32, buckets: &Range<u32>) -> BTreeMap<
             rows.entry(bucket).or_default().push(index as u32);
         }
     }
-    let take = |indices: Vec<u32>| arrow::compute::take_record_batch(batch, &UInt32Array::from(indices)).expect("the indices are those of the rows");
+    let take = |indices: Vec<u32>| {
+        arrow::compute::take_record_batch(batch, &UInt32Array::from(indices)).expect("the indices are those of the rows")
+    };
     rows.into_iter().map(|(bucket, indices)| (bucket, take(indices))).collect()
 }

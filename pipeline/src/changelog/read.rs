@@ -33,7 +33,14 @@ pub async fn read(vault: &Vault, segment: &Segment) -> Result<Vec<RecordBatch>, 
 
 fn check_name(path: &str, named: &str, bytes: &Bytes) -> Result<(), VaultError> {
     let digest = Digest::of(bytes).short();
-    if digest == named { Ok(()) } else { Err(VaultError::damaged(path, format!("its SHA-256 begins with {digest}, its name says {named}"))) }
+    if digest == named {
+        Ok(())
+    } else {
+        Err(VaultError::damaged(
+            path,
+            format!("its SHA-256 begins with {digest}, its name says {named}"),
+        ))
+    }
 }
 
 /// The batches of a whole file in memory.
@@ -53,10 +60,16 @@ pub fn decode(path: &str, bytes: Bytes) -> Result<Vec<RecordBatch>, VaultError> 
 }
 
 /// A reader of all row groups of a file, or of the part of one.
-pub(crate) fn open<R: ChunkReader + 'static>(path: &str, bytes: R) -> Result<parquet::arrow::arrow_reader::ParquetRecordBatchReader, VaultError> {
+pub(crate) fn open<R: ChunkReader + 'static>(
+    path: &str,
+    bytes: R,
+) -> Result<parquet::arrow::arrow_reader::ParquetRecordBatchReader, VaultError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| VaultError::damaged(path, error))?;
     check_format(path, builder.metadata())?;
-    builder.with_batch_size(BATCH_ROWS).build().map_err(|error| VaultError::damaged(path, error))
+    builder
+        .with_batch_size(BATCH_ROWS)
+        .build()
+        .map_err(|error| VaultError::damaged(path, error))
 }
 
 /// A reader of one row group, of a file whose footer is known.
@@ -67,7 +80,10 @@ pub(crate) fn open_group<R: ChunkReader + 'static>(
     group: usize,
 ) -> Result<parquet::arrow::arrow_reader::ParquetRecordBatchReader, VaultError> {
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata).with_row_groups(vec![group]);
-    builder.with_batch_size(BATCH_ROWS).build().map_err(|error| VaultError::damaged(path, error))
+    builder
+        .with_batch_size(BATCH_ROWS)
+        .build()
+        .map_err(|error| VaultError::damaged(path, error))
 }
 
 /// The footer of a file, checked for its format version.
@@ -79,10 +95,16 @@ pub(crate) fn footer<R: ChunkReader + 'static>(path: &str, bytes: &R) -> Result<
 
 fn check_format(path: &str, metadata: &ParquetMetaData) -> Result<(), VaultError> {
     let entries = metadata.file_metadata().key_value_metadata();
-    let stated = entries.and_then(|entries| entries.iter().find(|entry| entry.key == FORMAT_KEY)).and_then(|entry| entry.value.as_deref());
+    let stated = entries
+        .and_then(|entries| entries.iter().find(|entry| entry.key == FORMAT_KEY))
+        .and_then(|entry| entry.value.as_deref());
     let found: Option<u32> = stated.and_then(|text| text.parse().ok());
     match found {
-        Some(found) if found > FORMAT_VERSION => Err(VaultError::Unknown { path: path.to_owned(), found, known: FORMAT_VERSION }),
+        Some(found) if found > FORMAT_VERSION => Err(VaultError::Unknown {
+            path: path.to_owned(),
+            found,
+            known: FORMAT_VERSION,
+        }),
         Some(found) if found > 0 => Ok(()),
         _ => Err(VaultError::damaged(path, "it does not say which format it has")),
     }
@@ -106,7 +128,10 @@ mod tests {
     use crate::model::{ObjectChange, ResourceId, Timestamp};
 
     fn encoded(count: i64) -> write::Encoded {
-        let rows: Vec<ObjectChange> = (0..count).rev().map(|i| ObjectChange::put(&format!("k{i:05}"), "v", Timestamp::from_seconds(i))).collect();
+        let rows: Vec<ObjectChange> = (0..count)
+            .rev()
+            .map(|i| ObjectChange::put(&format!("k{i:05}"), "v", Timestamp::from_seconds(i)))
+            .collect();
         let batch: ChangeBatch = rows.iter().map(ObjectChange::row).collect();
         let resource = ResourceId::bucket("photos").unwrap();
         write::encode(&resource, &batch, Timestamp::from_seconds(3_600), Timestamp::from_seconds(9)).unwrap()
@@ -115,7 +140,14 @@ mod tests {
     #[test]
     fn what_is_written_is_read_sorted_and_named_by_what_it_holds() {
         let encoded = encoded(3);
-        assert_eq!((encoded.name.first.seconds(), encoded.name.last.seconds(), encoded.name.latest.seconds()), (0, 2, 9));
+        assert_eq!(
+            (
+                encoded.name.first.seconds(),
+                encoded.name.last.seconds(),
+                encoded.name.latest.seconds()
+            ),
+            (0, 2, 9)
+        );
         let batches = decode("s", encoded.bytes).unwrap();
         let rows = ChangeBatch::objects(batches[0].clone()).unwrap();
         let keys: Vec<&str> = rows.object_columns().iter().map(|row| row.object).collect();

@@ -48,7 +48,11 @@ pub struct ObjectJoin {
 impl ObjectJoin {
     /// A join at `cut` of which `keep` survives. With [`Cut::Nothing`] every change survives.
     pub fn new(cut: Cut, keep: Keep) -> ObjectJoin {
-        ObjectJoin { cut, keep, made: ObjectRows::new() }
+        ObjectJoin {
+            cut,
+            keep,
+            made: ObjectRows::new(),
+        }
     }
 }
 
@@ -92,7 +96,12 @@ impl<'a> Light<'a> {
     }
 
     fn sibling(&self) -> Sibling<'_> {
-        Sibling { at: self.at, position: self.position, rank: self.rank, version: self.version }
+        Sibling {
+            at: self.at,
+            position: self.position,
+            rank: self.rank,
+            version: self.version,
+        }
     }
 
     fn full<'b>(&'b self, columns: &[ObjectColumns<'b>]) -> ObjectRow<'b> {
@@ -126,7 +135,9 @@ impl Join for ObjectJoin {
 
     fn together(&self, before: &[u8], after: &[u8]) -> bool {
         // Versions of one object share everything up to the separator 00 01, which cannot occur before it.
-        let Some(end) = before.windows(2).position(|pair| pair == [0x00, 0x01]) else { return false };
+        let Some(end) = before.windows(2).position(|pair| pair == [0x00, 0x01]) else {
+            return false;
+        };
         after.len() >= end + 2 && before[..end + 2] == after[..end + 2]
     }
 
@@ -179,7 +190,11 @@ impl ObjectJoin {
                 && put.as_ref().is_none_or(|put| self.cut.includes(put.at))
             {
                 let reason = format!("it was removed between {lower} and {}", delete.at);
-                out.uncertain.push(Uncertain { object: object.to_owned(), version: delete.version.to_owned(), reason });
+                out.uncertain.push(Uncertain {
+                    object: object.to_owned(),
+                    version: delete.version.to_owned(),
+                    reason,
+                });
             }
             if self.cut.includes(delete.earliest) && self.outlives_redelivery(delete.at) {
                 state.kept_for_later.push(delete);
@@ -197,13 +212,21 @@ impl ObjectJoin {
     /// A version that is overwritten in place: the last of its puts and deletes at or before the cut.
     fn last_of<'a>(&self, version: &[Light<'a>], columns: &[ObjectColumns<'a>]) -> VersionState<'a> {
         let mut state = VersionState::default();
-        let changes: Vec<&Light<'a>> = version.iter().filter(|row| row.facet == Facet::Version && self.cut.includes(row.at)).collect();
+        let changes: Vec<&Light<'a>> = version
+            .iter()
+            .filter(|row| row.facet == Facet::Version && self.cut.includes(row.at))
+            .collect();
         let siblings: Vec<Sibling<'_>> = changes.iter().map(|row| row.sibling()).collect();
-        let Some(&last) = order_siblings(&siblings).last() else { return state };
+        let Some(&last) = order_siblings(&siblings).last() else {
+            return state;
+        };
         let last = changes[last];
         // A row of the same change may have what this one lacks. The same etag is the same content.
         let etag = columns[last.row.0].row(last.row.1).etag;
-        let same = changes.iter().copied().filter(|row| row.op == last.op && row.at == last.at && columns[row.row.0].row(row.row.1).etag == etag);
+        let same = changes
+            .iter()
+            .copied()
+            .filter(|row| row.op == last.op && row.at == last.at && columns[row.row.0].row(row.row.1).etag == etag);
         let joined = join_rows(same, columns).expect("the last change is among those like it");
         match joined.op {
             Op::Put => state.live = Some(joined),
@@ -227,7 +250,9 @@ impl ObjectJoin {
         }
         let overwritten_at = state.live.as_ref().filter(|live| live.version == NULL_VERSION).map(|live| live.at);
         for facet in [Facet::Tags, Facet::Acl, Facet::Class] {
-            let set = version.iter().filter(|row| row.facet == facet && self.cut.includes(row.at) && overwritten_at.is_none_or(|at| row.at >= at));
+            let set = version
+                .iter()
+                .filter(|row| row.facet == facet && self.cut.includes(row.at) && overwritten_at.is_none_or(|at| row.at >= at));
             let last = set.max_by_key(|row| (row.at, row.position, Reverse(content_of(row, columns))));
             state.facets.extend(last.cloned());
         }
@@ -238,7 +263,11 @@ impl ObjectJoin {
             && bound > cut
         {
             let reason = format!("it appeared between {} and {bound}", live.at);
-            out.uncertain.push(Uncertain { object: object.to_owned(), version: live.version.to_owned(), reason });
+            out.uncertain.push(Uncertain {
+                object: object.to_owned(),
+                version: live.version.to_owned(),
+                reason,
+            });
         }
     }
 
@@ -252,7 +281,10 @@ impl ObjectJoin {
         };
         if let Some(newest) = newest {
             let live: Vec<usize> = (0..states.len()).filter(|&index| states[index].live.is_some()).collect();
-            let siblings: Vec<Sibling<'_>> = live.iter().filter_map(|&index| states[index].live.as_ref().map(Light::sibling)).collect();
+            let siblings: Vec<Sibling<'_>> = live
+                .iter()
+                .filter_map(|&index| states[index].live.as_ref().map(Light::sibling))
+                .collect();
             let order = order_siblings(&siblings);
             let older = order.len().saturating_sub(newest);
             let dropped: Vec<usize> = order[..older].iter().map(|&place| live[place]).collect();
@@ -300,13 +332,21 @@ where
     if rows.len() < 2 {
         return rows.pop().cloned();
     }
-    rows.sort_by(|a, b| a.preference().cmp(&b.preference()).then_with(|| content_of(a, columns).cmp(&content_of(b, columns))));
+    rows.sort_by(|a, b| {
+        a.preference()
+            .cmp(&b.preference())
+            .then_with(|| content_of(a, columns).cmp(&content_of(b, columns)))
+    });
     let best = rows[0];
     let rank = rows.iter().filter_map(|row| row.rank).min();
     let earliest = rows.iter().map(|row| row.earliest).min().unwrap_or(best.at);
     let full: Vec<ObjectRow<'_>> = rows.iter().map(|row| row.full(columns)).collect();
     // Whoever read the version knows all of it; of several readers the one whose row stands first.
-    let reader = full.iter().find(|row| row.body.is_some()).or_else(|| full.iter().find(|row| row.marker)).copied();
+    let reader = full
+        .iter()
+        .find(|row| row.body.is_some())
+        .or_else(|| full.iter().find(|row| row.marker))
+        .copied();
     let known = reader.unwrap_or_else(|| full.iter().find(|row| row.lost.is_some()).copied().unwrap_or(full[0]));
     let first = full[0];
     let complete = ObjectRow {
@@ -346,7 +386,14 @@ where
 /// What tells apart rows that agree in everything that orders them.
 fn content_of<'a>(row: &'a Light<'_>, columns: &[ObjectColumns<'a>]) -> impl Ord + 'a {
     let full = row.full(columns);
-    (full.body.is_none(), full.digest, full.etag, (full.tags, full.acl, full.storage_class), full.lost, (full.stream, full.offset, full.request))
+    (
+        full.body.is_none(),
+        full.digest,
+        full.etag,
+        (full.tags, full.acl, full.storage_class),
+        full.lost,
+        (full.stream, full.offset, full.request),
+    )
 }
 
 /// All changes of one version, each once: repetition is all that goes.
@@ -357,7 +404,11 @@ fn without_repetition<'a>(version: &[Light<'a>], columns: &[ObjectColumns<'a>]) 
         // Where it was read is not part of what happened; the same facts read twice are one.
         let same = |other: &Light<'a>| {
             let known = other.full(columns);
-            ObjectRow { stream: full.stream, offset: full.offset, ..known } == full
+            ObjectRow {
+                stream: full.stream,
+                offset: full.offset,
+                ..known
+            } == full
         };
         if !kept.iter().rev().take_while(|other| other.position == row.position).any(same) {
             kept.push(row.clone());
@@ -365,3 +416,6 @@ fn without_repetition<'a>(version: &[Light<'a>], columns: &[ObjectColumns<'a>]) 
     }
     kept
 }
+
+#[cfg(test)]
+mod tests;

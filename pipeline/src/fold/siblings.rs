@@ -54,10 +54,12 @@ pub fn order_siblings(siblings: &[Sibling<'_>]) -> Vec<usize> {
         let other = &siblings[index];
         let earlier = born.partition_point(|&born| born < other.at);
         let same_time = earlier + born[earlier..].partition_point(|&born| born == other.at);
-        let ranked_before = (earlier..same_time).rev().find(|&place| match (siblings[sequenced[place]].rank, other.rank) {
-            (Some(theirs), Some(ours)) => theirs < ours,
-            _ => false,
-        });
+        let ranked_before = (earlier..same_time)
+            .rev()
+            .find(|&place| match (siblings[sequenced[place]].rank, other.rank) {
+                (Some(theirs), Some(ours)) => theirs < ours,
+                _ => false,
+            });
         let place = ranked_before.map_or(earlier, |place| place + 1);
         placed.push((2 * place, other.at, other.rank.unwrap_or(-1), other.version, index));
     }
@@ -103,7 +105,10 @@ mod tests {
 
     #[test]
     fn a_sequencer_wins_over_the_clocks_of_two_front_ends() {
-        check(&[("b", 6, Some("02"), None), ("a", 7, Some("01"), None), ("c", 8, Some("03"), None)], "abc");
+        check(
+            &[("b", 6, Some("02"), None), ("a", 7, Some("01"), None), ("c", 8, Some("03"), None)],
+            "abc",
+        );
     }
 
     #[test]
@@ -113,13 +118,20 @@ mod tests {
 
     #[test]
     fn a_version_whose_event_was_lost_stands_where_the_listing_showed_it() {
-        let known = [("a", 7, Some("01"), Some(0)), ("x", 7, None, Some(1)), ("b", 7, Some("02"), Some(2))];
+        let known = [
+            ("a", 7, Some("01"), Some(0)),
+            ("x", 7, None, Some(1)),
+            ("b", 7, Some("02"), Some(2)),
+        ];
         check(&known, "axb");
     }
 
     #[test]
     fn what_comes_after_the_listing_in_the_same_second_is_newer() {
-        check(&[("a", 7, None, Some(0)), ("x", 7, None, Some(1)), ("b", 7, Some("02"), None)], "axb");
+        check(
+            &[("a", 7, None, Some(0)), ("x", 7, None, Some(1)), ("b", 7, Some("02"), None)],
+            "axb",
+        );
     }
 
     proptest! {

@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::testing::block_on;
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use futures::StreamExt;
-use futures::executor::block_on;
 use proptest::prelude::*;
 
 use super::{Fold, Join, RowAt, Run, Survivors};
@@ -27,7 +27,14 @@ fn schema() -> Arc<Schema> {
     let text = |name: &str| Field::new(name, DataType::Utf8, false);
     let key = Field::new("key", DataType::Binary, false);
     let position = Field::new("position", DataType::Binary, false);
-    Arc::new(Schema::new(vec![key, Field::new("khash", DataType::Int64, false), text("op"), text("value"), text("unused"), position]))
+    Arc::new(Schema::new(vec![
+        key,
+        Field::new("khash", DataType::Int64, false),
+        text("op"),
+        text("value"),
+        text("unused"),
+        position,
+    ]))
 }
 
 fn batch(rows: &[Row]) -> RecordBatch {
@@ -36,7 +43,13 @@ fn batch(rows: &[Row]) -> RecordBatch {
         Arc::new(BinaryArray::from_iter_values(rows.iter().map(|row| row.key.as_bytes().to_vec()))),
         Arc::new(Int64Array::from(vec![0; rows.len()])),
         text(&|row| row.op.to_owned()),
-        text(&|row| row.value.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(";")),
+        text(&|row| {
+            row.value
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect::<Vec<_>>()
+                .join(";")
+        }),
         text(&|_| String::new()),
         Arc::new(BinaryArray::from_iter_values(rows.iter().map(|row| [row.position]))),
     ];
@@ -60,7 +73,12 @@ impl Join for RowJoin {
     type Columns<'a> = Columns<'a>;
 
     fn columns<'a>(&self, batch: &'a RecordBatch) -> Columns<'a> {
-        Columns { key: batch.column(0).as_binary(), op: batch.column(2).as_string(), value: batch.column(3).as_string(), position: batch.column(5).as_binary() }
+        Columns {
+            key: batch.column(0).as_binary(),
+            op: batch.column(2).as_string(),
+            value: batch.column(3).as_string(),
+            position: batch.column(5).as_binary(),
+        }
     }
 
     fn together(&self, before: &[u8], after: &[u8]) -> bool {
@@ -69,7 +87,11 @@ impl Join for RowJoin {
 
     fn join(&mut self, rows: &[RowAt], columns: &[Columns<'_>], out: &mut Survivors) {
         let position = |row: &RowAt| columns[row.0].position.value(row.1)[0];
-        let rows: Vec<RowAt> = rows.iter().copied().filter(|row| self.reset.is_none_or(|reset| position(row) > reset)).collect();
+        let rows: Vec<RowAt> = rows
+            .iter()
+            .copied()
+            .filter(|row| self.reset.is_none_or(|reset| position(row) > reset))
+            .collect();
         let Some(first) = rows.first() else { return };
         let key = String::from_utf8(columns[first.0].key.value(first.1).to_vec()).unwrap();
         if key.is_empty() {
@@ -91,7 +113,12 @@ impl Join for RowJoin {
             }
         }
         if let Some((position, value)) = value {
-            self.made.push(Row { key, position, op: "put", value });
+            self.made.push(Row {
+                key,
+                position,
+                op: "put",
+                value,
+            });
             out.make();
         }
     }
@@ -129,7 +156,10 @@ fn folded(runs: Vec<Vec<Row>>, slice: usize, reset: Option<u8>) -> Vec<(String, 
     let mut fold = Fold::new(runs.collect(), RowJoin { reset, made: Vec::new() });
     let mut state = Vec::new();
     while let Ok(Some(piece)) = block_on(fold.next()) {
-        let columns = RowJoin { reset: None, made: Vec::new() };
+        let columns = RowJoin {
+            reset: None,
+            made: Vec::new(),
+        };
         let columns = columns.columns(&piece.rows);
         for index in 0..columns.key.len() {
             let key = String::from_utf8(columns.key.value(index).to_vec()).unwrap();
@@ -147,7 +177,12 @@ fn histories() -> impl Strategy<Value = Vec<Row>> {
         let row = |(position, (key, delete, name, value)): (usize, (String, bool, String, String))| {
             let delete = delete && !key.is_empty();
             let value = if delete { BTreeMap::new() } else { BTreeMap::from([(name, value)]) };
-            Row { key, position: position as u8, op: if delete { "delete" } else { "put" }, value }
+            Row {
+                key,
+                position: position as u8,
+                op: if delete { "delete" } else { "put" },
+                value,
+            }
         };
         changes.into_iter().enumerate().map(row).collect()
     })

@@ -131,10 +131,25 @@ pub async fn run(
         report.gaps.push(format!("{} to {to}: {}", gap.from, gap.reason));
     }
 
-    let rows = plan.inputs.base.iter().flat_map(|base| &base.files).map(|file| file.rows).sum::<u64>();
+    let rows = plan
+        .inputs
+        .base
+        .iter()
+        .flat_map(|base| &base.files)
+        .map(|file| file.rows)
+        .sum::<u64>();
     let bits = (rows / SURVEYED_OBJECTS_MAX + 1).next_power_of_two().ilog2() + BITS_MIN;
     let folding = Folding::new(plan.inputs.clone(), plan.cut(), bits);
-    let work = Work { vault, target, options, selector: &selector, mode, folding: &folding, clock, occupied };
+    let work = Work {
+        vault,
+        target,
+        options,
+        selector: &selector,
+        mode,
+        folding: &folding,
+        clock,
+        occupied,
+    };
     progress.total(1 << folding.bits);
     for pass in folding.passes() {
         let loose = folding.load(vault, pass.clone()).await?;
@@ -158,7 +173,9 @@ pub async fn run(
 /// How many buckets a survey of the target covers at a time.
 fn survey_step(folding: &Folding, rows: u64) -> usize {
     let per_bucket = (rows >> folding.bits).max(1);
-    usize::try_from(SURVEYED_OBJECTS_MAX / per_bucket).unwrap_or(usize::MAX).clamp(1, 1 << folding.bits)
+    usize::try_from(SURVEYED_OBJECTS_MAX / per_bucket)
+        .unwrap_or(usize::MAX)
+        .clamp(1, 1 << folding.bits)
 }
 
 fn split_by_bucket(existing: BTreeMap<String, ExistingObject>, bits: u32, prefix: &str) -> BTreeMap<u32, BTreeMap<String, ExistingObject>> {
@@ -201,11 +218,19 @@ impl Work<'_> {
         Ok(self.target.survey(&wanted).await?)
     }
 
-    async fn bucket(&self, loose: &Loose, bucket: u32, mut existing: BTreeMap<String, ExistingObject>, progress: &dyn Progress) -> Result<RestoreReport, RestoreError> {
+    async fn bucket(
+        &self,
+        loose: &Loose,
+        bucket: u32,
+        mut existing: BTreeMap<String, ExistingObject>,
+        progress: &dyn Progress,
+    ) -> Result<RestoreReport, RestoreError> {
         let mut report = RestoreReport::begin("", "", self.clock.now(), self.mode, self.clock.now());
         let first = self.selector.first_key().map(|key| Key::object_version(key, ""));
         let first = first.as_ref().map(|key| &key.as_bytes()[..key.as_bytes().len() - 2]);
-        let mut fold = self.folding.fold(self.vault, loose, bucket, self.options.selection.versions.keep(), first);
+        let mut fold = self
+            .folding
+            .fold(self.vault, loose, bucket, self.options.selection.versions.keep(), first);
         let mut uncertain: BTreeSet<String> = BTreeSet::new();
         let mut existed: BTreeSet<String> = BTreeSet::new();
         while let Some(folded) = fold.next().await? {
@@ -255,7 +280,11 @@ impl Work<'_> {
             if existed.contains(&object) || !self.selector.is_by_key() {
                 continue;
             }
-            let case = Case { existing: Some(&there), uncertain: uncertain.contains(&object), ..Case::default() };
+            let case = Case {
+                existing: Some(&there),
+                uncertain: uncertain.contains(&object),
+                ..Case::default()
+            };
             let Some(mut action) = decide(self.mode, &case) else { continue };
             if action == Action::Remove && !self.options.dry_run {
                 fail_point!("restore::before-remove");
@@ -263,13 +292,28 @@ impl Work<'_> {
                     action = Action::Fail(Reason::Failed(error.to_string()));
                 }
             }
-            record(report, vec![Outcome { object, wanted: None, action, written: None }], self.target, progress);
+            record(
+                report,
+                vec![Outcome {
+                    object,
+                    wanted: None,
+                    action,
+                    written: None,
+                }],
+                self.target,
+                progress,
+            );
         }
         Ok(())
     }
 
     /// Deals with one object. Several versions are written one after the other, the oldest first.
-    async fn object(&self, object: &WantedVersions, existing: Option<ExistingObject>, uncertain: &BTreeSet<String>) -> Result<Vec<Outcome>, RestoreError> {
+    async fn object(
+        &self,
+        object: &WantedVersions,
+        existing: Option<ExistingObject>,
+        uncertain: &BTreeSet<String>,
+    ) -> Result<Vec<Outcome>, RestoreError> {
         let mut outcomes = Vec::with_capacity(object.versions.len());
         let several = object.versions.len() > 1;
         let newest = object.versions.len() - 1;
@@ -278,10 +322,18 @@ impl Work<'_> {
             let wanted = self.wanted(version);
             let compared = existing.as_ref().filter(|_| index == newest);
             let same = match compared {
-                Some(existing) if !wanted.marker && !(several && !same_until_now) => self.retried(|| self.target.is_same(&wanted, existing)).await?,
+                Some(existing) if !wanted.marker && !(several && !same_until_now) => {
+                    self.retried(|| self.target.is_same(&wanted, existing)).await?
+                }
                 _ => false,
             };
-            let case = Case { wanted: Some(&wanted), lost: version.lost.as_deref(), existing: existing.as_ref(), same, uncertain: uncertain.contains(&wanted.object) };
+            let case = Case {
+                wanted: Some(&wanted),
+                lost: version.lost.as_deref(),
+                existing: existing.as_ref(),
+                same,
+                uncertain: uncertain.contains(&wanted.object),
+            };
             let mut action = decide(self.mode, &case).unwrap_or(Action::Same);
             let mut written = None;
             if action.is_write() {
@@ -295,7 +347,12 @@ impl Work<'_> {
                     fail_point!("restore::after-object");
                 }
             }
-            outcomes.push(Outcome { object: wanted.object.clone(), wanted: Some(wanted), action, written });
+            outcomes.push(Outcome {
+                object: wanted.object.clone(),
+                wanted: Some(wanted),
+                action,
+                written,
+            });
         }
         Ok(outcomes)
     }
@@ -324,7 +381,14 @@ impl Work<'_> {
                 Ok(body) => (body, digest),
                 Err(error) => return Ok(Err(Reason::Lost(format!("{error}")))),
             },
-            _ => return Ok(Err(Reason::Lost(version.lost.clone().unwrap_or_else(|| "the vault names no content for it".to_owned())))),
+            _ => {
+                return Ok(Err(Reason::Lost(
+                    version
+                        .lost
+                        .clone()
+                        .unwrap_or_else(|| "the vault names no content for it".to_owned()),
+                )));
+            }
         };
         let mut tries = 0;
         loop {
@@ -334,7 +398,12 @@ impl Work<'_> {
                 Err(error) if error.is_transient() && tries < TRIES => continue,
                 Err(error) => return Ok(Err(Reason::Lost(explain(&error)))),
             };
-            let content: Content = content.map_err(|error| BucketError::Other { what: "reading the vault".to_owned(), reason: explain(&error) }).boxed();
+            let content: Content = content
+                .map_err(|error| BucketError::Other {
+                    what: "reading the vault".to_owned(),
+                    reason: explain(&error),
+                })
+                .boxed();
             match self.target.write(wanted, content).await {
                 Ok(written) => return Ok(Ok(written)),
                 Err(error @ TargetError::Refused { .. }) => return Err(error.into()),
@@ -385,8 +454,16 @@ struct Outcome {
 }
 
 fn record(report: &mut RestoreReport, outcomes: Vec<Outcome>, target: &Arc<dyn Target>, progress: &dyn Progress) {
-    for Outcome { object, wanted, action, written } in outcomes {
-        let requests = written.as_ref().map_or_else(|| target.requests(wanted.as_ref()), |written| written.requests);
+    for Outcome {
+        object,
+        wanted,
+        action,
+        written,
+    } in outcomes
+    {
+        let requests = written
+            .as_ref()
+            .map_or_else(|| target.requests(wanted.as_ref()), |written| written.requests);
         report.count(&object, wanted.as_ref(), &action, requests, written.as_ref());
         progress.object(&ReportRow::new(&object, wanted.as_ref(), &action, written));
     }
@@ -398,13 +475,24 @@ fn group(versions: Vec<ObjectVersion>) -> Vec<WantedVersions> {
     for version in versions {
         match objects.last_mut() {
             Some(last) if last.object == version.object => last.versions.push(version),
-            _ => objects.push(WantedVersions { object: version.object.clone(), versions: vec![version] }),
+            _ => objects.push(WantedVersions {
+                object: version.object.clone(),
+                versions: vec![version],
+            }),
         }
     }
     for object in &mut objects {
         if object.versions.len() > 1 {
-            let siblings: Vec<Sibling<'_>> =
-                object.versions.iter().map(|v| Sibling { at: v.at, position: &v.position, rank: v.rank, version: &v.version }).collect();
+            let siblings: Vec<Sibling<'_>> = object
+                .versions
+                .iter()
+                .map(|v| Sibling {
+                    at: v.at,
+                    position: &v.position,
+                    rank: v.rank,
+                    version: &v.version,
+                })
+                .collect();
             let order = order_siblings(&siblings);
             object.versions = order.into_iter().map(|index| object.versions[index].clone()).collect();
         }

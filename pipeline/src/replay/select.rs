@@ -73,13 +73,24 @@ impl Selector {
     /// # Errors
     /// [`SelectionError`] for a glob that cannot be read.
     pub fn new(selection: &Selection) -> Result<Selector, SelectionError> {
-        let wrong = |glob: &str, error: globset::Error| SelectionError { glob: glob.to_owned(), reason: error.kind().to_string() };
+        let wrong = |glob: &str, error: globset::Error| SelectionError {
+            glob: glob.to_owned(),
+            reason: error.kind().to_string(),
+        };
         let mut globs = GlobSetBuilder::new();
         for glob in &selection.globs {
-            globs.add(GlobBuilder::new(glob).literal_separator(true).build().map_err(|error| wrong(glob, error))?);
+            globs.add(
+                GlobBuilder::new(glob)
+                    .literal_separator(true)
+                    .build()
+                    .map_err(|error| wrong(glob, error))?,
+            );
         }
         let globs = globs.build().map_err(|error| wrong("all of them together", error))?;
-        Ok(Selector { selection: selection.clone(), globs })
+        Ok(Selector {
+            selection: selection.clone(),
+            globs,
+        })
     }
 
     /// Whether a key can be chosen, whatever else is known of it.
@@ -128,15 +139,47 @@ mod tests {
     fn keys_are_chosen_by_prefix_glob_and_name() {
         let strings = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         check(Selection::default(), &["a.jpg", "album/b.jpg", "album/2026/c.png", "notes.txt"]);
-        check(Selection { prefixes: strings(&["album/"]), ..Selection::default() }, &["album/b.jpg", "album/2026/c.png"]);
-        check(Selection { globs: strings(&["*.jpg"]), ..Selection::default() }, &["a.jpg"]);
-        check(Selection { globs: strings(&["**/*.{jpg,png}"]), ..Selection::default() }, &["a.jpg", "album/b.jpg", "album/2026/c.png"]);
-        check(Selection { keys: BTreeSet::from(["notes.txt".to_owned()]), ..Selection::default() }, &["notes.txt"]);
+        check(
+            Selection {
+                prefixes: strings(&["album/"]),
+                ..Selection::default()
+            },
+            &["album/b.jpg", "album/2026/c.png"],
+        );
+        check(
+            Selection {
+                globs: strings(&["*.jpg"]),
+                ..Selection::default()
+            },
+            &["a.jpg"],
+        );
+        check(
+            Selection {
+                globs: strings(&["**/*.{jpg,png}"]),
+                ..Selection::default()
+            },
+            &["a.jpg", "album/b.jpg", "album/2026/c.png"],
+        );
+        check(
+            Selection {
+                keys: BTreeSet::from(["notes.txt".to_owned()]),
+                ..Selection::default()
+            },
+            &["notes.txt"],
+        );
     }
 
     #[test]
     fn a_glob_that_cannot_be_read_is_named() {
-        let selection = Selection { globs: vec!["a[".to_owned()], ..Selection::default() };
-        assert!(Selector::new(&selection).unwrap_err().to_string().starts_with("\"a[\" is not a glob"));
+        let selection = Selection {
+            globs: vec!["a[".to_owned()],
+            ..Selection::default()
+        };
+        assert!(
+            Selector::new(&selection)
+                .unwrap_err()
+                .to_string()
+                .starts_with("\"a[\" is not a glob")
+        );
     }
 }

@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Timestamp;
 
-
 pub use crate::model::change::NULL_VERSION;
 
 /// Whether a bucket keeps versions.
@@ -250,7 +249,13 @@ pub trait Bucket: Send + Sync {
     async fn head(&self, object: &str, version: Option<&str>) -> Result<ObjectHead, BucketError>;
 
     /// A version with its content, or with a range of it. `if_match` is an etag that it must have.
-    async fn get(&self, object: &str, version: Option<&str>, range: Option<Range<u64>>, if_match: Option<&str>) -> Result<(ObjectHead, Content), BucketError>;
+    async fn get(
+        &self,
+        object: &str,
+        version: Option<&str>,
+        range: Option<Range<u64>>,
+        if_match: Option<&str>,
+    ) -> Result<(ObjectHead, Content), BucketError>;
 
     /// Puts content of `size` bytes; returns what the object is then (its version and etag at least). Large content is
     /// uploaded in parts with bounded memory.

@@ -79,7 +79,10 @@ impl Reader {
         check.update(&whole);
         match check.finish() {
             Ok(()) => Ok(Found::Small(properties, whole)),
-            Err(reason) => Err(BucketError::Transient { what: format!("reading {object} ({version})"), reason }),
+            Err(reason) => Err(BucketError::Transient {
+                what: format!("reading {object} ({version})"),
+                reason,
+            }),
         }
     }
 
@@ -142,7 +145,10 @@ async fn collect(mut content: Content, size: usize) -> Result<Bytes, BucketError
     if whole.len() == size {
         return Ok(whole.freeze());
     }
-    Err(BucketError::Transient { what: "reading an object".to_owned(), reason: format!("{size} bytes were announced and another number came") })
+    Err(BucketError::Transient {
+        what: "reading an object".to_owned(),
+        reason: format!("{size} bytes were announced and another number came"),
+    })
 }
 
 /// Checks a content against what the server says of it, as it streams by.
@@ -159,7 +165,11 @@ impl Check {
         let plain = head.metadata.encryption.as_deref().is_none_or(|mode| mode == "AES256");
         let hex = head.etag.len() == 32 && head.etag.bytes().all(|byte| byte.is_ascii_hexdigit());
         let md5 = (plain && hex).then(|| (Md5::new(), head.etag.to_ascii_lowercase()));
-        Check { size: head.size.max(0) as u64, seen: 0, md5 }
+        Check {
+            size: head.size.max(0) as u64,
+            seen: 0,
+            md5,
+        }
     }
 
     /// Takes in the next bytes.
@@ -180,6 +190,10 @@ impl Check {
         }
         let Some((hasher, etag)) = self.md5 else { return Ok(()) };
         let found = hex::encode(hasher.finalize());
-        if found == etag { Ok(()) } else { Err(format!("its content has MD5 {found}, its etag is {etag}")) }
+        if found == etag {
+            Ok(())
+        } else {
+            Err(format!("its content has MD5 {found}, its etag is {etag}"))
+        }
     }
 }

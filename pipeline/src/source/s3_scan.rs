@@ -40,7 +40,15 @@ pub struct ScanPage {
 impl Scan {
     /// A listing of everything, or of the keys that begin with `prefix`; `after` resumes an earlier one.
     pub fn new(bucket: Arc<dyn Bucket>, prefix: &str, after: Option<ListMarker>) -> Scan {
-        Scan { bucket, prefix: prefix.to_owned(), after, ended: false, waiting: Tie::new(), began: None, last_answer: None }
+        Scan {
+            bucket,
+            prefix: prefix.to_owned(),
+            after,
+            ended: false,
+            waiting: Tie::new(),
+            began: None,
+            last_answer: None,
+        }
     }
 
     /// The source's clock at the first page, where the server said.
@@ -72,7 +80,10 @@ impl Scan {
         self.after = page.next;
         let mut ties = Vec::new();
         for version in page.versions {
-            let tied = self.waiting.last().is_some_and(|last| last.object == version.object && last.modified == version.modified);
+            let tied = self
+                .waiting
+                .last()
+                .is_some_and(|last| last.object == version.object && last.modified == version.modified);
             if !tied && !self.waiting.is_empty() {
                 ties.push(oldest_first(std::mem::take(&mut self.waiting)));
             }

@@ -28,7 +28,11 @@ pub(super) fn of_detail_type(detail_type: &str, deletion_type: Option<&str>) -> 
             Some("Delete Marker Created") => Action::Marker,
             Some("Permanently Deleted") => Action::Purge,
             None => Action::Gone,
-            Some(other) => return Err(RejectReason::Type { name: format!("Object Deleted, {}", field::excerpt(other)) }),
+            Some(other) => {
+                return Err(RejectReason::Type {
+                    name: format!("Object Deleted, {}", field::excerpt(other)),
+                });
+            }
         },
         "Object Tags Added" | "Object Tags Deleted" => Action::Tags,
         "Object ACL Updated" => Action::Acl,
@@ -37,7 +41,11 @@ pub(super) fn of_detail_type(detail_type: &str, deletion_type: Option<&str>) -> 
         "Object Restore Initiated" | "Object Restore Completed" | "Object Restore Expired" => Action::Nothing(Ignored::Restore),
         "Object Annotation Created" | "Object Annotation Removed" => Action::Nothing(Ignored::Annotation),
         "AWS API Call via CloudTrail" => Action::Nothing(Ignored::CloudTrail),
-        _ => return Err(RejectReason::Type { name: field::excerpt(detail_type) }),
+        _ => {
+            return Err(RejectReason::Type {
+                name: field::excerpt(detail_type),
+            });
+        }
     })
 }
 
@@ -85,7 +93,11 @@ pub(super) fn of_event_name(event_name: &str) -> Result<Action, RejectReason> {
             "Replication" => Action::Nothing(Ignored::Replication),
             "BucketCreated" | "BucketRemoved" => Action::Nothing(Ignored::Bucket),
             "Scanner" => Action::Nothing(Ignored::Housekeeping),
-            _ => return Err(RejectReason::Type { name: field::excerpt(event_name) }),
+            _ => {
+                return Err(RejectReason::Type {
+                    name: field::excerpt(event_name),
+                });
+            }
         },
     })
 }

@@ -10,17 +10,29 @@ use serde_json::value::RawValue;
 use super::dialect::Dialect;
 use super::name::{self, Action};
 use super::outcome::{Ignored, RejectReason};
+use super::slice::{Bridge, slice};
 use super::wire::{Envelope, Message, Record};
 use super::{Decoder, Event, INPUT_BYTES_MAX, LAYERS_MAX, MESSAGE_BYTES_MAX, field};
 
 impl Decoder {
     pub(super) fn unwrap_message(&mut self, message: &[u8]) {
         if message.len() > INPUT_BYTES_MAX {
-            return self.reject(message, RejectReason::TooLarge { bytes: message.len(), max: INPUT_BYTES_MAX });
+            return self.reject(
+                message,
+                RejectReason::TooLarge {
+                    bytes: message.len(),
+                    max: INPUT_BYTES_MAX,
+                },
+            );
         }
         match std::str::from_utf8(message) {
             Ok(text) => self.unwrap_text(text, 0),
-            Err(error) => self.reject(message, RejectReason::NotUtf8 { valid: error.valid_up_to() }),
+            Err(error) => self.reject(
+                message,
+                RejectReason::NotUtf8 {
+                    valid: error.valid_up_to(),
+                },
+            ),
         }
     }
 
@@ -45,6 +57,13 @@ impl Decoder {
     }
 
     fn unwrap_object(&mut self, text: &str, layers: usize) {
+        if text.len() <= MESSAGE_BYTES_MAX
+            && let Some(bridge) = slice(text)
+        {
+            return self
+                .event_bridge(&bridge)
+                .unwrap_or_else(|reason| self.reject(text.as_bytes(), reason));
+        }
         let mut deserializer = serde_json::Deserializer::from_str(text);
         match Message::deserialize(&mut deserializer).and_then(|message| deserializer.end().map(|()| message)) {
             Ok(message) => self.unwrap_one(text, &message, layers),
@@ -65,18 +84,43 @@ impl Decoder {
     fn unwrap_one(&mut self, text: &str, message: &Message<'_>, layers: usize) {
         let raw = text.as_bytes();
         let inner = message.body.as_deref();
-        let forms = [message.records.is_some(), message.detail_type.is_some(), message.sns_type.is_some(), inner.is_some()];
+        let forms = [
+            message.records.is_some(),
+            message.detail_type.is_some(),
+            message.sns_type.is_some(),
+            inner.is_some(),
+        ];
         match forms.into_iter().filter(|&form| form).count() {
             0 if message.test.as_deref() == Some("s3:TestEvent") => return self.ignore(Ignored::TestEvent),
-            0 => return self.reject(raw, RejectReason::Form { problem: "it is neither an event nor a known envelope of events" }),
+            0 => {
+                return self.reject(
+                    raw,
+                    RejectReason::Form {
+                        problem: "it is neither an event nor a known envelope of events",
+                    },
+                );
+            }
             1 => {}
-            _ => return self.reject(raw, RejectReason::Form { problem: "it has the marks of two different envelopes" }),
+            _ => {
+                return self.reject(
+                    raw,
+                    RejectReason::Form {
+                        problem: "it has the marks of two different envelopes",
+                    },
+                );
+            }
         }
         if let Some(records) = &message.records {
             return self.unwrap_records(records, layers);
         }
         if raw.len() > MESSAGE_BYTES_MAX {
-            return self.reject(raw, RejectReason::TooLarge { bytes: raw.len(), max: MESSAGE_BYTES_MAX });
+            return self.reject(
+                raw,
+                RejectReason::TooLarge {
+                    bytes: raw.len(),
+                    max: MESSAGE_BYTES_MAX,
+                },
+            );
         }
         if let Some(inner) = inner {
             return self.unwrap_text(inner, layers + 1);
@@ -87,11 +131,15 @@ impl Decoder {
                 None => self.reject(raw, RejectReason::Missing { field: "Message" }),
             },
             Some("SubscriptionConfirmation" | "UnsubscribeConfirmation") => self.ignore(Ignored::Subscription),
-            Some(other) => self.reject(raw, RejectReason::Type { name: field::excerpt(other) }),
+            Some(other) => self.reject(
+                raw,
+                RejectReason::Type {
+                    name: field::excerpt(other),
+                },
+            ),
             None => {
-                if let Err(reason) = self.event_bridge(message) {
-                    self.reject(raw, reason);
-                }
+                let bridge = message.bridge();
+                self.event_bridge(&bridge).unwrap_or_else(|reason| self.reject(raw, reason));
             }
         }
     }
@@ -110,12 +158,21 @@ impl Decoder {
     }
 
     fn unwrap_record(&mut self, text: &str, record: &Record<'_>, layers: usize) {
-        let inner = record.body.as_deref().or(record.sns.as_ref().and_then(|sns| sns.message.as_deref()));
+        let inner = record
+            .body
+            .as_deref()
+            .or(record.sns.as_ref().and_then(|sns| sns.message.as_deref()));
         let raw = text.as_bytes();
         // The text of a message grows when it is put into JSON, so what counts is its length after it is taken out.
         let bytes = inner.map_or(raw.len(), str::len);
         if bytes > MESSAGE_BYTES_MAX {
-            return self.reject(raw, RejectReason::TooLarge { bytes, max: MESSAGE_BYTES_MAX });
+            return self.reject(
+                raw,
+                RejectReason::TooLarge {
+                    bytes,
+                    max: MESSAGE_BYTES_MAX,
+                },
+            );
         }
         match (inner, record.data, &record.s3) {
             (Some(inner), None, None) => self.unwrap_text(inner, layers + 1),
@@ -127,23 +184,30 @@ impl Decoder {
                     self.reject(raw, reason);
                 }
             }
-            _ => self.reject(raw, RejectReason::Form { problem: "it has the marks of two different envelopes" }),
+            _ => self.reject(
+                raw,
+                RejectReason::Form {
+                    problem: "it has the marks of two different envelopes",
+                },
+            ),
         }
     }
 
-    fn event_bridge(&mut self, message: &Message<'_>) -> Result<(), RejectReason> {
-        let source = field::required("source", &message.source)?;
-        let detail_type = field::required("detail-type", &message.detail_type)?;
+    fn event_bridge(&mut self, event: &Bridge<'_>) -> Result<(), RejectReason> {
+        let source = field::required("source", event.source)?;
+        let detail_type = field::required("detail-type", event.detail_type)?;
         if let Some(why) = foreign_source(source) {
             self.ignore(why);
             return Ok(());
         }
-        field::major("EventBridge envelope", message.version.as_deref(), "0")?;
-        let detail = message.detail.as_ref().ok_or(RejectReason::Missing { field: "detail" })?;
-        let action = name::of_detail_type(detail_type, detail.deletion_type.as_deref())?;
+        field::major("EventBridge envelope", event.version, "0")?;
+        if !event.has_detail {
+            return Err(RejectReason::Missing { field: "detail" });
+        }
+        let action = name::of_detail_type(detail_type, event.deletion_type)?;
         if action != Action::Nothing(Ignored::CloudTrail) {
-            field::major("S3 event's detail", detail.version.as_deref(), "0")?;
-            field::major("S3 event", detail.event_version.as_deref(), "1")?;
+            field::major("S3 event's detail", event.detail_version, "0")?;
+            field::major("S3 event", event.event_version, "1")?;
         }
         if let Action::Nothing(why) = action {
             self.ignore(why);
@@ -152,22 +216,22 @@ impl Decoder {
         self.take(&Event {
             dialect: Dialect::of_event_bridge(source, self.feed.emulated),
             action,
-            bucket: field::required("bucket name", &detail.bucket.name)?,
-            object: detail.object.key.as_deref().ok_or(RejectReason::Missing { field: "object key" })?,
-            version: detail.object.version.as_deref(),
-            sequencer: detail.object.sequencer.as_deref(),
-            size: detail.object.size,
-            etag: detail.object.etag.as_deref(),
-            storage_class: detail.destination_storage_class.as_deref(),
-            time: field::required("time", &message.time)?,
-            requester: detail.requester.as_deref(),
-            request: detail.request_id.as_deref(),
+            bucket: field::required("bucket name", event.bucket)?,
+            object: event.object.ok_or(RejectReason::Missing { field: "object key" })?,
+            version: event.object_version,
+            sequencer: event.sequencer,
+            size: event.size,
+            etag: event.etag,
+            storage_class: event.storage_class,
+            time: field::required("time", event.time)?,
+            requester: event.requester,
+            request: event.request,
         })
     }
 
     fn notification(&mut self, record: &Record<'_>) -> Result<(), RejectReason> {
         field::major("S3 notification", record.event_version.as_deref(), "2")?;
-        let action = name::of_event_name(field::required("eventName", &record.event_name)?)?;
+        let action = name::of_event_name(field::required("eventName", record.event_name.as_deref())?)?;
         if let Action::Nothing(why) = action {
             self.ignore(why);
             return Ok(());
@@ -177,14 +241,14 @@ impl Decoder {
         self.take(&Event {
             dialect: Dialect::of_notification(record.event_source.as_deref().unwrap_or_default(), self.feed.emulated),
             action,
-            bucket: field::required("bucket name", &s3.bucket.name)?,
+            bucket: field::required("bucket name", s3.bucket.name.as_deref())?,
             object: s3.object.key.as_deref().ok_or(RejectReason::Missing { field: "object key" })?,
             version: s3.object.version.as_deref(),
             sequencer: s3.object.sequencer.as_deref(),
             size: s3.object.size,
             etag: s3.object.etag.as_deref(),
             storage_class: transition.and_then(|transition| transition.storage_class.as_deref()),
-            time: field::required("eventTime", &record.event_time)?,
+            time: field::required("eventTime", record.event_time.as_deref())?,
             requester: record.user.as_ref().and_then(|user| user.principal.as_deref()),
             request: record.response.as_ref().and_then(|response| response.request_id.as_deref()),
         })
@@ -213,5 +277,7 @@ fn foreign_source(source: &str) -> Option<Ignored> {
 
 fn json(error: &serde_json::Error) -> RejectReason {
     // The parser quotes what it found, which may be long and anything.
-    RejectReason::Json { problem: error.to_string().chars().take(200).collect() }
+    RejectReason::Json {
+        problem: error.to_string().chars().take(200).collect(),
+    }
 }

@@ -6,9 +6,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserializer, Error, Visitor};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
 use serde_json::value::RawValue;
+
+use super::slice::Bridge;
 
 pub(super) type Text<'a> = Option<Cow<'a, str>>;
 
@@ -35,6 +37,36 @@ pub(super) struct Message<'a> {
     pub(super) body: Text<'a>,
     #[serde(borrow, default, deserialize_with = "text", rename = "Event")]
     pub(super) test: Text<'a>,
+}
+
+impl Message<'_> {
+    /// The message as an EventBridge event.
+    pub(super) fn bridge(&self) -> Bridge<'_> {
+        let envelope = Bridge {
+            version: self.version.as_deref(),
+            detail_type: self.detail_type.as_deref(),
+            source: self.source.as_deref(),
+            time: self.time.as_deref(),
+            ..Bridge::default()
+        };
+        let Some(detail) = &self.detail else { return envelope };
+        Bridge {
+            has_detail: true,
+            detail_version: detail.version.as_deref(),
+            event_version: detail.event_version.as_deref(),
+            bucket: detail.bucket.name.as_deref(),
+            object: detail.object.key.as_deref(),
+            size: detail.object.size,
+            etag: detail.object.etag.as_deref(),
+            object_version: detail.object.version.as_deref(),
+            sequencer: detail.object.sequencer.as_deref(),
+            request: detail.request_id.as_deref(),
+            requester: detail.requester.as_deref(),
+            deletion_type: detail.deletion_type.as_deref(),
+            storage_class: detail.destination_storage_class.as_deref(),
+            ..envelope
+        }
+    }
 }
 
 /// As much of an EventBridge envelope as tells whose it is, for when the rest is not as expected.
@@ -82,7 +114,14 @@ pub(super) struct Object<'a> {
     pub(super) size: Option<u64>,
     #[serde(borrow, default, deserialize_with = "text", alias = "eTag", alias = "e_tag")]
     pub(super) etag: Text<'a>,
-    #[serde(borrow, default, deserialize_with = "text", rename = "version-id", alias = "versionId", alias = "version_id")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "text",
+        rename = "version-id",
+        alias = "versionId",
+        alias = "version_id"
+    )]
     pub(super) version: Text<'a>,
     #[serde(borrow, default, deserialize_with = "text")]
     pub(super) sequencer: Text<'a>,

@@ -1,0 +1,251 @@
+use std::convert::Infallible;
+
+use crate::testing::block_on;
+use futures::StreamExt;
+use proptest::prelude::*;
+
+use super::*;
+use crate::changelog::write::sort;
+use crate::fold::{Fold, Run};
+use crate::model::change::ChangeBatch;
+use crate::model::{Position, Sequencer};
+
+/// `put a v1 @3 #05` and the like, one change per line; see [`parse`].
+fn changes(text: &str) -> Vec<ObjectChange> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(parse).collect()
+}
+
+/// `OP OBJECT VERSION @SECOND [~BOUND] [#SEQUENCER] [rank=N] [tags=X] [body=X|lost]`, where OP is put, marker, purge, scan
+/// (a put seen in a listing), scan-purge, tags.
+fn parse(line: &str) -> ObjectChange {
+    let mut words = line.split_whitespace();
+    let (op, object, version) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+    let mut change = ObjectChange::put(object, version, Timestamp::default());
+    change.op = if op.ends_with("purge") { Op::Delete } else { Op::Put };
+    change.marker = op == "marker";
+    change.via = if op.starts_with("scan") { "scan" } else { "event" }.to_owned();
+    if op == "tags" {
+        change.facet = Facet::Tags;
+    }
+    let seconds = |text: &str| Timestamp::from_seconds(text.parse().unwrap());
+    for word in words {
+        match word.split_at(1) {
+            ("@", at) => {
+                change.at = seconds(at);
+                change.position = Position::timed(0, change.at).as_bytes().to_vec();
+            }
+            ("~", bound) => change.at_bound = Some(seconds(bound)),
+            ("#", sequencer) => change.position = Position::sequenced(0, &Sequencer::parse(sequencer).unwrap()).as_bytes().to_vec(),
+            _ => match word.split_once('=').unwrap() {
+                ("rank", rank) => change.rank = Some(rank.parse().unwrap()),
+                ("tags", tags) => change.tags = Some(tags.to_owned()),
+                ("etag", etag) => change.etag = Some(etag.to_owned()),
+                ("body", "lost") => change.lost = Some("gone".to_owned()),
+                ("body", body) => change.body = Some(body.to_owned()),
+                (name, _) => panic!("{name}"),
+            },
+        }
+    }
+    change
+}
+
+fn fold_runs(runs: Vec<Vec<ObjectChange>>, cut: Cut, keep: Keep) -> (Vec<ObjectChange>, Vec<Uncertain>) {
+    let runs = runs.into_iter().map(|rows| {
+        let batch: ChangeBatch = rows.iter().map(ObjectChange::row).collect();
+        let sorted = sort(&batch).into_rows();
+        let pieces: Vec<Result<RecordBatch, Infallible>> = (0..sorted.num_rows()).map(|index| Ok(sorted.slice(index, 1))).collect();
+        futures::stream::iter(pieces).boxed() as Run<'static, Infallible>
+    });
+    let mut fold = Fold::new(runs.collect(), ObjectJoin::new(cut, keep));
+    let (mut rows, mut uncertain) = (Vec::new(), Vec::new());
+    while let Ok(Some(folded)) = block_on(fold.next()) {
+        let batch = ChangeBatch::objects(folded.rows).unwrap();
+        rows.extend(batch.object_columns().iter().map(|row| row.to_change()));
+        uncertain.extend(folded.uncertain);
+    }
+    (rows, uncertain)
+}
+
+/// What a reader sees at a second: `object=version` and the last facet's tags.
+fn check(text: &str, at: i64, expected: &str) {
+    let (rows, _) = fold_runs(vec![changes(text)], Cut::At(Timestamp::from_seconds(at)), Keep::Current);
+    let seen: Vec<String> = rows
+        .iter()
+        .map(|row| match row.facet {
+            Facet::Version => format!("{}={}", row.object, row.version),
+            _ => format!("tags={}", row.tags.as_deref().unwrap_or("-")),
+        })
+        .collect();
+    let mut seen = seen;
+    seen.sort_by_key(|text| text.starts_with("tags"));
+    assert_eq!(seen.join(" "), expected, "at {at}");
+}
+
+#[test]
+fn the_newest_live_version_is_what_a_reader_sees() {
+    let history = "put a v1 @1 #01\n put a v2 @5 #02\n put b w1 @3 #01";
+    check(history, 0, "");
+    check(history, 1, "a=v1");
+    check(history, 4, "a=v1 b=w1");
+    check(history, 5, "a=v2 b=w1");
+}
+
+#[test]
+fn a_marker_hides_and_its_removal_brings_back() {
+    let history = "put a v1 @1 #01\n marker a m1 @2 #02\n purge a m1 @4 #03";
+    check(history, 2, "");
+    check(history, 4, "a=v1");
+}
+
+#[test]
+fn purging_the_newest_version_brings_the_older_back() {
+    let history = "put a v1 @1 #01\n put a v2 @2 #02\n purge a v2 @4 #03";
+    check(history, 3, "a=v2");
+    check(history, 4, "a=v1");
+}
+
+#[test]
+fn a_purge_absorbs_every_put_of_its_version_whatever_their_positions() {
+    check("purge a v1 @4 #03\n put a v1 @1 #09\n scan a v1 @2 rank=0", 5, "");
+}
+
+#[test]
+fn a_version_whose_put_comes_after_its_purge_in_time_is_gone() {
+    // Two front ends, two clocks: the purge is timed before the put it follows.
+    check("put a v1 @5 #01\n purge a v1 @4 #02", 6, "");
+}
+
+#[test]
+fn of_one_change_the_event_tells_the_time_and_the_reader_the_content() {
+    let rows = changes("put a v1 @7 #01 body=lost\n scan a v1 @3 rank=1 body=B etag=E");
+    let (state, _) = fold_runs(vec![rows], Cut::At(Timestamp::from_seconds(9)), Keep::Live);
+    assert_eq!(state.len(), 1);
+    let joined = &state[0];
+    assert_eq!((joined.at.seconds(), joined.rank, joined.via.as_str()), (7, Some(1), "event"));
+    assert_eq!(
+        (joined.body.as_deref(), joined.lost.as_deref(), joined.etag.as_deref()),
+        (Some("B"), None, Some("E"))
+    );
+}
+
+#[test]
+fn version_null_is_overwritten_in_place() {
+    let history = "put a null @1 #01 etag=x\n put a null @3 #02 etag=y\n purge a null @5 #03\n put a null @7 #04 etag=z";
+    let etag_at = |second| {
+        let (rows, _) = fold_runs(vec![changes(history)], Cut::At(Timestamp::from_seconds(second)), Keep::Current);
+        rows.first().and_then(|row| row.etag.clone()).unwrap_or_default()
+    };
+    assert_eq!([0, 1, 4, 5, 7].map(etag_at), ["", "x", "y", "", "z"]);
+}
+
+#[test]
+fn the_last_tags_at_the_cut_count_and_belong_to_their_version() {
+    let history = "put a v1 @1 #01 tags=0\n tags a v1 @3 tags=1\n tags a v1 @5 tags=2\n tags a v0 @4 tags=9";
+    check(history, 2, "a=v1");
+    check(history, 4, "a=v1 tags=1");
+    check(history, 5, "a=v1 tags=2");
+}
+
+#[test]
+fn a_purge_found_later_is_named_uncertain_within_its_interval() {
+    let rows = changes("put a v1 @1 #01\n scan-purge a v1 @9 ~4");
+    let at = |second| fold_runs(vec![rows.clone()], Cut::At(Timestamp::from_seconds(second)), Keep::Current);
+    assert_eq!((at(3).0.len(), at(3).1.len()), (1, 0));
+    assert_eq!((at(5).0.len(), at(5).1.len()), (1, 1));
+    assert_eq!((at(9).0.len(), at(9).1.len()), (0, 0));
+}
+
+#[test]
+fn the_last_n_versions_are_the_newest() {
+    let rows = changes("put a v1 @1 #01\n put a v2 @2 #02\n put a v3 @3 #03\n purge a v2 @4 #04");
+    let (state, _) = fold_runs(vec![rows], Cut::At(Timestamp::from_seconds(9)), Keep::Last(2));
+    assert_eq!(state.iter().map(|row| row.version.as_str()).collect::<Vec<_>>(), ["v1", "v3"]);
+}
+
+/// A history that S3 could have: versions put once, perhaps purged, learned by event, scan or both.
+fn histories() -> impl Strategy<Value = Vec<ObjectChange>> {
+    let version = (
+        0u8..3,
+        0i64..8,
+        proptest::option::of(0i64..8),
+        0u8..4,
+        any::<bool>(),
+        proptest::option::of(0i64..10),
+    );
+    proptest::collection::vec(version, 0..10).prop_map(|versions| {
+        let mut rows = Vec::new();
+        for (index, (object, at, purged, learned, marker, tagged)) in versions.into_iter().enumerate() {
+            let object = ["a", "a/b", "c"][object as usize];
+            let kind = if marker { "marker" } else { "put" };
+            if learned != 1 {
+                rows.push(parse(&format!("{kind} {object} v{index} @{at} #{index:02x} body=B{index}")));
+            }
+            if learned >= 1 {
+                let mut row = parse(&format!("scan {object} v{index} @{at} rank={index} etag=e{index}"));
+                row.marker = marker;
+                rows.push(row);
+            }
+            if let Some(purged) = purged {
+                rows.push(parse(&format!("purge {object} v{index} @{} #{index:02x}ff", at.max(purged))));
+            }
+            if let Some(tagged) = tagged {
+                rows.push(parse(&format!("tags {object} v{index} @{tagged} tags=t{tagged}")));
+            }
+        }
+        rows
+    })
+}
+
+fn deal(rows: &[ObjectChange], dealt: &[(usize, usize)]) -> Vec<Vec<ObjectChange>> {
+    let mut runs = vec![Vec::new(); 4];
+    for (row, (first, again)) in rows.iter().zip(dealt) {
+        runs[*first].push(row.clone());
+        runs[*again].push(row.clone());
+    }
+    runs
+}
+
+proptest! {
+    #[test]
+    fn order_repetition_and_grouping_do_not_matter(
+        rows in histories(),
+        dealt in proptest::collection::vec((0usize..4, 0usize..4), 40),
+        at in 0i64..10,
+    ) {
+        let cut = Cut::At(Timestamp::from_seconds(at));
+        for keep in [Keep::Live, Keep::Current, Keep::Base { tombstones_after: Timestamp::MIN }] {
+            prop_assert_eq!(fold_runs(deal(&rows, &dealt), cut, keep), fold_runs(vec![rows.clone()], cut, keep));
+        }
+    }
+
+    #[test]
+    fn base_and_log_are_the_log_alone(
+        rows in histories(),
+        dealt in proptest::collection::vec(0usize..3, 40),
+        base_at in 0i64..10,
+        later in 0i64..10,
+    ) {
+        // Some rows are in the base, some came late; those at or before the base's cut may not be read again.
+        let (early, late): (Vec<_>, Vec<_>) = rows.iter().cloned().zip(&dealt).partition(|(_, dealt)| **dealt > 0);
+        let early: Vec<ObjectChange> = early.into_iter().map(|(row, _)| row).collect();
+        let late: Vec<ObjectChange> = late.into_iter().map(|(row, _)| row).collect();
+        let base_cut = Timestamp::from_seconds(base_at);
+        let (base, _) = fold_runs(vec![early.clone()], Cut::At(base_cut), Keep::Base { tombstones_after: Timestamp::MIN });
+        let after: Vec<ObjectChange> = early.into_iter().filter(|row| row.at > base_cut).chain(late).collect();
+        let cut = Cut::At(Timestamp::from_seconds(base_at.max(later)));
+        for keep in [Keep::Live, Keep::Current] {
+            prop_assert_eq!(fold_runs(vec![base.clone(), after.clone()], cut, keep), fold_runs(vec![rows.clone()], cut, keep));
+        }
+    }
+
+    #[test]
+    fn merging_changes_nothing_that_a_fold_can_see(
+        rows in histories(),
+        dealt in proptest::collection::vec((0usize..4, 0usize..4), 40),
+        at in 0i64..10,
+    ) {
+        let (merged, _) = fold_runs(deal(&rows, &dealt), Cut::Nothing, Keep::Live);
+        let cut = Cut::At(Timestamp::from_seconds(at));
+        prop_assert_eq!(fold_runs(vec![merged], cut, Keep::Live), fold_runs(vec![rows], cut, Keep::Live));
+    }
+}
