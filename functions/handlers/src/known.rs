@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use pipeline::base::KeyRange;
 use pipeline::base::inputs::{Folding, Inventory};
 use pipeline::fold::Cut;
 use pipeline::fold::object::Keep;
@@ -54,7 +55,7 @@ impl Known {
         for pass in folding.passes() {
             let loose = folding.load(vault, pass.clone()).await?;
             for bucket in folding.occupied(&loose, pass) {
-                let mut fold = folding.fold(vault, &loose, bucket, Keep::Live, None);
+                let mut fold = folding.fold(vault, &loose, bucket, Keep::Live, &KeyRange::default());
                 while let Some(folded) = fold.next().await? {
                     let rows = ChangeBatch::objects(folded.rows).map_err(|error| VaultError::damaged("a folded state", error))?;
                     rows.object_columns().iter().for_each(|row| known.apply(&row));

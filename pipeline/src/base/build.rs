@@ -3,7 +3,7 @@
 use arrow::array::{Array, AsArray, RecordBatch};
 use fail::fail_point;
 
-use super::file::FileWriter;
+use super::file::{FileWriter, KeyRange};
 use super::inputs::{Folding, Inputs, Inventory};
 use super::plan::BaseCut;
 use super::{Base, BucketFile, Manifest, Merge, cover_list};
@@ -71,7 +71,7 @@ pub(crate) async fn fold_bucket(
     keep: Keep,
 ) -> Result<Option<BucketFile>, VaultError> {
     let broken = |error| VaultError::damaged("a base file being written", error);
-    let mut fold = folding.fold(vault, loose, bucket, keep, None);
+    let mut fold = folding.fold(vault, loose, bucket, keep, &KeyRange::default());
     let mut writer = FileWriter::new().map_err(broken)?;
     while let Some(folded) = fold.next().await? {
         assert_sorted(&folded.rows);

@@ -6,7 +6,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, AsArray, RecordBatch};
 use bytes::{Buf, Bytes};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -85,7 +85,7 @@ impl FileWriter {
     /// # Errors
     /// The encoder's.
     pub fn write(&mut self, rows: &RecordBatch) -> Result<(), ParquetError> {
-        let keys = arrow::array::AsArray::as_binary::<i32>(rows.column(0));
+        let keys = rows.column(0).as_binary::<i32>();
         let mut from = 0;
         while from < rows.num_rows() {
             let take = (rows.num_rows() - from).min(ROWS_PER_GROUP - self.group_rows);
@@ -210,25 +210,49 @@ impl ChunkReader for Parts {
     }
 }
 
-/// The rows of a bucket file, batch by batch, sorted; each row group is checked before it is parsed.
-///
-/// Row groups whose keys all lie before `from` are not read.
-pub fn stream(vault: &Vault, file: &BucketFile, from: Option<&[u8]>) -> BoxStream<'static, Result<RecordBatch, VaultError>> {
-    let from = from.map(hex::encode);
-    let wanted = |group: &Part| {
-        from.as_ref()
-            .is_none_or(|from| group.last_key.as_ref().is_none_or(|last| last >= from))
+/// A range of keys: from the first bound on, up to but without the second.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeyRange {
+    /// No key before this one.
+    pub from: Option<Vec<u8>>,
+    /// No key from this one on.
+    pub until: Option<Vec<u8>>,
+}
+
+impl KeyRange {
+    /// The rows of a sorted batch that lie in the range.
+    pub fn slice(&self, rows: &RecordBatch) -> RecordBatch {
+        let keys = rows.column(0).as_binary::<i32>();
+        let first_not_before = |bound: &[u8]| {
+            let (mut low, mut high) = (0, keys.len());
+            while low < high {
+                let middle = low.midpoint(high);
+                if keys.value(middle) < bound { low = middle + 1 } else { high = middle }
+            }
+            low
+        };
+        let from = self.from.as_deref().map_or(0, first_not_before);
+        let until = self.until.as_deref().map_or(keys.len(), first_not_before);
+        rows.slice(from, until.saturating_sub(from))
+    }
+}
+
+/// The rows of a bucket file within a range of keys, batch by batch, sorted; each row group is checked before it is
+/// parsed, and row groups outside of the range are not read.
+pub fn stream(vault: &Vault, file: &BucketFile, range: &KeyRange) -> BoxStream<'static, Result<RecordBatch, VaultError>> {
+    let (from, until) = (range.from.as_ref().map(hex::encode), range.until.as_ref().map(hex::encode));
+    let last_key = |index: usize| file.groups.get(index).and_then(|group| group.last_key.as_ref());
+    let wanted = |index: &usize| {
+        let ends_before = from.as_ref().is_some_and(|from| last_key(*index).is_some_and(|last| last < from));
+        let begins_after = index.checked_sub(1).and_then(last_key).is_some_and(|before| until.as_ref().is_some_and(|until| before >= until));
+        !ends_before && !begins_after
     };
-    let groups: Vec<usize> = (0..file.groups.len()).filter(|&index| wanted(&file.groups[index])).collect();
-    let reader = GroupReader {
-        vault: vault.clone(),
-        file: file.clone(),
-        footer: None,
-        groups: groups.into_iter(),
-    };
+    let groups: Vec<usize> = (0..file.groups.len()).filter(wanted).collect();
+    let reader = GroupReader { vault: vault.clone(), file: file.clone(), footer: None, groups: groups.into_iter() };
+    let range = range.clone();
     futures::stream::try_unfold(reader, GroupReader::next)
-        .flat_map(|group: Result<Vec<RecordBatch>, VaultError>| match group {
-            Ok(batches) => futures::stream::iter(batches.into_iter().map(Ok).collect::<Vec<_>>()),
+        .flat_map(move |group: Result<Vec<RecordBatch>, VaultError>| match group {
+            Ok(batches) => futures::stream::iter(batches.iter().map(|batch| Ok(range.slice(batch))).collect::<Vec<_>>()),
             Err(error) => futures::stream::iter(vec![Err(error)]),
         })
         .boxed()

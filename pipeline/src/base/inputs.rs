@@ -13,7 +13,8 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::Int64Type;
 use futures::{StreamExt, TryStreamExt};
 
-use super::{Base, BucketFile, Manifest, Merge, covered, file};
+use super::file::{self, KeyRange};
+use super::{Base, BucketFile, Manifest, Merge, covered};
 use crate::changelog::coverage::{self, Gap, Reconciliation, Window};
 use crate::changelog::segment::Segment;
 use crate::changelog::{read, segments, write};
@@ -261,26 +262,19 @@ impl Folding {
             .map(move |(of, file)| (file, of < bits))
     }
 
-    /// The fold of one bucket. `from` skips what lies before this key.
-    pub fn fold(
-        &self,
-        vault: &Vault,
-        loose: &Loose,
-        bucket: u32,
-        keep: Keep,
-        from: Option<&[u8]>,
-    ) -> Fold<'static, ObjectJoin, VaultError> {
+    /// The fold of one bucket, or of a range of its keys that takes no object apart.
+    pub fn fold(&self, vault: &Vault, loose: &Loose, bucket: u32, keep: Keep, range: &KeyRange) -> Fold<'static, ObjectJoin, VaultError> {
         let bits = self.bits;
         let mut runs: Vec<Run<'static, VaultError>> = Vec::new();
         for (file, shared) in self.files(bucket) {
-            let rows = file::stream(vault, file, from);
+            let rows = file::stream(vault, file, range);
             runs.push(match shared {
                 false => rows,
                 true => rows.map_ok(move |batch| only_bucket(&batch, bits, bucket)).boxed(),
             });
         }
         if let Some(rows) = loose.rows.get(&bucket) {
-            runs.push(slices(rows.clone()));
+            runs.push(slices(range.slice(rows)));
         }
         Fold::new(runs, ObjectJoin::new(self.cut, keep))
     }

@@ -21,7 +21,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-pub use file::BucketFile;
+pub use file::{BucketFile, KeyRange};
 
 use crate::model::{ResourceId, Timestamp};
 use crate::vault::record::{Numbered, Record};

@@ -22,7 +22,7 @@ use crate::fold::Uncertain;
 use crate::fold::siblings::{Sibling, order_siblings};
 use crate::model::change::ChangeBatch;
 use crate::model::key::{bucket_of, khash};
-use crate::model::{Clock, Key};
+use crate::model::Clock;
 use crate::s3::{BucketError, Content};
 use crate::target::decide::{Case, decide};
 use crate::target::report::{ReportRow, RestoreReport};
@@ -226,11 +226,8 @@ impl Work<'_> {
         progress: &dyn Progress,
     ) -> Result<RestoreReport, RestoreError> {
         let mut report = RestoreReport::begin("", "", self.clock.now(), self.mode, self.clock.now());
-        let first = self.selector.first_key().map(|key| Key::object_version(key, ""));
-        let first = first.as_ref().map(|key| &key.as_bytes()[..key.as_bytes().len() - 2]);
-        let mut fold = self
-            .folding
-            .fold(self.vault, loose, bucket, self.options.selection.versions.keep(), first);
+        let keep = self.options.selection.versions.keep();
+        let mut fold = self.folding.fold(self.vault, loose, bucket, keep, &self.selector.key_range());
         let mut uncertain: BTreeSet<String> = BTreeSet::new();
         let mut existed: BTreeSet<String> = BTreeSet::new();
         while let Some(folded) = fold.next().await? {

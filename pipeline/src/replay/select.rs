@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Serialize};
 
+use crate::base::KeyRange;
 use crate::fold::object::Keep;
+use crate::model::Key;
 use crate::view::ObjectVersion;
 
 /// What is chosen; empty parts choose everything. All parts must agree.
@@ -115,13 +117,43 @@ impl Selector {
         self.selection.size_min.is_none() && self.selection.size_max.is_none() && self.selection.tags.is_empty()
     }
 
-    /// The smallest key that can be chosen, to skip what lies before it.
-    pub fn first_key(&self) -> Option<&str> {
+    /// A range in which all keys lie that can be chosen, so that a restore of a prefix reads little else.
+    pub fn key_range(&self) -> KeyRange {
         let selection = &self.selection;
-        let by_prefix = selection.prefixes.iter().min().map(String::as_str);
-        let by_key = selection.keys.first().map(String::as_str);
-        by_prefix.max(by_key)
+        let escaped = |text: &str| {
+            let mut bytes = Vec::new();
+            Key::write_object_prefix(&mut bytes, text);
+            bytes.truncate(bytes.len() - SEPARATOR_BYTES);
+            bytes
+        };
+        let by_prefix = KeyRange {
+            from: selection.prefixes.iter().min().map(|prefix| escaped(prefix)),
+            until: selection.prefixes.iter().map(|prefix| behind(escaped(prefix))).max_by(|a, b| a.is_none().cmp(&b.is_none()).then(a.cmp(b))).flatten(),
+        };
+        let by_key = KeyRange {
+            from: selection.keys.first().map(|key| escaped(key)),
+            until: selection.keys.last().and_then(|key| behind(escaped(key))),
+        };
+        let until = match (by_prefix.until, by_key.until) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        KeyRange { from: by_prefix.from.max(by_key.from), until }
     }
+}
+
+/// The two bytes that end an object's part of a key.
+const SEPARATOR_BYTES: usize = 2;
+
+/// The first bytes that are behind everything that begins with these; none where there are no such bytes.
+fn behind(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
+    while let Some(last) = bytes.pop() {
+        if last < u8::MAX {
+            bytes.push(last + 1);
+            return Some(bytes);
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -167,6 +199,22 @@ mod tests {
             },
             &["notes.txt"],
         );
+    }
+
+    #[test]
+    fn every_key_that_can_be_chosen_lies_in_the_range() {
+        let strings = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let by_prefix = Selection { prefixes: strings(&["album/", "b\u{0}"]), ..Selection::default() };
+        let by_key = Selection { keys: BTreeSet::from(["a".to_owned(), "b".to_owned()]), ..Selection::default() };
+        for selection in [Selection::default(), by_prefix, by_key] {
+            let selector = Selector::new(&selection).unwrap();
+            let range = selector.key_range();
+            for object in ["a", "ab", "album/", "album/x", "album0", "b", "b\u{0}", "b\u{0}\u{0}", "c", "\u{10ffff}"] {
+                let key = Key::object_version(object, "v");
+                let inside = range.from.as_deref().is_none_or(|from| key.as_bytes() >= from) && range.until.as_deref().is_none_or(|until| key.as_bytes() < until);
+                assert!(inside || !selector.admits_key(object), "{object:?} with {range:?}");
+            }
+        }
     }
 
     #[test]

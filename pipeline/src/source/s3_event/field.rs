@@ -7,12 +7,11 @@ use crate::model::Timestamp;
 
 /// The object key in its own letters; `decoded` holds them where they differ from what is written.
 pub(super) fn key<'a>(written: &'a str, encoding: KeyEncoding, decoded: &'a mut String) -> Result<&'a str, RejectReason> {
-    let plain = !written.bytes().any(|byte| byte == b'%' || byte == b'+');
+    let reads_differently = |written: &str| written.bytes().any(|byte| byte == b'%' || byte == b'+');
     let key = match encoding {
-        _ if plain => written,
-        KeyEncoding::Plain => written,
-        KeyEncoding::Url => url_decode(written, decoded)?,
-        KeyEncoding::Unknown => return Err(RejectReason::KeyAmbiguous),
+        KeyEncoding::Url if reads_differently(written) => url_decode(written, decoded)?,
+        KeyEncoding::Unknown if reads_differently(written) => return Err(RejectReason::KeyAmbiguous),
+        _ => written,
     };
     match key.len() {
         // The empty key is where the bucket's own configuration is kept.
@@ -124,8 +123,13 @@ fn utc(text: &[u8]) -> Option<Timestamp> {
 
 /// Whether a version `major.minor` is one whose major we know. A minor one only adds fields; none at all is not stated.
 pub(super) fn major(what: &'static str, version: Option<&str>, known: &'static str) -> Result<(), RejectReason> {
+    let is_known = |version: &str| {
+        version
+            .strip_prefix(known)
+            .is_some_and(|minor| minor.is_empty() || minor.starts_with('.'))
+    };
     match version {
-        Some(version) if version.split('.').next() != Some(known) => Err(RejectReason::Version {
+        Some(version) if !is_known(version) => Err(RejectReason::Version {
             what,
             found: excerpt(version),
             known,

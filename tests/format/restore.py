@@ -1,0 +1,199 @@
+#!/usr/bin/env python3
+"""Restores a bucket from a vault directory, by docs/format.md alone.
+
+usage: restore.py VAULT RESOURCE MICROSECONDS OUT [--versions]
+
+Writes the content of every object (with --versions, of every live version) into OUT, each under the SHA-256 of its key
+and version, and prints one JSON line per object: key, version, marker, etag, tags, metadata, file. Imports pyarrow only.
+"""
+
+import hashlib
+import json
+import os
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+def fail(text):
+    sys.exit(f"restore.py: {text}")
+
+
+def read(vault, path):
+    with open(os.path.join(vault, path), "rb") as file:
+        return file.read()
+
+
+def record(vault, path, kind):
+    head, _, payload = read(vault, path).partition(b"\n")
+    word, version, found, digest = head.decode().split(" ")
+    if (word, version, found) != ("hindsight", "1", kind) or hashlib.sha256(payload).hexdigest() != digest:
+        fail(f"{path} is damaged")
+    return json.loads(payload)
+
+
+def checked(vault, ref):
+    data = read(vault, ref["path"])
+    if len(data) != ref["size"] or hashlib.sha256(data).hexdigest() != ref["digest"]:
+        fail(f"{ref['path']} is damaged")
+    return data
+
+
+def rows_of(data):
+    file = pq.ParquetFile(pa.BufferReader(data))
+    if file.metadata.metadata[b"hindsight.format"] != b"1":
+        fail("a file has another format version")
+    table = file.read()
+    for name in ("at", "at_bound"):
+        table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(pa.int64()))
+    return table.to_pylist()
+
+
+def micros(text):
+    import datetime
+
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    seconds = int(datetime.datetime.fromisoformat(whole + "+00:00").timestamp())
+    return seconds * 1_000_000 + int((fraction + "000000")[:6])
+
+
+def history(vault, resource, at):
+    """Every row that the state at `at` may depend on."""
+    folder = f"manifest/v1/res={resource}"
+    numbers = sorted(os.listdir(os.path.join(vault, folder))) if os.path.isdir(os.path.join(vault, folder)) else []
+    manifest = record(vault, f"{folder}/{numbers[-1]}", "manifest") if numbers else {"bases": [], "merges": []}
+    bases = [base for base in manifest["bases"] if micros(base["cut"]) <= at]
+    base = max(bases, key=lambda base: micros(base["cut"])) if bases else None
+    rows, covered = [], set()
+    if base:
+        for file in base["files"]:
+            rows += rows_of(checked(vault, file["file"]))
+        for cover in base["covers"]:
+            covered |= set(checked(vault, cover).decode().split("\n"))
+    merged = set()
+    for merge in manifest["merges"]:
+        if micros(merge["first"]) > at:
+            continue
+        for file in merge["files"]:
+            rows += rows_of(checked(vault, file["file"]))
+        merged |= set(checked(vault, merge["covers"]).decode().split("\n"))
+    log = f"log/v1/res={resource}"
+    for where, _, names in sorted(os.walk(os.path.join(vault, log))):
+        for name in sorted(names):
+            path = os.path.relpath(os.path.join(where, name), vault)
+            first, last, _, digest = name.removesuffix(".parquet").split("-")
+            if int(first) > at or path in merged or (base and path in covered and int(last) <= micros(base["cut"])):
+                continue
+            data = read(vault, path)
+            if hashlib.sha256(data).hexdigest()[:32] != digest:
+                fail(f"{path} is damaged")
+            rows += rows_of(data)
+    return rows
+
+
+def sequenced(row):
+    return row["position"][4] == 0x80
+
+
+def join(rows):
+    """Rows that describe one change, as one."""
+    rows = sorted(rows, key=lambda row: (row["via"] != "event", not sequenced(row), row["at"], row["position"]))
+    joined = dict(rows[0])
+    ranks = [row["rank"] for row in rows if row["rank"] is not None]
+    joined["rank"] = min(ranks, default=None)
+    known = next((row for row in rows if row["body"]), None) or next((row for row in rows if row["marker"]), rows[0])
+    for name in ("marker", "size", "etag", "storage_class", "metadata", "tags", "acl", "digest", "body", "lost"):
+        joined[name] = known[name] if known[name] is not None else joined[name]
+    return joined
+
+
+def oldest_first(versions):
+    with_order = sorted((v for v in versions if sequenced(v)), key=lambda v: (v["position"], v["at"], v["version"]))
+    born, latest = [], 0
+    for version in with_order:
+        latest = max(latest, version["at"])
+        born.append(latest)
+    placed = [((2 * place + 1, born[place], 0, v["version"]), v) for place, v in enumerate(with_order)]
+    for version in (v for v in versions if not sequenced(v)):
+        place = sum(1 for time in born if time < version["at"])
+        end = sum(1 for time in born if time <= version["at"])
+        slot = place
+        for index in range(place, end):
+            rank = with_order[index]["rank"]
+            if rank is not None and version["rank"] is not None and rank < version["rank"]:
+                slot = index + 1
+        rank = -1 if version["rank"] is None else version["rank"]
+        placed.append(((2 * slot, version["at"], rank, version["version"]), version))
+    return [version for _, version in sorted(placed, key=lambda pair: pair[0])]
+
+
+def state(rows, at):
+    """Live versions by object, the oldest first."""
+    by_version = {}
+    for row in rows:
+        if row["object"]:
+            by_version.setdefault((row["object"], row["version"]), []).append(row)
+    objects = {}
+    for (name, version), rows in sorted(by_version.items()):
+        puts = [row for row in rows if row["facet"] == "version" and row["op"] == "put"]
+        deletes = [row for row in rows if row["facet"] == "version" and row["op"] == "delete"]
+        if version == "null":
+            changes = oldest_first([row for row in puts + deletes if row["at"] <= at])
+            if not changes or changes[-1]["op"] == "delete":
+                continue
+            last = changes[-1]
+            put = join([row for row in puts if row["at"] == last["at"] and row["etag"] == last["etag"]])
+        else:
+            if not puts or (deletes and join(deletes)["at"] <= at):
+                continue
+            put = join(puts)
+            if put["at"] > at:
+                continue
+        for facet, column in (("tags", "tags"), ("acl", "acl"), ("class", "storage_class")):
+            later = [row for row in rows if row["facet"] == facet and row["at"] <= at and (version != "null" or row["at"] >= put["at"])]
+            if later:
+                put[column] = max(later, key=lambda row: (row["at"], row["position"]))[column]
+        objects.setdefault(name, []).append(put)
+    return {name: oldest_first(versions) for name, versions in objects.items()}
+
+
+def slice_of(vault, text):
+    pack, rest = text.split("@")
+    offset, rest = rest.split("+")
+    stored, _, length = rest.partition("z")
+    with open(os.path.join(vault, f"pack/v1/{pack[:2]}/{pack}"), "rb") as file:
+        file.seek(int(offset))
+        data = file.read(int(stored))
+    return pa.decompress(data, decompressed_size=int(length), codec="zstd", asbytes=True) if length else data
+
+
+def content(vault, row):
+    body = row["body"]
+    if body.startswith("*"):
+        body = slice_of(vault, body[1:]).decode()
+    data = b"" if body == "-" else b"".join(slice_of(vault, text) for text in body.split(","))
+    if hashlib.sha256(data).hexdigest() != row["digest"]:
+        fail(f"the content of {row['object']} is damaged")
+    return data
+
+
+def main():
+    vault, resource, at, out = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+    every = "--versions" in sys.argv[5:]
+    os.makedirs(out, exist_ok=True)
+    for name, versions in state(history(vault, resource, at), at).items():
+        if not every:
+            versions = [version for version in versions[-1:] if not version["marker"]]
+        for row in versions:
+            entry = {key: row[key] for key in ("object", "version", "marker", "etag")}
+            entry["tags"] = json.loads(row["tags"] or "{}")
+            entry["metadata"] = json.loads(row["metadata"] or "{}")
+            if row["body"]:
+                entry["file"] = hashlib.sha256(f"{name}\0{row['version']}".encode()).hexdigest()
+                with open(os.path.join(out, entry["file"]), "wb") as file:
+                    file.write(content(vault, row))
+            print(json.dumps(entry))
+
+
+main()
