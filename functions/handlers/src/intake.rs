@@ -43,6 +43,8 @@ pub struct IntakeReport {
     pub messages: u64,
     /// Changes that were appended.
     pub changes: u64,
+    /// Bytes of content that came with them.
+    pub bytes: u64,
     /// Versions whose content was gone.
     pub lost: u64,
     /// Puts of versions that are gone and older than any remembered delete.
@@ -57,7 +59,7 @@ pub struct IntakeReport {
     pub lag_ms_max: u64,
     /// Times from event to durable of this round, in milliseconds.
     #[serde(skip)]
-    pub lags_ms: Vec<u64>,
+    pub lags_ms: BTreeMap<ResourceId, Vec<u64>>,
 }
 
 /// Why a round failed as a whole. Nothing of it was acknowledged.
@@ -105,6 +107,11 @@ impl Intake {
             emulated,
             outstanding: BTreeMap::new(),
         }
+    }
+
+    /// Goes on with these captures. Messages that were left to come again are still remembered.
+    pub fn serve(&mut self, captures: Vec<Capture>) {
+        self.captures = captures.into_iter().map(|capture| (capture.resource().clone(), capture)).collect();
     }
 
     /// One round: whatever the feed gives, until it is durable and acknowledged.
@@ -191,13 +198,14 @@ impl Intake {
         let Some(capture) = self.captures.get_mut(resource) else {
             return Ok(());
         };
-        let (mut changes, mut owners) = (Vec::new(), Vec::new());
+        let (mut changes, mut owners, mut times) = (Vec::new(), Vec::new(), Vec::new());
         for (owner, parcel) in parcels.iter_mut().enumerate() {
             let Some(decoded) = parcel.decoded.buckets.get(resource) else {
                 continue;
             };
             let rows = decoded.changes.object_columns();
             let mut found: Vec<ObjectChange> = rows.iter().map(|row| row.to_change()).collect();
+            times.extend(found.iter().map(|change| change.at).chain(decoded.hints.iter().map(|hint| hint.at)).map(|at| (owner, at)));
             for hint in &decoded.hints {
                 match resolve(capture, stream, hint).await {
                     Ok(Resolved::Changes(resolved)) => found.extend(resolved),
@@ -214,11 +222,6 @@ impl Intake {
             owners.extend(std::iter::repeat_n(owner, found.len()));
             changes.extend(found);
         }
-        let times: Vec<Timestamp> = changes
-            .iter()
-            .filter(|change| change.via == "event")
-            .map(|change| change.at)
-            .collect();
         let horizon = self.clock.now().minus(pipeline::base::plan::REDELIVERY);
         let absorbed = capture.absorb(changes, horizon).await?;
         for (index, reason) in &absorbed.again {
@@ -226,6 +229,8 @@ impl Intake {
             parcels[owners[*index]].failed = true;
         }
         report.changes += absorbed.changes.len() as u64;
+        let stored = absorbed.changes.iter().filter(|change| change.body.is_some()).filter_map(|change| change.size);
+        report.bytes += stored.map(|size| size.max(0) as u64).sum::<u64>();
         report.lost += absorbed.lost;
         report.outdated += absorbed.outdated;
         let failing = parcels
@@ -238,9 +243,12 @@ impl Intake {
             capture.append(&absorbed.changes, latest).await?;
         }
         let now = self.clock.now();
-        let lags = times.into_iter().map(|at| now.since(at).as_millis() as u64);
-        report.lags_ms.extend(lags);
-        report.lag_ms_max = report.lags_ms.iter().copied().max().unwrap_or(0);
+        let durable = times.into_iter().filter(|(owner, _)| !parcels[*owner].failed);
+        let lags: Vec<u64> = durable.map(|(_, at)| now.since(at).as_millis() as u64).collect();
+        report.lag_ms_max = report.lag_ms_max.max(lags.iter().copied().max().unwrap_or(0));
+        if !lags.is_empty() {
+            report.lags_ms.insert(resource.clone(), lags);
+        }
         Ok(())
     }
 

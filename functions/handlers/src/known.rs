@@ -26,6 +26,8 @@ pub struct KnownVersion {
     pub etag: Option<Box<str>>,
     /// Whether nothing more is to be read of it: its content is stored or lost, or it is a marker.
     pub stored: bool,
+    /// A delete marker.
+    pub marker: bool,
     /// The last reading of the truth that listed it.
     pub seen: u64,
 }
@@ -189,6 +191,7 @@ fn known_of(row: &ObjectRow<'_>) -> KnownVersion {
         rank: row.rank,
         etag: row.etag.map(Into::into),
         stored: row.body.is_some() || row.marker || row.lost.is_some(),
+        marker: row.marker,
         seen: 0,
     }
 }

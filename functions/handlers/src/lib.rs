@@ -1,10 +1,14 @@
 //! What each function of Hindsight does. Hosts (one process, Kafka workers, Lambda) run the same handlers.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop where it fails"))]
 
+pub mod browse;
 pub mod capture;
 pub mod compact;
+pub mod diff;
 pub mod intake;
 pub mod known;
+pub mod lag;
 pub mod protection;
 pub mod reconcile;
 pub mod restore;
+pub mod vault;

@@ -13,7 +13,7 @@ use pipeline::changelog::coverage::{RECONCILIATIONS, Reconciliation};
 use pipeline::model::change::{NULL_VERSION, ObjectChange};
 use pipeline::model::{Position, Timestamp};
 use pipeline::s3::{ListMarker, ListedVersion, Versioning};
-use pipeline::source::s3_scan::Scan;
+use pipeline::source::s3_scan::{Scan, list_object};
 use pipeline::vault::layout;
 use pipeline::vault::record::Record;
 use serde::{Deserialize, Serialize};
@@ -97,6 +97,9 @@ pub fn rank_ties(tie: &[ListedVersion], known: &Known, stream: &str) -> Vec<Obje
 fn is_overwritten(known: &KnownVersion, listed: &ListedVersion) -> bool {
     listed.version == NULL_VERSION && (known.etag.as_deref() != listed.etag.as_deref() || known.at != listed.modified)
 }
+
+/// The document of a bucket's configuration that says where it sends events.
+const NOTIFICATION: &str = "notification";
 
 /// Whether the S3 bucket says that it sends events; none where it does not say.
 pub fn sends_events(notification: Option<&str>) -> Option<bool> {
@@ -197,9 +200,9 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
         purged,
         lost,
         events_on,
+        versioned: capture.reader().bucket().versioning().await? == Versioning::Enabled,
     };
     fail_point!("reconcile::before-record");
-    // A bucket that keeps no versions is never proven: what was overwritten between two looks left no trace.
     capture.vault().append_record(&folder, &proof).await?;
     fail_point!("reconcile::after-record");
     Ok(proof)
@@ -248,14 +251,16 @@ async fn keep_purges(
 ) -> Result<u64, CaptureError> {
     let unseen = capture.known(|known| known.unseen(reading));
     let reader = capture.reader().clone();
-    let bucket_versions = reader.bucket().versioning().await?;
     let candidates = unseen.into_iter().filter(|(_, known)| known.at < began);
     let gone: Vec<(String, KnownVersion)> = futures::stream::iter(candidates)
         .map(|(object, known)| {
             let reader = reader.clone();
             async move {
-                // A marker cannot be asked for by HEAD; that two listings in a row agree must do.
-                let gone = reader.is_gone(&object, &known.version).await?;
+                // A marker cannot be asked for by HEAD.
+                let gone = match known.marker {
+                    true => list_object(reader.bucket(), &object).await?.iter().all(|listed| listed.version != *known.version),
+                    false => reader.is_gone(&object, &known.version).await?,
+                };
                 Ok::<_, CaptureError>(gone.then_some((object, known)))
             }
         })
@@ -276,11 +281,6 @@ async fn keep_purges(
             }
         })
         .collect();
-    tracing::debug!(purged = rows.len(), versioning = ?bucket_versions, "purges without an event");
-    debug_assert!(matches!(
-        bucket_versions,
-        Versioning::Enabled | Versioning::Suspended | Versioning::Never
-    ));
     if !rows.is_empty() {
         capture.append(&rows, None).await?;
     }
@@ -290,6 +290,10 @@ async fn keep_purges(
 /// Keeps the documents of the bucket's configuration that have changed; says whether it sends events.
 pub async fn keep_configuration(capture: &mut Capture, now: Timestamp) -> Result<Option<bool>, CaptureError> {
     let configuration = capture.reader().bucket().configuration().await?;
+    let stated = sends_events(configuration.documents.get(NOTIFICATION).map(String::as_str));
+    // A server writes no document where nothing is set. That it was set before and is not any more says that it is off.
+    let was_on = capture.known(|known| sends_events(known.configuration().get(NOTIFICATION).map(|document| &**document)) == Some(true));
+    let turned_off = was_on && stated.is_none() && !configuration.unread.contains_key(NOTIFICATION);
     let rows = capture.known(|known| {
         let changed = configuration
             .documents
@@ -313,5 +317,5 @@ pub async fn keep_configuration(capture: &mut Capture, now: Timestamp) -> Result
     if !rows.is_empty() {
         capture.append(&rows, None).await?;
     }
-    Ok(sends_events(configuration.documents.get("notification").map(String::as_str)))
+    Ok(if turned_off { Some(false) } else { stated })
 }

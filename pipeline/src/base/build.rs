@@ -24,8 +24,7 @@ pub fn bits_for(bytes: u64) -> u32 {
     (0..BITS_MAX).find(|bits| bytes >> bits <= BUCKET_BYTES).unwrap_or(BITS_MAX)
 }
 
-async fn store_cover(vault: &Vault, resource: &ResourceId, segments: impl Iterator<Item = String>) -> Result<FileRef, VaultError> {
-    let paths: Vec<String> = segments.collect();
+async fn store_cover(vault: &Vault, resource: &ResourceId, paths: Vec<String>) -> Result<FileRef, VaultError> {
     let bytes = cover_list(paths.iter().map(String::as_str));
     vault
         .create_named_by_content(&layout::cover_file(resource, &Digest::of(&bytes)), bytes.into())
@@ -49,7 +48,7 @@ pub async fn merge(vault: &Vault, resource: &ResourceId, segments: &[Segment], b
             files.extend(fold_bucket(vault, resource, &folding, &loose, bucket, Keep::Live).await?);
         }
     }
-    let covers = store_cover(vault, resource, segments.iter().map(Segment::path)).await?;
+    let covers = store_cover(vault, resource, segments.iter().map(Segment::path).collect()).await?;
     fail_point!("merge::files-written");
     Ok(Merge {
         first: segments.iter().map(|segment| segment.name.first).min().unwrap_or_default(),
@@ -120,17 +119,9 @@ pub async fn base(vault: &Vault, inventory: &Inventory, at: BaseCut) -> Result<B
         }
     }
     let parent_covers = parent.as_ref().map_or(&[][..], |parent| &parent.covers);
-    let news = inventory
-        .segments
-        .iter()
-        .filter(|segment| cut.includes(segment.name.first))
-        .map(Segment::path);
-    let news = store_cover(
-        vault,
-        &inventory.resource,
-        news.filter(|path| !inventory.is_covered(parent_covers, path)),
-    )
-    .await?;
+    let early = inventory.segments.iter().filter(|segment| cut.includes(segment.name.first));
+    let news = early.map(Segment::path).filter(|path| !inventory.is_covered(parent_covers, path)).collect();
+    let news = store_cover(vault, &inventory.resource, news).await?;
     fail_point!("base::files-written");
     let covers = parent_covers.iter().cloned().chain(std::iter::once(news)).collect();
     Ok(Base {

@@ -215,7 +215,8 @@ impl Folding {
     /// # Errors
     /// As [`read::read`].
     pub async fn load(&self, vault: &Vault, buckets: Range<u32>) -> Result<Loose, VaultError> {
-        let reads = futures::stream::iter(self.inputs.segments.iter().filter(|segment| segment.size > 0).cloned());
+        let segments: Vec<Segment> = self.inputs.segments.clone();
+        let reads = futures::stream::iter(segments);
         let mut split: BTreeMap<u32, Vec<ChangeBatch>> = BTreeMap::new();
         let mut read = reads
             .map(|segment| {

@@ -35,6 +35,8 @@ pub struct Reconciliation {
     pub lost: u64,
     /// Whether the source was set to send events, where it can say.
     pub events_on: Option<bool>,
+    /// Whether the bucket kept versions. Otherwise nothing is proven: what is overwritten between two looks leaves no trace.
+    pub versioned: bool,
 }
 
 impl Record for Reconciliation {
@@ -78,11 +80,11 @@ pub struct Window {
 const SKEW_SECONDS: i64 = 1;
 
 impl Reconciliation {
-    /// The instant up to which nothing that still existed is missing.
+    /// The instant up to which nothing that still existed is missing, if it proves any.
     ///
     /// Listings know whole seconds, so the second in which it began is not proven, nor the one before it.
-    pub fn proves(&self) -> Timestamp {
-        Timestamp::from_micros(Timestamp::from_seconds(self.began.seconds() - SKEW_SECONDS).micros() - 1)
+    pub fn proves(&self) -> Option<Timestamp> {
+        self.versioned.then(|| Timestamp::from_micros(Timestamp::from_seconds(self.began.seconds() - SKEW_SECONDS).micros() - 1))
     }
 }
 
@@ -91,7 +93,7 @@ pub fn window(segments: &[Segment], reconciliations: &[Reconciliation], gaps: &[
     let earliest = reconciliations.first()?.ended;
     let proven = reconciliations
         .iter()
-        .map(Reconciliation::proves)
+        .filter_map(Reconciliation::proves)
         .max()
         .filter(|proven| *proven >= earliest);
     let arrived = segments.iter().map(|segment| segment.name.latest).max();
@@ -179,6 +181,12 @@ mod tests {
         check(&[10, 20], &[(2, 5)], Some((5, None, 20)));
         check(&[10, 20], &[(2, 5), (15, 16)], Some((5, Some(13), 20)));
         check(&[], &[(2, 5), (15, 16)], Some((5, Some(13), 13)));
+    }
+
+    #[test]
+    fn a_bucket_without_versions_is_never_proven() {
+        let seen = Reconciliation { versioned: false, ..reconciled(15, 16) };
+        assert_eq!(window(&[segment(20)], &[seen.clone(), seen], &[]).and_then(|window| window.proven), None);
     }
 
     #[test]

@@ -171,6 +171,7 @@ mod tests {
             purged: 0,
             lost: 0,
             events_on: None,
+            versioned: true,
         };
         Inventory {
             resource: ResourceId::bucket("photos").unwrap(),

@@ -79,6 +79,10 @@ impl Request {
         match &error {
             SdkError::ServiceError(service) => {
                 let response = service.raw();
+                if response.status().is_success() && service.err().code().is_none() {
+                    // It did what was asked and said so in words that the SDK does not understand.
+                    return self.other(chain(&error));
+                }
                 let refusal = Refusal {
                     code: service.err().code().unwrap_or_default(),
                     message: service.err().message().unwrap_or_default(),

@@ -155,8 +155,9 @@ fn found(body: &[u8], root: Option<&str>) -> Found {
         };
     };
     match xml::root(body) {
-        Ok((name, false)) if name == expected => Found::Nothing,
-        Ok((name, true)) if name == expected => Found::Document(text.to_owned()),
+        // Ceph writes BlockPublicAccessBlockConfiguration.
+        Ok((name, false)) if name.ends_with(expected) => Found::Nothing,
+        Ok((name, true)) if name.ends_with(expected) => Found::Document(text.to_owned()),
         Ok((name, _)) if name == "ListBucketResult" => Found::Nothing,
         Ok((name, _)) => Found::Other(format!("a {name}")),
         Err(_) if text.trim().is_empty() => Found::Nothing,

@@ -3,7 +3,7 @@
 //! ```text
 //! content ─→ at most SINGLE_BYTES_MAX ─→ PutObject, with the MD5 of the bytes
 //!         └→ more ─→ plan (part size) ─→ parts, a few in flight, each with its MD5
-//!                    ─→ Complete (with the CRC-64 of the whole, where the client sends checksums) ─→ HEAD: the size
+//!                    ─→ Complete (with the CRC-64 of the whole, where the client sends checksums) ─→ HEAD: size, CRC-64, tags
 //! ```
 //!
 //! The first error ends an upload: no part is read or sent after it, and what was uploaded is aborted. A process that
@@ -27,10 +27,11 @@ use futures::TryStreamExt;
 use md5::{Digest as _, Md5};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::AwsBucket;
 use super::classify::Request;
 use super::raw::KeepReply;
 use crate::model::Timestamp;
-use crate::s3::{BucketError, Content, NULL_VERSION, ObjectHead, PutRequest, Tags};
+use crate::s3::{Bucket as _, BucketError, Content, NULL_VERSION, ObjectHead, PutRequest, Tags};
 
 /// Up to so many bytes an object is put in one request.
 const SINGLE_BYTES_MAX: u64 = 8 << 20;
@@ -157,10 +158,36 @@ async fn put_parts(place: Place, request: &PutRequest, headers: Headers, size: u
         complete(&place, &upload, sent, checksums, size).await
     }
     .await;
-    if let Err(error) = &done {
-        abort(&place, &upload, error).await;
+    match done {
+        Ok(head) => {
+            assure_tags(&place, &head, &request.tags).await?;
+            Ok(ObjectHead {
+                tag_count: i32::try_from(request.tags.len()).ok(),
+                ..head
+            })
+        }
+        Err(error) => {
+            abort(&place, &upload, &error).await;
+            Err(error)
+        }
     }
-    done
+}
+
+/// Ceph and others forget the tags with which an upload in parts began.
+async fn assure_tags(place: &Place, head: &ObjectHead, tags: &Tags) -> Result<(), BucketError> {
+    if tags.is_empty() || head.tag_count == i32::try_from(tags.len()).ok() {
+        return Ok(());
+    }
+    let (bucket, version) = (
+        AwsBucket::new(place.client.clone(), &place.bucket),
+        Some(head.version.as_str()).filter(|id| *id != NULL_VERSION),
+    );
+    match bucket.tags(&place.object, version).await {
+        Ok(there) if there == *tags => Ok(()),
+        // Who may not look must believe the server, which did not refuse the tags.
+        Err(BucketError::Denied { .. }) => Ok(()),
+        Ok(_) | Err(_) => bucket.set_tags(&place.object, version, tags).await,
+    }
 }
 
 /// How an object is cut into parts.

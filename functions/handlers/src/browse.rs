@@ -1,0 +1,260 @@
+//! Reading a state without restoring it: its objects one after the other, one object's content, one key's history.
+//!
+//! A state is folded hash bucket by hash bucket, and within one the objects come in order of their keys. Nothing holds
+//! more than a bucket's batches, whatever the S3 bucket's size.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use pipeline::base::KeyRange;
+use pipeline::base::inputs::{Folding, Inputs, Inventory, Loose};
+use pipeline::fold::object::{Keep, ObjectJoin};
+use pipeline::fold::siblings::{Sibling, order_siblings};
+use pipeline::fold::{Cut, Fold, Folded, Uncertain};
+use pipeline::model::change::{ChangeBatch, ObjectChange};
+use pipeline::model::key::{bucket_of, khash};
+use pipeline::model::{Key, Timestamp};
+use pipeline::vault::pack::Body;
+use pipeline::vault::{Vault, VaultError};
+use pipeline::view::{ObjectVersion, ViewError, versions};
+
+/// Why something cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum BrowseError {
+    /// The vault does not give it, or is damaged.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// What the vault says of an object cannot be read.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// There was no such object, or it was deleted.
+    #[error("{object:?} did not exist at {at}")]
+    NotThere {
+        /// The key.
+        object: String,
+        /// The instant.
+        at: Timestamp,
+    },
+    /// There was no such version.
+    #[error("{object:?} had no version {version} at {at}")]
+    NoVersion {
+        /// The key.
+        object: String,
+        /// The version.
+        version: String,
+        /// The instant.
+        at: Timestamp,
+    },
+    /// The version is known, its content is not.
+    #[error("the content of {object:?} ({version}) is not in the vault: {reason}")]
+    Lost {
+        /// The key.
+        object: String,
+        /// Its version.
+        version: String,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// A resource's state at an instant, to be read bucket by bucket.
+pub struct State {
+    vault: Vault,
+    folding: Folding,
+    keep: Keep,
+    prefix: String,
+}
+
+impl State {
+    /// The state that `inputs` amount to at `cut`, of which `keep` survives; only keys that begin with `prefix`.
+    pub fn new(vault: &Vault, inputs: Inputs, cut: Cut, keep: Keep, prefix: &str) -> State {
+        State::with_bits(vault, inputs, cut, keep, prefix, 0)
+    }
+
+    pub(crate) fn with_bits(vault: &Vault, inputs: Inputs, cut: Cut, keep: Keep, prefix: &str, bits_min: u32) -> State {
+        State { vault: vault.clone(), folding: Folding::new(inputs, cut, bits_min), keep, prefix: prefix.to_owned() }
+    }
+
+    pub(crate) fn bits(&self) -> u32 {
+        self.folding.bits
+    }
+
+    /// Ranges of hash buckets whose log fits into memory together.
+    pub fn passes(&self) -> Vec<Range<u32>> {
+        self.folding.passes()
+    }
+
+    /// Reads what the log holds of some buckets.
+    ///
+    /// # Errors
+    /// As [`Folding::load`].
+    pub async fn load(&self, buckets: Range<u32>) -> Result<Loose, BrowseError> {
+        Ok(self.folding.load(&self.vault, buckets).await?)
+    }
+
+    /// The objects of one bucket, in order of key.
+    pub fn objects(&self, loose: &Loose, bucket: u32) -> Objects {
+        let from = first_key(&self.prefix);
+        let fold = self.folding.fold(&self.vault, loose, bucket, self.keep, &KeyRange { from, until: None });
+        Objects { fold, prefix: self.prefix.clone(), ready: VecDeque::new(), uncertain: Vec::new(), ended: false }
+    }
+
+    /// Goes through all objects: of each its versions, the oldest first. Returns the keys of which nobody can say
+    /// whether they were there.
+    ///
+    /// # Errors
+    /// [`BrowseError`].
+    pub async fn for_each<E: From<BrowseError>>(&self, mut each: impl FnMut(Vec<ObjectVersion>) -> Result<(), E>) -> Result<Vec<Uncertain>, E> {
+        let mut uncertain = Vec::new();
+        for pass in self.passes() {
+            let loose = self.load(pass.clone()).await?;
+            for bucket in self.folding.occupied(&loose, pass) {
+                let mut objects = self.objects(&loose, bucket);
+                while let Some(object) = objects.next().await? {
+                    each(object)?;
+                }
+                uncertain.append(&mut objects.uncertain);
+            }
+        }
+        Ok(uncertain)
+    }
+
+    /// The versions of one object, the oldest first.
+    ///
+    /// # Errors
+    /// [`BrowseError`].
+    pub async fn object(&self, object: &str) -> Result<Vec<ObjectVersion>, BrowseError> {
+        let bucket = bucket_of(khash(object), self.folding.bits);
+        let loose = self.load(bucket..bucket + 1).await?;
+        let mut objects = self.objects(&loose, bucket);
+        while let Some(found) = objects.next().await? {
+            if found[0].object == object {
+                return Ok(found);
+            }
+        }
+        Ok(Vec::new())
+    }
+}
+
+/// Objects of one hash bucket.
+pub struct Objects {
+    fold: Fold<'static, ObjectJoin, VaultError>,
+    prefix: String,
+    ready: VecDeque<Vec<ObjectVersion>>,
+    /// Keys of which nobody can say whether they were there, as far as the reading got.
+    pub uncertain: Vec<Uncertain>,
+    ended: bool,
+}
+
+impl Objects {
+    /// The versions of the next object, the oldest first.
+    ///
+    /// # Errors
+    /// [`BrowseError`].
+    pub async fn next(&mut self) -> Result<Option<Vec<ObjectVersion>>, BrowseError> {
+        loop {
+            if let Some(object) = self.ready.pop_front() {
+                return Ok(Some(object));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            let Some(Folded { rows, uncertain }) = self.fold.next().await? else { return Ok(None) };
+            self.uncertain.extend(uncertain.into_iter().filter(|uncertain| uncertain.object.starts_with(&self.prefix)));
+            if rows.num_rows() == 0 {
+                continue;
+            }
+            let rows = ChangeBatch::objects(rows).map_err(|error| VaultError::damaged("a folded state", error))?;
+            for version in versions(&rows)? {
+                if !version.object.starts_with(&self.prefix) {
+                    // Keys come in order: behind the prefix nothing more is asked for.
+                    self.ended |= version.object > self.prefix;
+                    continue;
+                }
+                match self.ready.back_mut() {
+                    Some(last) if last[0].object == version.object => last.push(version),
+                    _ => self.ready.push_back(vec![version]),
+                }
+            }
+            // A fold never splits an object between two pieces.
+            self.ready.iter_mut().for_each(oldest_first);
+        }
+    }
+}
+
+fn oldest_first(versions: &mut Vec<ObjectVersion>) {
+    if versions.len() > 1 {
+        let siblings: Vec<Sibling<'_>> =
+            versions.iter().map(|v| Sibling { at: v.at, position: &v.position, rank: v.rank, version: &v.version }).collect();
+        let order = order_siblings(&siblings);
+        *versions = order.into_iter().map(|index| versions[index].clone()).collect();
+    }
+}
+
+/// The smallest key bytes that an object with this prefix can have.
+fn first_key(prefix: &str) -> Option<Vec<u8>> {
+    const SEPARATOR_BYTES: usize = 2;
+    let mut bytes = Key::object_version(prefix, "").as_bytes().to_vec();
+    bytes.truncate(bytes.len() - SEPARATOR_BYTES);
+    (!bytes.is_empty()).then_some(bytes)
+}
+
+/// One object, or one version of it, as it was.
+///
+/// # Errors
+/// [`BrowseError::NotThere`], [`BrowseError::NoVersion`].
+pub async fn find(vault: &Vault, inputs: Inputs, at: Timestamp, object: &str, version: Option<&str>) -> Result<ObjectVersion, BrowseError> {
+    let keep = if version.is_some() { Keep::Live } else { Keep::Current };
+    let mut found = State::new(vault, inputs, Cut::At(at), keep, object).object(object).await?;
+    let not_there = || BrowseError::NotThere { object: object.to_owned(), at };
+    match version {
+        None => found.pop().ok_or_else(not_there),
+        Some(id) => {
+            let position = found.iter().position(|found| found.version == id && !found.marker);
+            let missing = || BrowseError::NoVersion { object: object.to_owned(), version: id.to_owned(), at };
+            Ok(found.swap_remove(position.ok_or_else(missing)?))
+        }
+    }
+}
+
+/// The content of a version, checked as it streams by.
+///
+/// # Errors
+/// [`BrowseError::Lost`] where the vault does not hold it.
+pub async fn content(vault: &Vault, version: &ObjectVersion) -> Result<BoxStream<'static, Result<Bytes, VaultError>>, BrowseError> {
+    let lost = |reason: String| BrowseError::Lost { object: version.object.clone(), version: version.version.clone(), reason };
+    match (&version.body, version.digest) {
+        (Some(body), Some(digest)) => {
+            let body: Body = body.parse().map_err(|error| lost(format!("{error}")))?;
+            Ok(vault.read_body(&body, digest).await?)
+        }
+        _ => Err(lost(version.lost.clone().unwrap_or_else(|| "the vault names none".to_owned()))),
+    }
+}
+
+/// Every change of one key that the vault holds, by time.
+///
+/// # Errors
+/// [`BrowseError::Vault`].
+pub async fn history(vault: &Vault, inventory: &Inventory, object: &str) -> Result<Vec<ObjectChange>, BrowseError> {
+    let folding = Folding::new(inventory.inputs(Cut::Nothing), Cut::Nothing, 0);
+    let bucket = bucket_of(khash(object), folding.bits);
+    let loose = folding.load(vault, bucket..bucket + 1).await?;
+    let mut fold = folding.fold(vault, &loose, bucket, Keep::Live, &KeyRange { from: first_key(object), until: None });
+    let mut changes: Vec<ObjectChange> = Vec::new();
+    while let Some(Folded { rows, .. }) = fold.next().await? {
+        if rows.num_rows() == 0 {
+            continue;
+        }
+        let rows = ChangeBatch::objects(rows).map_err(|error| VaultError::damaged("a folded state", error))?;
+        let columns = rows.object_columns();
+        changes.extend(columns.iter().filter(|row| row.object == object).map(|row| row.to_change()));
+        if columns.iter().last().is_some_and(|row| !row.object.starts_with(object) && row.object > object) {
+            break;
+        }
+    }
+    changes.sort_by(|a, b| (a.at, &a.position, &a.version).cmp(&(b.at, &b.position, &b.version)));
+    Ok(changes)
+}
