@@ -14,6 +14,8 @@ pub mod changelog;
 pub mod fold;
 pub mod model;
 pub mod replay;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 pub mod s3;
 pub mod source;
 pub mod target;

@@ -65,30 +65,39 @@ def history(vault, resource, at):
     manifest = record(vault, f"{folder}/{numbers[-1]}", "manifest") if numbers else {"bases": [], "merges": []}
     bases = [base for base in manifest["bases"] if micros(base["cut"]) <= at]
     base = max(bases, key=lambda base: micros(base["cut"])) if bases else None
-    rows, covered = [], set()
+    rows, covered, merged = [], set(), {}
     if base:
         for file in base["files"]:
             rows += rows_of(checked(vault, file["file"]))
         for cover in base["covers"]:
-            covered |= set(checked(vault, cover).decode().split("\n"))
-    merged = set()
+            covered |= set(checked(vault, cover).decode().splitlines())
     for merge in manifest["merges"]:
-        if micros(merge["first"]) > at:
-            continue
-        for file in merge["files"]:
-            rows += rows_of(checked(vault, file["file"]))
-        merged |= set(checked(vault, merge["covers"]).decode().split("\n"))
+        merged |= {path: merge for path in checked(vault, merge["covers"]).decode().splitlines()}
+    segments = []
     log = f"log/v1/res={resource}"
     for where, _, names in sorted(os.walk(os.path.join(vault, log))):
         for name in sorted(names):
             path = os.path.relpath(os.path.join(where, name), vault)
             first, last, _, digest = name.removesuffix(".parquet").split("-")
-            if int(first) > at or path in merged or (base and path in covered and int(last) <= micros(base["cut"])):
-                continue
-            data = read(vault, path)
-            if hashlib.sha256(data).hexdigest()[:32] != digest:
-                fail(f"{path} is damaged")
-            rows += rows_of(data)
+            if not (base and path in covered and int(last) <= micros(base["cut"])):
+                segments.append((path, int(first), int(last), digest))
+    # Rows of one change are joined before they are cut.
+    reach = max([at] + [last for _, first, last, _ in segments if first <= at])
+    read_merges = []
+    for path, first, _, digest in segments:
+        if first > reach:
+            continue
+        if path in merged:
+            if merged[path] not in read_merges:
+                read_merges.append(merged[path])
+            continue
+        data = read(vault, path)
+        if hashlib.sha256(data).hexdigest()[:32] != digest:
+            fail(f"{path} is damaged")
+        rows += rows_of(data)
+    for merge in read_merges:
+        for file in merge["files"]:
+            rows += rows_of(checked(vault, file["file"]))
     return rows
 
 
@@ -101,7 +110,7 @@ def join(rows):
     rows = sorted(rows, key=lambda row: (row["via"] != "event", not sequenced(row), row["at"], row["position"]))
     joined = dict(rows[0])
     ranks = [row["rank"] for row in rows if row["rank"] is not None]
-    joined["rank"] = min(ranks, default=None)
+    joined["rank"] = max(ranks, default=None)
     known = next((row for row in rows if row["body"]), None) or next((row for row in rows if row["marker"]), rows[0])
     for name in ("marker", "size", "etag", "storage_class", "metadata", "tags", "acl", "digest", "body", "lost"):
         joined[name] = known[name] if known[name] is not None else joined[name]
@@ -112,19 +121,20 @@ def oldest_first(versions):
     with_order = sorted((v for v in versions if sequenced(v)), key=lambda v: (v["position"], v["at"], v["version"]))
     born, latest = [], 0
     for version in with_order:
-        latest = max(latest, version["at"])
+        latest = max(latest, version["at"] // 1_000_000)
         born.append(latest)
     placed = [((2 * place + 1, born[place], 0, v["version"]), v) for place, v in enumerate(with_order)]
     for version in (v for v in versions if not sequenced(v)):
-        place = sum(1 for time in born if time < version["at"])
-        end = sum(1 for time in born if time <= version["at"])
+        second = version["at"] // 1_000_000
+        place = sum(1 for time in born if time < second)
+        end = sum(1 for time in born if time <= second)
         slot = place
         for index in range(place, end):
             rank = with_order[index]["rank"]
             if rank is not None and version["rank"] is not None and rank < version["rank"]:
                 slot = index + 1
         rank = -1 if version["rank"] is None else version["rank"]
-        placed.append(((2 * slot, version["at"], rank, version["version"]), version))
+        placed.append(((2 * slot, second, rank, version["version"]), version))
     return [version for _, version in sorted(placed, key=lambda pair: pair[0])]
 
 
@@ -152,8 +162,12 @@ def state(rows, at):
                 continue
         for facet, column in (("tags", "tags"), ("acl", "acl"), ("class", "storage_class")):
             later = [row for row in rows if row["facet"] == facet and row["at"] <= at and (version != "null" or row["at"] >= put["at"])]
+            first_readings = {}
+            for row in sorted(later, key=lambda row: (row["lost"] is not None, row["at_bound"] is None, row["at_bound"] or 0)):
+                first_readings.setdefault((row["at"], row["position"], row["request"]), row)
             if later:
-                put[column] = max(later, key=lambda row: (row["at"], row["position"]))[column]
+                last = max(first_readings.values(), key=lambda row: (row["at"], row["position"], row["lost"] is None, row["at_bound"] or 0))
+                put[column] = last[column]
         objects.setdefault(name, []).append(put)
     return {name: oldest_first(versions) for name, versions in objects.items()}
 

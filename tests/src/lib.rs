@@ -1,3 +1,8 @@
-//! Placeholder while dependencies compile.
+//! What Hindsight's tests share: servers, buckets in memory, conformance suites, the simulation.
 
+pub mod bucket_conformance;
+pub mod memory_bucket;
 pub mod services;
+pub mod simulation;
+pub mod store_conformance;
+pub mod target_conformance;

@@ -288,10 +288,11 @@ enum Resolved {
 /// Looks at the key a hint names, and says which changes it stands for.
 async fn resolve(capture: &Capture, stream: &str, hint: &Hint) -> Result<Resolved, CaptureError> {
     let listed = list_object(capture.reader().bucket(), &hint.object).await?;
+    let seen = capture.clock().now();
     let known = capture.known(|known| known.of(&hint.object).to_vec());
     let mut changes = capture.known(|known| {
-        let ties = listed.chunk_by(|a, b| a.modified == b.modified);
-        ties.flat_map(|tie| rank_ties(tie, known, stream)).collect::<Vec<ObjectChange>>()
+        let ties = listed.chunk_by(|a, b| a.modified.floor_second() == b.modified.floor_second());
+        ties.flat_map(|tie| rank_ties(tie, known, stream, seen)).collect::<Vec<ObjectChange>>()
     });
     if let Some(put) = changes.iter_mut().rev().find(|change| tells_of(hint, change)) {
         put.requester.clone_from(&hint.requester);
@@ -299,6 +300,7 @@ async fn resolve(capture: &Capture, stream: &str, hint: &Hint) -> Result<Resolve
         if let Some(position) = &hint.position {
             put.position = position.as_bytes().to_vec();
             put.at = hint.at;
+            put.at_bound = None;
             put.via = "event".to_owned();
         }
     }

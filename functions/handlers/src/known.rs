@@ -107,7 +107,7 @@ impl Known {
                     };
                 } else {
                     known.stored |= row.body.is_some() || row.marker || row.lost.is_some();
-                    known.rank = known.rank.or(row.rank);
+                    known.rank = known.rank.max(row.rank);
                     if row.via == "event" {
                         known.at = row.at;
                     }

@@ -62,8 +62,9 @@ impl ScanProgress for Quiet {
 
 /// The rows that a tie of listed versions, the oldest first, adds to what is known.
 ///
-/// Where one of them is new, the others of its tie get their rank too, so that the order within the tie is kept.
-pub fn rank_ties(tie: &[ListedVersion], known: &Known, stream: &str) -> Vec<ObjectChange> {
+/// Where one of them is new, the others of its tie get their rank too, so that the order within the tie is kept. `seen` is
+/// when they were listed.
+pub fn rank_ties(tie: &[ListedVersion], known: &Known, stream: &str, seen: Timestamp) -> Vec<ObjectChange> {
     let find = |listed: &ListedVersion| {
         known
             .find(&listed.object, &listed.version)
@@ -87,10 +88,17 @@ pub fn rank_ties(tie: &[ListedVersion], known: &Known, stream: &str) -> Vec<Obje
             etag: listed.etag.clone(),
             storage_class: listed.storage_class.clone(),
             position: Position::timed(0, listed.modified).as_bytes().to_vec(),
+            at_bound: is_in_parts(listed).then(|| seen.end_of_second()).filter(|seen| *seen > listed.modified),
             ..ObjectChange::put(&listed.object, &listed.version, listed.modified)
         });
     }
     rows
+}
+
+/// Whether a version was uploaded in parts: then a listing gives the time at which the upload began, and the version
+/// appeared when it was completed, between then and the listing.
+fn is_in_parts(listed: &ListedVersion) -> bool {
+    listed.etag.as_ref().is_some_and(|etag| etag.contains('-'))
 }
 
 /// Whether a listed version `null` is another one than the known.
@@ -146,13 +154,14 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
     let mut waiting: Vec<ObjectChange> = Vec::new();
     let mut pages = 0;
     while let Some(page) = scan.next().await? {
+        let seen = scan.last_answer().unwrap_or_else(|| capture.clock().now());
         for tie in &page.ties {
             listed += tie.len() as u64;
             waiting.extend(capture.known(|known| {
                 for version in tie {
                     known.saw(&version.object, &version.version, reading);
                 }
-                rank_ties(tie, known, "scan")
+                rank_ties(tie, known, "scan", seen)
             }));
         }
         pages += 1;

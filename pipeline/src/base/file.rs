@@ -285,7 +285,7 @@ impl GroupReader {
             length: self.file.file.size,
             parts: Arc::new(parts),
         };
-        let batches = read::guard(&path, || {
+        let parse = || {
             if index >= metadata.metadata().num_row_groups() {
                 return Err(VaultError::damaged(&path, "the manifest names more row groups than it has"));
             }
@@ -293,7 +293,8 @@ impl GroupReader {
             reader
                 .map(|batch| read::check(&path, batch.map_err(|error| VaultError::damaged(&path, error))?))
                 .collect()
-        })?;
+        };
+        let batches = read::decoded(group.digest, || read::guard(&path, parse))?;
         Ok(Some((batches, self)))
     }
 

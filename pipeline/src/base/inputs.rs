@@ -118,7 +118,6 @@ impl Inventory {
             .rev()
             .find(|base| cut.includes(base.cut) && cut != Cut::Nothing)
             .cloned();
-        let needed = |first: Timestamp| cut.includes(first);
         let wholly_in_base = |segment: &str, last: Timestamp| {
             base.as_ref()
                 .is_some_and(|base| last <= base.cut && self.is_covered(&base.covers, segment))
@@ -127,6 +126,13 @@ impl Inventory {
             let paths = self.covers.get(&merge.covers.path);
             paths.is_some_and(|paths| paths.iter().all(|path| wholly_in_base(path, merge.last)))
         };
+        // A change whose time is not known exactly may reach beyond the cut, and a row that begins behind the cut may say
+        // when it was. Rows of one change are joined before they are cut, so both are read.
+        let spans = self.merges().iter().filter(|merge| !merge_in_base(merge)).map(|merge| (merge.first, merge.last));
+        let loose = self.segments.iter().filter(|segment| !wholly_in_base(&segment.path(), segment.name.last));
+        let spans = spans.chain(loose.map(|segment| (segment.name.first, segment.name.last)));
+        let reach = spans.filter(|(first, _)| cut.includes(*first)).map(|(_, last)| last).max();
+        let needed = |first: Timestamp| cut.includes(first) || reach.is_some_and(|reach| first <= reach);
         let merges: Vec<Merge> = self
             .merges()
             .iter()

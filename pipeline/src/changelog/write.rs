@@ -33,7 +33,7 @@ const STATISTICS_COLUMNS: [&str; 2] = ["key", "at"];
 pub fn writer_properties(rows_per_group: usize) -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_created_by("hindsight".to_owned())
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).expect("zstd has a level 1")))
+        .set_compression(compression())
         .set_statistics_enabled(EnabledStatistics::None)
         .set_max_row_group_row_count(Some(rows_per_group))
         .set_key_value_metadata(Some(vec![KeyValue::new(FORMAT_KEY.to_owned(), FORMAT_VERSION.to_string())]));
@@ -44,6 +44,14 @@ pub fn writer_properties(rows_per_group: usize) -> WriterProperties {
         properties = properties.set_column_statistics_enabled(ColumnPath::from(column), EnabledStatistics::Chunk);
     }
     properties.build()
+}
+
+fn compression() -> Compression {
+    #[cfg(feature = "simulation")]
+    if crate::simulated::is_on() {
+        return Compression::UNCOMPRESSED;
+    }
+    Compression::ZSTD(ZstdLevel::try_new(1).expect("zstd has a level 1"))
 }
 
 /// Rows per row group of a segment: a segment is read whole.

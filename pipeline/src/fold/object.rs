@@ -250,10 +250,18 @@ impl ObjectJoin {
         }
         let overwritten_at = state.live.as_ref().filter(|live| live.version == NULL_VERSION).map(|live| live.at);
         for facet in [Facet::Tags, Facet::Acl, Facet::Class] {
-            let set = version
+            let mut set: Vec<&Light<'a>> = version
                 .iter()
-                .filter(|row| row.facet == facet && self.cut.includes(row.at) && overwritten_at.is_none_or(|at| row.at >= at));
-            let last = set.max_by_key(|row| (row.at, row.position, Reverse(content_of(row, columns))));
+                .filter(|row| row.facet == facet && self.cut.includes(row.at) && overwritten_at.is_none_or(|at| row.at >= at))
+                .collect();
+            // An event says that something was set, and what is read later. Of the readings of one change the earliest is
+            // nearest to it; of several changes in one second the one that was read last is the last.
+            let full = |row: &Light<'a>| columns[row.row.0].row(row.row.1);
+            let change = |row: &Light<'a>| (row.at, row.position, full(row).request);
+            let read = |row: &Light<'a>| (full(row).lost.is_some(), row.bound.unwrap_or(Timestamp::MAX));
+            set.sort_by(|a, b| change(a).cmp(&change(b)).then_with(|| read(a).cmp(&read(b))).then_with(|| content_of(a, columns).cmp(&content_of(b, columns))));
+            set.dedup_by(|after, before| change(after) == change(before));
+            let last = set.into_iter().max_by_key(|row| (row.at, row.position, !read(row).0, row.bound, Reverse(content_of(row, columns))));
             state.facets.extend(last.cloned());
         }
     }
@@ -338,7 +346,8 @@ where
             .then_with(|| content_of(a, columns).cmp(&content_of(b, columns)))
     });
     let best = rows[0];
-    let rank = rows.iter().filter_map(|row| row.rank).min();
+    // A rank only grows when an older version of the tie turns up, so the greatest is the newest.
+    let rank = rows.iter().filter_map(|row| row.rank).max();
     let earliest = rows.iter().map(|row| row.earliest).min().unwrap_or(best.at);
     let full: Vec<ObjectRow<'_>> = rows.iter().map(|row| row.full(columns)).collect();
     // Whoever read the version knows all of it; of several readers the one whose row stands first.

@@ -4,9 +4,10 @@
 //! versions it shows; of that order time tells most, and `rank` the rest: the place among versions of the same listed
 //! time. They are brought together like this:
 //!
-//! 1. Versions with a sequencer stand in its order. A version is never older than the one before it: where the events'
-//!    times say otherwise (two front ends, two clocks), the later time counts for both.
-//! 2. The others stand at their time, and among versions of one time behind those that a listing ranked before them.
+//! 1. Versions with a sequencer stand in its order, whatever their times say (two front ends, two clocks, an upload in parts).
+//! 2. The others stand where the fewest of those times speak against theirs, and among versions of one second behind those that a listing ranked before them.
+//!
+//! Times are compared by their second: events know no more, whatever a listing says.
 //!
 //! The result depends only on the set of versions, not on how they were learned.
 
@@ -36,35 +37,45 @@ pub fn order_siblings(siblings: &[Sibling<'_>]) -> Vec<usize> {
     let by_position = |index: usize| (siblings[index].position, siblings[index].at, siblings[index].version);
     sequenced.sort_by(|&a, &b| by_position(a).cmp(&by_position(b)));
 
-    let mut latest = Timestamp::MIN;
-    let born: Vec<Timestamp> = sequenced
-        .iter()
-        .map(|&index| {
-            latest = latest.max(siblings[index].at);
-            latest
-        })
-        .collect();
+    let born: Vec<Timestamp> = sequenced.iter().map(|&index| siblings[index].at.floor_second()).collect();
 
-    // Places: sequenced versions are odd, and between them there is room for the others.
+    // Places: sequenced versions are odd, and between them there is room for the others. First by place, then by second, where
+    // a sequenced one has its place for itself, then by rank.
     let mut placed: Vec<(usize, Timestamp, i32, &str, usize)> = Vec::with_capacity(siblings.len());
     for (place, &index) in sequenced.iter().enumerate() {
         placed.push((2 * place + 1, born[place], 0, siblings[index].version, index));
     }
     for index in others {
         let other = &siblings[index];
-        let earlier = born.partition_point(|&born| born < other.at);
-        let same_time = earlier + born[earlier..].partition_point(|&born| born == other.at);
-        let ranked_before = (earlier..same_time)
-            .rev()
-            .find(|&place| match (siblings[sequenced[place]].rank, other.rank) {
-                (Some(theirs), Some(ours)) => theirs < ours,
-                _ => false,
-            });
-        let place = ranked_before.map_or(earlier, |place| place + 1);
-        placed.push((2 * place, other.at, other.rank.unwrap_or(-1), other.version, index));
+        let at = other.at.floor_second();
+        let ranked_before = (0..born.len()).rev().find(|&place| match (siblings[sequenced[place]].rank, other.rank) {
+            (Some(theirs), Some(ours)) => born[place] == at && theirs < ours,
+            _ => false,
+        });
+        let place = least_contradicted(&born, at).max(ranked_before.map_or(0, |place| place + 1));
+        placed.push((2 * place, at, other.rank.unwrap_or(-1), other.version, index));
     }
     placed.sort_unstable();
     placed.into_iter().map(|(.., index)| index).collect()
+}
+
+/// Before which of the sequenced versions, which were born at these seconds, a version of this second stands: where the
+/// fewest times speak against it, the first such place. Mostly none does; an upload in parts has the order of its beginning
+/// and the time of its end.
+fn least_contradicted(born: &[Timestamp], at: Timestamp) -> usize {
+    let mut against = born.iter().filter(|&&born| born < at).count();
+    let (mut place, mut least) = (0, against);
+    for (index, &born) in born.iter().enumerate() {
+        match born.cmp(&at) {
+            std::cmp::Ordering::Less => against -= 1,
+            std::cmp::Ordering::Greater => against += 1,
+            std::cmp::Ordering::Equal => {}
+        }
+        if against < least {
+            (place, least) = (index + 1, against);
+        }
+    }
+    place
 }
 
 #[cfg(test)]
@@ -109,6 +120,13 @@ mod tests {
             &[("b", 6, Some("02"), None), ("a", 7, Some("01"), None), ("c", 8, Some("03"), None)],
             "abc",
         );
+    }
+
+    #[test]
+    fn an_upload_in_parts_that_took_long_does_not_push_the_others_away() {
+        // It has the order of its beginning and the time of its end.
+        let known = [("p", 29, Some("01"), None), ("a", 19, Some("02"), None), ("b", 25, Some("03"), None), ("x", 26, None, Some(0)), ("c", 28, Some("04"), None)];
+        check(&known, "pabxc");
     }
 
     #[test]

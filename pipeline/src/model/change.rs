@@ -298,7 +298,7 @@ static OBJECT_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
 /// | `khash` | XXH3-64 of the object key, the hash bucket's source |
 /// | `op` | `put`, `delete` (a purge), `reset`, `raw` |
 /// | `at` | when it happened, by the source's clock |
-/// | `at_bound` | the other end of the interval in which it happened, where `at` is not exact: later than `at` for a put, earlier for a delete |
+/// | `at_bound` | the other end of the interval in which it happened, where `at` is not exact: later than `at` for a put, earlier for a delete; of tags and ACLs when they were read |
 /// | `position` | its place among the changes of its key, see [`crate::model::position`] |
 /// | `stream`, `offset` | where it was read |
 /// | `via` | how it was learned: `event` or `scan` |

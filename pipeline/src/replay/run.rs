@@ -120,7 +120,8 @@ pub async fn run(
     let mode = match (options.mode, occupied) {
         (Some(mode), _) => mode,
         (None, Occupied::Empty) => Mode::Skip,
-        (None, Occupied::Holds) if options.resumed => Mode::Skip,
+        // What is there is our own, and of an object with several versions perhaps not all of them.
+        (None, Occupied::Holds) if options.resumed => Mode::Overwrite,
         (None, Occupied::Holds) => return Err(RestoreError::ModeNeeded { target: target.name() }),
     };
     let mut report = RestoreReport::begin(plan.resource.to_string(), target.name(), plan.to, mode, clock.now());
@@ -404,7 +405,7 @@ impl Work<'_> {
             match self.target.write(wanted, content).await {
                 Ok(written) => return Ok(Ok(written)),
                 Err(error @ TargetError::Refused { .. }) => return Err(error.into()),
-                Err(_) if tries < TRIES => self.clock.sleep(backoff(tries)).await,
+                Err(error) if error.is_transient() && tries < TRIES => self.clock.sleep(backoff(tries)).await,
                 Err(error) => return Ok(Err(Reason::Failed(error.to_string()))),
             }
         }

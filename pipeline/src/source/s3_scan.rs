@@ -1,7 +1,7 @@
 //! Reading the truth: all versions of an S3 bucket, page by page.
 //!
 //! A listing tells which versions exist, when each was last modified, and the order of an object's versions. Versions of
-//! one object with one time make a *tie*; only the listing can order them, so a tie is never taken apart: one that
+//! one object with times in one second make a *tie*; only the listing can order them, so a tie is never taken apart: one that
 //! reaches the end of a page waits for the next. Keys come in the server's own order, which is not everywhere that of
 //! their bytes.
 
@@ -13,7 +13,7 @@ use crate::s3::{Bucket, BucketError, ListMarker, ListedVersion};
 /// Versions per page: the most that S3 gives.
 const PAGE_VERSIONS: i32 = 1_000;
 
-/// Versions of one object with one time, the oldest first.
+/// Versions of one object with times in one second, the oldest first.
 pub type Tie = Vec<ListedVersion>;
 
 /// A listing under way.
@@ -83,7 +83,7 @@ impl Scan {
             let tied = self
                 .waiting
                 .last()
-                .is_some_and(|last| last.object == version.object && last.modified == version.modified);
+                .is_some_and(|last| last.object == version.object && last.modified.floor_second() == version.modified.floor_second());
             if !tied && !self.waiting.is_empty() {
                 ties.push(oldest_first(std::mem::take(&mut self.waiting)));
             }

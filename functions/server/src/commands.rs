@@ -1,0 +1,60 @@
+//! The commands, one file each.
+
+mod cat;
+mod compact;
+mod completions;
+mod demo;
+mod diff;
+mod history;
+mod ls;
+mod protect;
+mod reconcile;
+mod restore;
+mod serve;
+mod status;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::app::App;
+use crate::exit::Ended;
+
+/// What can be asked for.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Protect(protect::Protect),
+    Unprotect(protect::Unprotect),
+    Serve(serve::Serve),
+    Status(status::Status),
+    Restore(Box<restore::Restore>),
+    Ls(ls::Ls),
+    Cat(cat::Cat),
+    History(history::History),
+    Diff(diff::Diff),
+    Compact(compact::Compact),
+    Reconcile(reconcile::Reconcile),
+    Demo(demo::Demo),
+    Completions(completions::Completions),
+    #[command(hide = true)]
+    Config(completions::Config),
+}
+
+/// Runs a command to its end.
+pub async fn run(app: &App, command: Command) -> Result<Ended> {
+    match command {
+        Command::Protect(command) => protect::protect(app, command).await,
+        Command::Unprotect(command) => protect::unprotect(app, command).await,
+        Command::Serve(command) => serve::run(app, command).await,
+        Command::Status(command) => status::run(app, command).await,
+        Command::Restore(command) => restore::run(app, *command).await,
+        Command::Ls(command) => ls::run(app, command).await,
+        Command::Cat(command) => cat::run(app, command).await,
+        Command::History(command) => history::run(app, command).await,
+        Command::Diff(command) => diff::run(app, command).await,
+        Command::Compact(command) => compact::run(app, command).await,
+        Command::Reconcile(command) => reconcile::run(app, command).await,
+        Command::Demo(command) => demo::run(app, command).await,
+        Command::Completions(command) => completions::run(app, command),
+        Command::Config(command) => completions::config(app, command),
+    }
+}

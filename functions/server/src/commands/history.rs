@@ -1,0 +1,113 @@
+//! `hindsight history`: everything that ever happened to one key.
+
+use anyhow::Result;
+use clap::Args;
+use handlers::browse;
+use pipeline::base::inputs::Inventory;
+use pipeline::model::change::{Facet, ObjectChange, Op};
+use pipeline::model::Timestamp;
+use serde::Serialize;
+
+use crate::app::{App, VaultFlag, bucket_and_rest};
+use crate::exit::{Ended, Failure};
+use crate::output::{Output, Table, escaped};
+
+/// Show every change of an object that the vault knows: when, what, which version, who.
+#[derive(Debug, Args)]
+pub struct History {
+    /// The object.
+    #[arg(value_name = "s3://BUCKET/KEY")]
+    object: String,
+    #[command(flatten)]
+    vault: VaultFlag,
+}
+
+/// One change, as JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    at: Timestamp,
+    /// The other end of the interval in which it happened, where that is not exact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at_bound: Option<Timestamp>,
+    change: &'static str,
+    object: &'a str,
+    version: &'a str,
+    size: Option<i64>,
+    etag: Option<&'a str>,
+    requester: Option<&'a str>,
+    request: Option<&'a str>,
+    via: &'a str,
+    stream: &'a str,
+    lost: Option<&'a str>,
+}
+
+pub async fn run(app: &App, command: History) -> Result<Ended> {
+    let (resource, key) = bucket_and_rest(&command.object)?;
+    if key.is_empty() {
+        return Err(Failure::usage(format!("{:?} names no object; write s3://BUCKET/KEY", command.object)).into());
+    }
+    let opened = app.vault(&command.vault).await?;
+    let inventory = Inventory::load(&opened.vault, &resource).await?;
+    let changes = browse::history(&opened.vault, &inventory, &key).await?;
+    let mut output = Output::new(app.flags.json);
+    let mut table = Table::new(&["when", "change", "version", "size", "who", "via"]);
+    for change in &changes {
+        if output.json {
+            output.document(&line(change))?;
+        } else {
+            table.row(row(change));
+        }
+    }
+    if !output.json {
+        match table.len() {
+            0 => output.line(format_args!("the vault knows of no change of {}", escaped(&key)))?,
+            _ => output.line(table)?,
+        }
+    }
+    output.finish()?;
+    Ok(Ended::Whole)
+}
+
+fn what(change: &ObjectChange) -> &'static str {
+    match (change.op, change.facet) {
+        (Op::Put, Facet::Version) if change.marker => "delete marker",
+        (Op::Put, Facet::Version) => "put",
+        (Op::Delete, _) => "purge",
+        (_, Facet::Tags) => "tags",
+        (_, Facet::Acl) => "acl",
+        (_, Facet::Class) => "storage class",
+        (Op::Reset, _) => "reset",
+        (Op::Raw, _) => "raw",
+    }
+}
+
+fn line(change: &ObjectChange) -> Line<'_> {
+    Line {
+        at: change.at,
+        at_bound: change.at_bound,
+        change: what(change),
+        object: &change.object,
+        version: &change.version,
+        size: change.size,
+        etag: change.etag.as_deref(),
+        requester: change.requester.as_deref(),
+        request: change.request.as_deref(),
+        via: &change.via,
+        stream: &change.stream,
+        lost: change.lost.as_deref(),
+    }
+}
+
+fn row(change: &ObjectChange) -> Vec<String> {
+    let when = match change.at_bound {
+        Some(bound) => format!("{} to {}", change.at.min(bound), change.at.max(bound)),
+        None => change.at.to_string(),
+    };
+    let mut what = what(change).to_owned();
+    if change.lost.is_some() && change.body.is_none() {
+        what.push_str(" (content lost)");
+    }
+    let who = change.requester.as_deref().map_or_else(|| "-".to_owned(), escaped);
+    let size = change.size.map_or_else(|| "-".to_owned(), |size| size.to_string());
+    vec![when, what, escaped(&change.version), size, who, escaped(&change.via)]
+}

@@ -1,0 +1,203 @@
+//! `hindsight protect` and `hindsight unprotect`: what belongs into a vault stands in the vault.
+
+use std::str::FromStr;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use handlers::protection::{self, Events, ProtectError, Protection, RECONCILE_EVERY, Status};
+use handlers::reconcile::sends_events;
+use pipeline::model::ResourceId;
+use pipeline::model::time::parse_duration;
+use pipeline::s3::{Bucket, Versioning};
+use pipeline::vault::Vault;
+use serde::Serialize;
+
+use crate::app::{App, VaultFlag, bucket_only};
+use crate::exit::{Ended, Failure};
+use crate::output::Output;
+use crate::vaults::OpenVault;
+
+/// Seconds between listings where `list` says nothing more.
+const LIST_EVERY_SECONDS: u64 = 60;
+
+/// Protect a bucket: from now on `hindsight serve` keeps every change of it.
+#[derive(Debug, Args)]
+pub struct Protect {
+    /// The bucket: s3://BUCKET.
+    #[arg(value_name = "s3://BUCKET")]
+    bucket: String,
+    #[command(flatten)]
+    vault: VaultFlag,
+    /// How changes are learned: sqs:URL (a queue that gets the bucket's events), webhook (events are posted to `serve`),
+    /// or list[:SECONDS] (no events: all versions are listed again and again).
+    #[arg(long, value_name = "EVENTS")]
+    events: EventsFlag,
+    /// The S3 server of the bucket: an endpoint's name or URL.
+    #[arg(long, value_name = "NAME|URL")]
+    endpoint: Option<String>,
+    /// Leave out ACLs: one request less per version.
+    #[arg(long)]
+    no_acls: bool,
+    /// Protect a bucket that keeps no versions. Best effort: what is overwritten or deleted before it could be read is lost.
+    #[arg(long)]
+    unversioned: bool,
+    /// How often all versions are listed, to find what events missed [default: 6h].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    reconcile_every: Option<std::time::Duration>,
+}
+
+/// Stop protecting a bucket: no more changes are kept, and what was kept can be restored.
+#[derive(Debug, Args)]
+pub struct Unprotect {
+    /// The bucket: s3://BUCKET.
+    #[arg(value_name = "s3://BUCKET")]
+    bucket: String,
+    #[command(flatten)]
+    vault: VaultFlag,
+}
+
+#[derive(Debug, Clone)]
+struct EventsFlag(Events);
+
+impl FromStr for EventsFlag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<EventsFlag, String> {
+        let wrong = || format!("{text:?} is no source of events: write sqs:URL, webhook, or list[:SECONDS]");
+        Ok(EventsFlag(match text.split_once(':') {
+            None if text == "webhook" => Events::Webhook,
+            None if text == "list" => Events::List { seconds: LIST_EVERY_SECONDS },
+            Some(("sqs", url)) if url.contains("://") => Events::Sqs { url: url.to_owned() },
+            Some(("list", seconds)) => match seconds.parse() {
+                Ok(seconds) if seconds > 0 => Events::List { seconds },
+                _ => return Err(wrong()),
+            },
+            _ => return Err(wrong()),
+        }))
+    }
+}
+
+/// What was decided, as JSON.
+#[derive(Serialize)]
+struct Decided<'a> {
+    vault: &'a str,
+    number: u64,
+    protection: &'a Protection,
+    warnings: Vec<String>,
+}
+
+pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
+    let resource = bucket_only(&command.bucket)?;
+    let place = app.place(&command.vault)?;
+    let endpoint = app.endpoint(command.endpoint.as_deref())?;
+    if place.is_within(&resource, &endpoint) {
+        return Err(ProtectError::OwnVault { resource }.into());
+    }
+    let bucket = endpoint.bucket(resource.bucket_name()).await?;
+    let versioning = bucket.versioning().await?;
+    if versioning != Versioning::Enabled && !command.unversioned {
+        let versioning = match versioning {
+            Versioning::Suspended => "versioning is suspended",
+            _ => "versioning was never switched on",
+        };
+        return Err(ProtectError::Unversioned { resource, versioning: versioning.to_owned() }.into());
+    }
+    let others = other_vaults(app, &place.name).await?;
+    let chosen = place.open_or_create(app.clock.now()).await?;
+    let others: Vec<Vault> = others.into_iter().filter(|other| other.record.id != chosen.record.id).map(|other| other.vault).collect();
+    let protection = Protection {
+        resource: resource.clone(),
+        since: since(app, &chosen.vault, &resource).await?,
+        events: command.events.0,
+        endpoint: endpoint.reference.clone(),
+        acls: !command.no_acls,
+        unversioned: command.unversioned,
+        reconcile_seconds: command.reconcile_every.unwrap_or(RECONCILE_EVERY).as_secs().max(1),
+        status: Status::Active,
+    };
+    let number = protection::record(&chosen.vault, &others, &protection).await?;
+    let warnings = warnings(&protection, bucket.as_ref()).await?;
+    say(app, &Decided { vault: &place.name, number, protection: &protection, warnings }, |output, decided| {
+        for warning in &decided.warnings {
+            output.line(format_args!("warning: {warning}"))?;
+        }
+        output.line(format_args!("protected {resource} in vault {}", decided.vault))?;
+        output.line("`hindsight serve` keeps its changes from now on")
+    })
+}
+
+pub async fn unprotect(app: &App, command: Unprotect) -> Result<Ended> {
+    let resource = bucket_only(&command.bucket)?;
+    let opened = app.vault(&command.vault).await?;
+    let known = protection::newest(&opened.vault, &resource).await?;
+    let Some(known) = known else {
+        return Err(Failure::refused(format!("{resource} is not protected in vault {}", opened.place.name)).into());
+    };
+    let protection = Protection { status: Status::Stopped, ..known.record.clone() };
+    let number = if protection == known.record { known.number } else { protection::record(&opened.vault, &[], &protection).await? };
+    say(app, &Decided { vault: &opened.place.name, number, protection: &protection, warnings: Vec::new() }, |output, decided| {
+        output.line(format_args!("stopped protecting {resource} in vault {}; what was kept can be restored", decided.vault))
+    })
+}
+
+fn say<'a>(app: &App, decided: &Decided<'a>, people: impl FnOnce(&mut Output, &Decided<'a>) -> std::io::Result<()>) -> Result<Ended> {
+    let mut output = Output::new(app.flags.json);
+    if output.json {
+        output.document(decided)?;
+    } else {
+        people(&mut output, decided)?;
+    }
+    output.finish()?;
+    Ok(Ended::Whole)
+}
+
+/// The other configured vaults, as far as they are there. One that cannot be asked is an error: it may hold the bucket.
+async fn other_vaults(app: &App, chosen: &str) -> Result<Vec<OpenVault>> {
+    let mut others = Vec::new();
+    for place in app.configured()?.into_iter().filter(|place| place.name != chosen) {
+        let opened = place.open_if_there().await.context("every configured vault is asked whether it has the bucket already")?;
+        others.extend(opened);
+    }
+    Ok(others)
+}
+
+/// A protection that is only changed goes on.
+async fn since(app: &App, vault: &Vault, resource: &ResourceId) -> Result<pipeline::model::Timestamp> {
+    let running = protection::newest(vault, resource).await?.filter(|known| known.record.status == Status::Active);
+    Ok(running.map_or_else(|| app.clock.now(), |known| known.record.since))
+}
+
+async fn warnings(protection: &Protection, bucket: &dyn Bucket) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    if protection.unversioned {
+        warnings.push("the bucket is protected as one that keeps no versions: best effort, and never proven".to_owned());
+    }
+    if matches!(protection.events, Events::List { .. }) {
+        return Ok(warnings);
+    }
+    let configuration = bucket.configuration().await?;
+    let notification = configuration.documents.get("notification").map(String::as_str);
+    match (sends_events(notification), configuration.unread.get("notification")) {
+        (Some(true), _) => {}
+        (_, Some(reason)) => warnings.push(format!("whether the bucket sends events cannot be read: {reason}")),
+        _ => warnings.push("the bucket is not seen to send events: switch on EventBridge or a notification, or only reconciliation finds its changes".to_owned()),
+    }
+    Ok(warnings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_written_in_three_ways() {
+        let read = |text: &str| text.parse::<EventsFlag>().map(|events| events.0);
+        assert_eq!(read("webhook"), Ok(Events::Webhook));
+        assert_eq!(read("list"), Ok(Events::List { seconds: 60 }));
+        assert_eq!(read("list:5"), Ok(Events::List { seconds: 5 }));
+        assert_eq!(read("sqs:https://sqs/1/q"), Ok(Events::Sqs { url: "https://sqs/1/q".to_owned() }));
+        for text in ["", "list:0", "list:x", "sqs:", "sqs:name", "kafka"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! `hindsight reconcile`: list all versions now, and keep what events missed.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::Args;
+use handlers::capture::Capture;
+use handlers::protection;
+use handlers::reconcile::{Quiet, ScanProgress, reconcile};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::app::{App, VaultFlag, bucket_only};
+use crate::exit::{Ended, Failure};
+use crate::output::Output;
+
+/// List all versions of a bucket now and keep what events missed; what was before is proven then. `serve` does it by itself.
+#[derive(Debug, Args)]
+pub struct Reconcile {
+    /// The bucket.
+    #[arg(value_name = "s3://BUCKET")]
+    bucket: String,
+    #[command(flatten)]
+    vault: VaultFlag,
+}
+
+pub async fn run(app: &App, command: Reconcile) -> Result<Ended> {
+    let resource = bucket_only(&command.bucket)?;
+    let opened = app.vault(&command.vault).await?;
+    let Some(known) = protection::newest(&opened.vault, &resource).await? else {
+        return Err(Failure::refused(format!("{resource} is not protected in vault {}", opened.place.name)).into());
+    };
+    let reader = app.reader(&resource, known.record.endpoint.as_deref(), known.record.acls).await?;
+    let mut capture = Capture::open(opened.vault, resource.clone(), reader, Arc::clone(&app.clock)).await?;
+    let progress: Box<dyn ScanProgress> = if std::io::stderr().is_terminal() && !app.flags.json { Box::new(Spinner::new()) } else { Box::new(Quiet) };
+    let reading = reconcile(&mut capture, progress.as_ref()).await?;
+    drop(progress);
+    let mut output = Output::new(app.flags.json);
+    if output.json {
+        output.document(&reading)?;
+    } else {
+        output.line(format_args!("{resource}: {} versions listed, {} newly kept, {} purged without an event, {} lost", reading.listed, reading.found, reading.purged, reading.lost))?;
+        match reading.proves() {
+            Some(proven) => output.line(format_args!("nothing that still existed is missing up to {proven}"))?,
+            None => output.line("the bucket keeps no versions, so nothing is proven")?,
+        }
+    }
+    output.finish()?;
+    Ok(Ended::Whole)
+}
+
+/// Shows on a terminal how far a listing got.
+struct Spinner {
+    bar: ProgressBar,
+}
+
+impl Spinner {
+    fn new() -> Spinner {
+        let style = ProgressStyle::with_template("{spinner} {msg}  {elapsed}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+        Spinner { bar: ProgressBar::new_spinner().with_style(style) }
+    }
+}
+
+impl ScanProgress for Spinner {
+    fn listed(&self, listed: u64, found: u64) {
+        self.bar.set_message(format!("{listed} versions listed, {found} newly kept"));
+        self.bar.tick();
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

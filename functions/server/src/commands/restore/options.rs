@@ -1,0 +1,230 @@
+//! What a restore is asked for: by flags, or by a file with the same names, over which flags go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use pipeline::replay::Selection;
+use pipeline::replay::run::RestoreOptions;
+use pipeline::replay::select::Versions;
+use pipeline::target::Mode;
+use serde::Deserialize;
+
+use crate::exit::Failure;
+
+/// What to restore, as of when, to where.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Asked {
+    /// The bucket that is restored.
+    #[arg(value_name = "s3://BUCKET")]
+    bucket: Option<String>,
+    /// The time: RFC 3339, 5m ago, or latest.
+    #[arg(long, value_name = "TIME")]
+    to: Option<String>,
+    /// Where to: a bucket (s3://OTHER or s3://OTHER/prefix) or a directory.
+    #[arg(long, value_name = "s3://OTHER[/PREFIX]|DIR")]
+    target: Option<String>,
+    /// Only keys that begin so; may be given several times.
+    #[arg(long, value_name = "PREFIX")]
+    prefix: Vec<String>,
+    /// Only keys that match: * within a path segment, ** across, ?, [a-z], {a,b}; may be given several times.
+    #[arg(long, value_name = "GLOB")]
+    glob: Vec<String>,
+    /// Only this key; may be given several times.
+    #[arg(long, value_name = "KEY")]
+    key: Vec<String>,
+    /// Only the keys in this file, one a line; with a NUL in it, one per NUL.
+    #[arg(long, value_name = "FILE")]
+    keys_from: Option<PathBuf>,
+    /// Only objects of at least so many bytes.
+    #[arg(long, value_name = "BYTES")]
+    size_min: Option<u64>,
+    /// Only objects of at most so many bytes.
+    #[arg(long, value_name = "BYTES")]
+    size_max: Option<u64>,
+    /// Only objects that had this tag then; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE")]
+    tag: Vec<Tag>,
+    /// Which versions: current, the newest N, or all that were live [default: current].
+    #[arg(long, value_name = "current|N|all")]
+    versions: Option<VersionsFlag>,
+    /// What to do about objects of the same name: skip (leave them), overwrite (replace what differs), exact (also remove
+    /// what did not exist then). Must be given where the target holds anything.
+    #[arg(long)]
+    mode: Option<Mode>,
+    /// Only what is proven: refuse a time up to which anything may still be missing.
+    #[arg(long)]
+    pub proven: bool,
+    /// Leave out ACLs.
+    #[arg(long)]
+    no_acls: bool,
+    /// Read all of this from a JSON file: {"bucket": "s3://...", "to": "...", "target": "...", "glob": [...], ...}.
+    #[arg(long, value_name = "FILE.json")]
+    #[serde(skip)]
+    request: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+struct Tag {
+    name: String,
+    value: String,
+}
+
+impl FromStr for Tag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Tag, String> {
+        let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is no tag: write NAME=VALUE"))?;
+        Ok(Tag { name: name.to_owned(), value: value.to_owned() })
+    }
+}
+
+impl TryFrom<String> for Tag {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Tag, String> {
+        text.parse()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+struct VersionsFlag(Versions);
+
+impl FromStr for VersionsFlag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<VersionsFlag, String> {
+        Ok(VersionsFlag(match text {
+            "current" => Versions::Current,
+            "all" => Versions::All,
+            count => match count.parse() {
+                Ok(count) if count > 0 => Versions::Last(count),
+                _ => return Err(format!("{text:?} names no versions: write current, a number, or all")),
+            },
+        }))
+    }
+}
+
+impl TryFrom<String> for VersionsFlag {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<VersionsFlag, String> {
+        text.parse()
+    }
+}
+
+impl Asked {
+    /// What the flags say over what the file says, if there is one.
+    pub fn with_file(self) -> Result<Asked> {
+        let Some(path) = &self.request else { return Ok(self) };
+        let wrong = |reason: String| Failure::usage(format!("cannot take the request from {}: {reason}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let file: Asked = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        Ok(self.over(file))
+    }
+
+    fn over(self, file: Asked) -> Asked {
+        fn list<T>(flags: Vec<T>, file: Vec<T>) -> Vec<T> {
+            if flags.is_empty() { file } else { flags }
+        }
+        Asked {
+            bucket: self.bucket.or(file.bucket),
+            to: self.to.or(file.to),
+            target: self.target.or(file.target),
+            prefix: list(self.prefix, file.prefix),
+            glob: list(self.glob, file.glob),
+            key: list(self.key, file.key),
+            keys_from: self.keys_from.or(file.keys_from),
+            size_min: self.size_min.or(file.size_min),
+            size_max: self.size_max.or(file.size_max),
+            tag: list(self.tag, file.tag),
+            versions: self.versions.or(file.versions),
+            mode: self.mode.or(file.mode),
+            proven: self.proven || file.proven,
+            no_acls: self.no_acls || file.no_acls,
+            request: self.request,
+        }
+    }
+
+    /// The bucket that is restored.
+    pub fn bucket(&self) -> Result<&str, Failure> {
+        self.bucket.as_deref().ok_or_else(|| Failure::usage("say which bucket is restored: s3://BUCKET"))
+    }
+
+    /// The time.
+    pub fn to(&self) -> Result<&str, Failure> {
+        self.to.as_deref().ok_or_else(|| Failure::usage("say as of when: --to TIME, or --to latest"))
+    }
+
+    /// Where to.
+    pub fn target(&self) -> Result<&str, Failure> {
+        self.target.as_deref().ok_or_else(|| Failure::usage("say where to: --target s3://OTHER, or --target DIR"))
+    }
+
+    /// How it is done.
+    pub fn options(&self) -> Result<RestoreOptions> {
+        let mut keys: BTreeSet<String> = self.key.iter().cloned().collect();
+        if let Some(path) = &self.keys_from {
+            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read keys from {}", path.display()))?;
+            let listed = keys_in(&text);
+            if listed.is_empty() {
+                // No keys would choose everything.
+                return Err(Failure::usage(format!("{} names no keys", path.display())).into());
+            }
+            keys.extend(listed);
+        }
+        let selection = Selection {
+            prefixes: self.prefix.clone(),
+            globs: self.glob.clone(),
+            keys,
+            size_min: self.size_min,
+            size_max: self.size_max,
+            tags: self.tag.iter().map(|tag| (tag.name.clone(), tag.value.clone())).collect::<BTreeMap<_, _>>().into_iter().collect(),
+            versions: self.versions.map_or(Versions::Current, |versions| versions.0),
+        };
+        Ok(RestoreOptions { selection, mode: self.mode, acls: !self.no_acls, ..plain_options() })
+    }
+}
+
+/// Everything, and nothing special about it.
+pub fn plain_options() -> RestoreOptions {
+    RestoreOptions { selection: Selection::default(), mode: None, acls: true, prefix: String::new(), dry_run: false, resumed: false }
+}
+
+fn keys_in(text: &str) -> Vec<String> {
+    let keys: Box<dyn Iterator<Item = &str>> = if text.contains('\0') { Box::new(text.split('\0')) } else { Box::new(text.lines()) };
+    keys.filter(|key| !key.is_empty()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_go_over_the_file() {
+        let file: Asked = serde_json::from_str(r#"{"to": "latest", "glob": ["*.jpg"], "versions": "3", "mode": "exact", "tag": ["a=b=c"]}"#).unwrap();
+        let asked = Asked { glob: vec!["*.png".to_owned()], ..Asked::default() }.over(file);
+        let options = asked.options().unwrap();
+        assert_eq!((asked.to().unwrap(), options.mode), ("latest", Some(Mode::Exact)));
+        assert_eq!((options.selection.globs, options.selection.versions), (vec!["*.png".to_owned()], Versions::Last(3)));
+        assert_eq!(options.selection.tags, [("a".to_owned(), "b=c".to_owned())]);
+    }
+
+    #[test]
+    fn what_a_file_misspells_is_an_error() {
+        for text in [r#"{"globs": []}"#, r#"{"versions": "0"}"#, r#"{"mode": "careful"}"#, r#"{"tag": ["x"]}"#] {
+            assert!(serde_json::from_str::<Asked>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_stand_on_lines_or_between_nuls() {
+        assert_eq!(keys_in("a\n\nb c\r\n"), ["a", "b c"]);
+        assert_eq!(keys_in("a\nb\0c\0"), ["a\nb", "c"]);
+    }
+}

@@ -1,0 +1,169 @@
+//! Keeping the changes of everything that some vaults say is protected, in one process.
+//!
+//! ```text
+//!  vaults ─→ protections ─→ one Keeper each ─┬─ truth     first full backup, reconciliation, listing as a source
+//!                                            ├─ watch     does the bucket still send events?
+//!                                            ├─ compact   merges and bases
+//!                                            └─ lag       what was measured, into the vault
+//!  queues, webhook ─→ one Feed each ─→ intake rounds ─→ the Captures of the Keepers
+//!  http ─→ webhook, metrics, health
+//! ```
+//!
+//! What is protected is read again and again, so that a protection that is new, changed or stopped takes effect while
+//! this runs. Everything here may be killed at any point: what was not acknowledged comes again.
+
+mod feeds;
+mod http;
+mod keeper;
+pub mod metrics;
+mod truth;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use handlers::protection::{self, Events, Protection, Status};
+use pipeline::model::ResourceId;
+use pipeline::vault::record::Numbered;
+use tokio::task::JoinHandle;
+
+use self::feeds::Feeds;
+use self::keeper::Keeper;
+use self::metrics::Metrics;
+use crate::app::App;
+use crate::exit::Failure;
+use crate::sources::{Stop, stopped, webhook};
+use crate::vaults::OpenVault;
+
+/// How often the vaults are asked what is protected.
+const PROTECTIONS_EVERY: Duration = Duration::from_secs(15);
+/// How long work that was begun may take to end.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What to serve.
+pub struct Serving {
+    /// Settings and clock.
+    pub app: App,
+    /// The vaults.
+    pub vaults: Vec<OpenVault>,
+    /// Where to answer; nowhere for none.
+    pub listen: Option<SocketAddr>,
+    /// When to end.
+    pub stop: Stop,
+}
+
+/// A protection that is being kept.
+struct Kept {
+    number: u64,
+    stopper: tokio::sync::watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// Which vault, by its place in the list, and which resource.
+type KeptBy = (usize, ResourceId);
+
+/// Serves until it is told to stop.
+///
+/// # Errors
+/// What cannot be begun: an address that is taken, a webhook without a token, a vault that cannot be read.
+pub async fn serve(serving: Serving) -> Result<()> {
+    let Serving { app, vaults, listen, stop } = serving;
+    let metrics = Arc::new(Metrics::default());
+    let token = app.config.webhook_token()?;
+    let (inlet, source) = token.map(|token| webhook::webhook(&token, Arc::clone(&app.clock), stop.clone())).unzip();
+    let http = match listen {
+        Some(listen) => {
+            let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+            tracing::info!(address = %listener.local_addr()?, webhook = inlet.is_some(), "listening");
+            Some(tokio::spawn(http::run(listener, Arc::clone(&metrics), Arc::clone(&app.clock), inlet.clone(), stop.clone())))
+        }
+        None => None,
+    };
+    let feeds = Arc::new(Feeds::new(app.clone(), Arc::clone(&metrics), source, stop.clone()));
+    let mut kept: BTreeMap<KeptBy, Kept> = BTreeMap::new();
+    let mut first = true;
+    loop {
+        match protections(&vaults).await {
+            Ok(wanted) => {
+                if first && inlet.is_none() && wanted.values().any(|(_, protection)| protection.record.events == Events::Webhook) {
+                    let variable = &app.config.webhook_token_env;
+                    return Err(Failure::usage(format!("events are to be posted here, and there is no token to check: set {variable} or webhook_token_file")).into());
+                }
+                update(&mut kept, wanted, &app, &feeds, &metrics).await;
+                metrics.is_started();
+            }
+            // What runs goes on running.
+            Err(error) if !first => tracing::warn!(error = format!("{error:#}"), "what is protected could not be read"),
+            Err(error) => return Err(error),
+        }
+        first = false;
+        tokio::select! {
+            () = app.clock.sleep(PROTECTIONS_EVERY) => {}
+            () = stopped(&stop) => break,
+        }
+    }
+    for (_, Kept { stopper, task, .. }) in kept {
+        end(stopper, task).await;
+    }
+    feeds.end().await;
+    if let Some(http) = http {
+        drop(tokio::time::timeout(GRACE, http).await);
+    }
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Tells a task to end, waits for it a while, and then ends it.
+async fn end(stopper: tokio::sync::watch::Sender<bool>, mut task: JoinHandle<()>) {
+    // A task that has ended listens to nobody.
+    let _ = stopper.send(true);
+    if tokio::time::timeout(GRACE, &mut task).await.is_err() {
+        task.abort();
+    }
+}
+
+type Wanted = BTreeMap<KeptBy, (OpenVault, Numbered<Protection>)>;
+
+/// What the vaults say is to be kept. Of a resource in two vaults the one protected first counts.
+async fn protections(vaults: &[OpenVault]) -> Result<Wanted> {
+    let mut found: Vec<(usize, Numbered<Protection>)> = Vec::new();
+    for (index, opened) in vaults.iter().enumerate() {
+        let all = protection::all(&opened.vault).await.with_context(|| format!("cannot read what vault {} protects", opened.place.name))?;
+        found.extend(all.into_iter().filter(|protection| protection.record.status == Status::Active).map(|protection| (index, protection)));
+    }
+    found.sort_by_key(|(index, protection)| (protection.record.since, *index));
+    let mut wanted = Wanted::new();
+    for (index, protection) in found {
+        let resource = protection.record.resource.clone();
+        if wanted.keys().any(|(_, known)| *known == resource) {
+            let vault = vaults[index].place.name.as_str();
+            tracing::warn!(%resource, vault, "another vault has it already; it is not kept twice");
+            continue;
+        }
+        wanted.insert((index, resource), (vaults[index].clone(), protection));
+    }
+    Ok(wanted)
+}
+
+/// Ends what is not wanted any more or not so, and begins what is new.
+async fn update(kept: &mut BTreeMap<KeptBy, Kept>, wanted: Wanted, app: &App, feeds: &Arc<Feeds>, metrics: &Arc<Metrics>) {
+    let outdated: Vec<KeptBy> = kept.iter().filter(|(key, kept)| wanted.get(key).is_none_or(|(_, wanted)| wanted.number != kept.number)).map(|(key, _)| key.clone()).collect();
+    for key in outdated {
+        if let Some(Kept { stopper, task, .. }) = kept.remove(&key) {
+            tracing::info!(resource = %key.1, "not kept any more, or not so");
+            end(stopper, task).await;
+            metrics.forget(&key.1);
+        }
+    }
+    for (key, (vault, protection)) in wanted {
+        let Numbered { number, record, .. } = protection;
+        kept.entry(key).or_insert_with(|| {
+            let (stopper, stop) = tokio::sync::watch::channel(false);
+            let keeper = Keeper { app: app.clone(), vault, protection: record, feeds: Arc::clone(feeds), metrics: Arc::clone(metrics), stop };
+            Kept { number, stopper, task: tokio::spawn(keeper.run()) }
+        });
+    }
+}

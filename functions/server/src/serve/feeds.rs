@@ -1,0 +1,157 @@
+//! Feeds of events: one task for each queue and for the webhook, however many protected buckets it tells of.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Result;
+use handlers::capture::Capture;
+use handlers::intake::Intake;
+use pipeline::model::{ResourceId, Timestamp};
+use pipeline::source::Source;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::metrics::Metrics;
+use crate::app::App;
+use crate::endpoints::Endpoint;
+use crate::sources::sqs::SqsSource;
+use crate::sources::webhook::WebhookSource;
+use crate::sources::{Stop, stopped};
+
+/// How long to wait after a round that failed: the first time, and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Which feed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FeedName {
+    /// A queue by its URL.
+    Sqs(String),
+    /// What is posted to this process.
+    Webhook,
+}
+
+type Captures = BTreeMap<ResourceId, Capture>;
+
+struct Running {
+    captures: watch::Sender<Captures>,
+    task: JoinHandle<()>,
+}
+
+/// All feeds of this process.
+pub struct Feeds {
+    app: App,
+    metrics: Arc<Metrics>,
+    webhook: Option<Arc<WebhookSource>>,
+    stop: Stop,
+    running: Mutex<BTreeMap<FeedName, Running>>,
+}
+
+impl Feeds {
+    /// No feeds yet. The webhook is there from the start, because it answers from the start.
+    pub fn new(app: App, metrics: Arc<Metrics>, webhook: Option<WebhookSource>, stop: Stop) -> Feeds {
+        Feeds { app, metrics, webhook: webhook.map(Arc::new), stop, running: Mutex::default() }
+    }
+
+    /// Lets a feed fill a capture, too.
+    ///
+    /// # Errors
+    /// A feed that cannot be asked.
+    pub async fn add(&self, name: FeedName, endpoint: &Endpoint, capture: Capture) -> Result<()> {
+        let resource = capture.resource().clone();
+        if let Some(running) = self.running().get(&name) {
+            running.captures.send_modify(|captures| drop(captures.insert(resource, capture)));
+            return Ok(());
+        }
+        let source: Arc<dyn Source> = match &name {
+            FeedName::Sqs(url) => {
+                let may_be_hidden = capture.latest() > Timestamp::default();
+                Arc::new(SqsSource::new(endpoint.sqs(url).await?, url, Arc::clone(&self.app.clock), self.stop.clone(), may_be_hidden))
+            }
+            FeedName::Webhook => match &self.webhook {
+                Some(source) => Arc::clone(source) as Arc<dyn Source>,
+                None => anyhow::bail!("events are to be posted here, and there is no token to check"),
+            },
+        };
+        let intake = Intake::new(Vec::new(), capture.vault().clone(), Arc::clone(&self.app.clock), !endpoint.is_aws());
+        // Whoever was faster has begun the same feed: then this one is not needed.
+        let mut running = self.running();
+        let running = running.entry(name).or_insert_with(|| {
+            let (captures, changes) = watch::channel(Captures::new());
+            let feed = Feed { app: self.app.clone(), metrics: Arc::clone(&self.metrics), stop: self.stop.clone(), source, intake, changes };
+            Running { captures, task: tokio::spawn(feed.run()) }
+        });
+        running.captures.send_modify(|captures| drop(captures.insert(resource, capture)));
+        Ok(())
+    }
+
+    /// Lets a feed fill a capture no more.
+    pub fn remove(&self, name: &FeedName, resource: &ResourceId) {
+        if let Some(running) = self.running().get(name) {
+            running.captures.send_modify(|captures| drop(captures.remove(resource)));
+        }
+    }
+
+    /// Waits for the rounds that have begun.
+    pub async fn end(&self) {
+        let running = std::mem::take(&mut *self.running());
+        for (_, Running { mut task, .. }) in running {
+            if tokio::time::timeout(super::GRACE, &mut task).await.is_err() {
+                task.abort();
+            }
+        }
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, BTreeMap<FeedName, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One feed.
+struct Feed {
+    app: App,
+    metrics: Arc<Metrics>,
+    stop: Stop,
+    source: Arc<dyn Source>,
+    intake: Intake,
+    changes: watch::Receiver<Captures>,
+}
+
+impl Feed {
+    async fn run(mut self) {
+        let mut backoff = BACKOFF.0;
+        let mut serves = 0;
+        while !*self.stop.borrow() {
+            if self.changes.has_changed().unwrap_or(false) {
+                let captures: Vec<Capture> = self.changes.borrow_and_update().values().cloned().collect();
+                serves = captures.len();
+                self.intake.serve(captures);
+            }
+            if serves == 0 {
+                tokio::select! {
+                    changed = self.changes.changed() => match changed {
+                        Ok(()) => self.changes.mark_changed(),
+                        Err(_) => return,
+                    },
+                    () = stopped(&self.stop) => return,
+                }
+                continue;
+            }
+            match self.intake.round(self.source.as_ref()).await {
+                Ok(report) => {
+                    self.metrics.round(self.source.stream(), &report);
+                    backoff = BACKOFF.0;
+                }
+                Err(error) => {
+                    self.metrics.error("intake");
+                    tracing::warn!(stream = self.source.stream(), error = format!("{:#}", anyhow::Error::new(error)), "a round failed; its events come again");
+                    tokio::select! {
+                        () = self.app.clock.sleep(backoff) => {}
+                        () = stopped(&self.stop) => return,
+                    }
+                    backoff = (backoff * 2).min(BACKOFF.1);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Keeping one protected bucket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use futures::future::join4;
+use handlers::capture::Capture;
+use handlers::compact::compact;
+use handlers::lag::{self, Lag};
+use handlers::protection::{Events, Protection};
+use pipeline::base::plan::Policy;
+use pipeline::model::{Clock, Timestamp};
+
+use super::feeds::{FeedName, Feeds};
+use super::metrics::Metrics;
+use super::truth::Truth;
+use super::watch::Watch;
+use crate::app::App;
+use crate::sources::{Stop, stopped};
+use crate::vaults::OpenVault;
+
+/// How long to wait before a bucket that could not be opened is tried again: the first time, and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// When small segments are merged for the first time, and how often then. Whether a base is due is for the plan to say.
+const COMPACT: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(3_600));
+/// When the measured lag is first written down, and how often then.
+const LAG: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(900));
+
+/// One protection at work.
+pub struct Keeper {
+    /// Settings and clock.
+    pub app: App,
+    /// Where the changes go.
+    pub vault: OpenVault,
+    /// What is protected, and how.
+    pub protection: Protection,
+    /// Where events come from.
+    pub feeds: Arc<Feeds>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// When to end.
+    pub stop: Stop,
+}
+
+impl Keeper {
+    /// Keeps the bucket until it is time to end.
+    pub async fn run(self) {
+        self.metrics.expect(&self.protection.resource, &self.vault.place.name);
+        let mut backoff = BACKOFF.0;
+        loop {
+            let result = tokio::select! {
+                result = self.keep() => result,
+                () = stopped(&self.stop) => break,
+            };
+            let Err(error) = result else { break };
+            self.metrics.error("open");
+            tracing::error!(resource = %self.protection.resource, error = format!("{error:#}"), "it could not be opened; it is tried again");
+            tokio::select! {
+                () = self.app.clock.sleep(backoff) => {}
+                () = stopped(&self.stop) => break,
+            }
+            backoff = (backoff * 2).min(BACKOFF.1);
+        }
+        if let Some(feed) = self.feed() {
+            self.feeds.remove(&feed, &self.protection.resource);
+        }
+        self.write_lag().await;
+    }
+
+    fn feed(&self) -> Option<FeedName> {
+        match &self.protection.events {
+            Events::Sqs { url } => Some(FeedName::Sqs(url.clone())),
+            Events::Webhook => Some(FeedName::Webhook),
+            Events::List { .. } => None,
+        }
+    }
+
+    async fn keep(&self) -> Result<()> {
+        let Protection { resource, events, endpoint, acls, .. } = &self.protection;
+        let reader = self.app.reader(resource, endpoint.as_deref(), *acls).await?;
+        let capture = Capture::open(self.vault.vault.clone(), resource.clone(), reader, Arc::clone(&self.app.clock)).await?;
+        let watch = Watch::begin(&capture, events, Arc::clone(&self.metrics)).await?;
+        let how = match events {
+            Events::Sqs { url } => format!("sqs:{url}"),
+            Events::Webhook => "webhook".to_owned(),
+            Events::List { seconds } => format!("list:{seconds}"),
+        };
+        tracing::info!(%resource, vault = self.vault.place.name, events = how, versions = capture.known(|known| known.len()), "keeping its changes");
+        let truth = Truth::begin(&capture, &self.protection, Arc::clone(&self.metrics)).await?;
+        self.metrics.track(&capture);
+        // Events flow before the first listing begins, so that what happens meanwhile is seen by one or the other.
+        if let Some(feed) = self.feed() {
+            self.feeds.add(feed, &self.app.endpoint(endpoint.as_deref())?, capture.clone()).await?;
+        }
+        join4(truth.run(&watch), watch.run(capture.clone()), self.compact(), self.measure()).await;
+        Ok(())
+    }
+
+    /// Merges and bases, now and then.
+    async fn compact(&self) {
+        let resource = &self.protection.resource;
+        self.app.clock.sleep(COMPACT.0).await;
+        loop {
+            match compact(&self.vault.vault, resource, self.app.clock.as_ref(), Policy::default()).await {
+                Ok(report) => tracing::info!(%resource, segments = report.segments, base = report.base.map(|base| base.to_string()), "compacted"),
+                Err(error) => {
+                    self.metrics.error("compact");
+                    tracing::warn!(%resource, error = format!("{:#}", anyhow::Error::new(error)), "compaction broke off; the next one goes on");
+                }
+            }
+            self.app.clock.sleep(COMPACT.1).await;
+        }
+    }
+
+    /// Writes down the measured lag, now and then.
+    async fn measure(&self) {
+        self.app.clock.sleep(LAG.0).await;
+        loop {
+            let wait = if self.write_lag().await { LAG.1 } else { LAG.0 };
+            self.app.clock.sleep(wait).await;
+        }
+    }
+
+    async fn write_lag(&self) -> bool {
+        let resource = &self.protection.resource;
+        let Some((from, mut lags, lost)) = self.metrics.take_lags(resource, self.app.clock.now()) else { return false };
+        let Some(lag) = Lag::of(from.max(Timestamp::default()), self.app.clock.now(), &mut lags, lost) else { return false };
+        if let Err(error) = lag::record(&self.vault.vault, resource, &lag).await {
+            tracing::debug!(%resource, %error, "the measured lag could not be written down");
+        }
+        true
+    }
+}
+
+/// How long to wait after so many failures in a row.
+pub fn patience(failures: u32, (first, most): (Duration, Duration)) -> Duration {
+    first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most)
+}
+
+/// Waits on a clock, or for a call to come sooner.
+pub async fn wait_or(clock: &dyn Clock, duration: Duration, sooner: &tokio::sync::Notify) {
+    tokio::select! {
+        () = clock.sleep(duration) => {}
+        () = sooner.notified() => {}
+    }
+}

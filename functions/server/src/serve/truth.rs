@@ -1,0 +1,134 @@
+//! Reading the truth on schedule: the first full backup, reconciliation, and listing as a source.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use handlers::capture::Capture;
+use handlers::protection::{Events, Protection};
+use handlers::reconcile::{ScanProgress, reconcile};
+use pipeline::changelog::coverage::{self, Reconciliation};
+use pipeline::model::{ResourceId, Timestamp};
+
+use super::keeper::{patience, wait_or};
+use super::metrics::Metrics;
+use super::watch::Watch;
+
+/// What a listing began is proven from two seconds before; so the second listing waits a little, to prove the first's end.
+const SECOND_AFTER: Duration = Duration::from_secs(3);
+/// How long to wait after a listing that broke off: the first time, and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+/// How many listed versions make a line in the log.
+const TOLD_EVERY: u64 = 100_000;
+
+/// The schedule of one bucket's listings.
+pub struct Truth {
+    capture: Capture,
+    every: Duration,
+    listing_only: bool,
+    metrics: Arc<Metrics>,
+    readings: Vec<Reconciliation>,
+}
+
+impl Truth {
+    /// Begins where the vault stands.
+    pub async fn begin(capture: &Capture, protection: &Protection, metrics: Arc<Metrics>) -> Result<Truth> {
+        let (readings, _) = coverage::facts(capture.vault(), capture.resource()).await?;
+        let (every, listing_only) = match protection.events {
+            Events::List { seconds } => (Duration::from_secs(seconds), true),
+            _ => (Duration::from_secs(protection.reconcile_seconds), false),
+        };
+        Ok(Truth { capture: capture.clone(), every, listing_only, metrics, readings })
+    }
+
+    /// Lists for ever.
+    pub async fn run(mut self, watch: &Watch) {
+        let (resource, clock) = (self.capture.resource().clone(), Arc::clone(self.capture.clock()));
+        let mut failures = 0;
+        self.tell_window();
+        loop {
+            wait_or(clock.as_ref(), self.due_in(clock.now(), failures), &watch.read_now).await;
+            let first = self.readings.is_empty();
+            let progress = Told { resource: &resource, first };
+            match reconcile(&mut self.capture, &progress).await {
+                Ok(reading) => {
+                    failures = 0;
+                    let Reconciliation { listed, found, purged, lost, .. } = reading;
+                    if first {
+                        tracing::info!(%resource, listed, lost, "first full backup completed");
+                    } else if found + purged + lost > 0 && !self.listing_only {
+                        tracing::warn!(%resource, listed, found, purged, lost, "reconciled: events had been missed");
+                    } else {
+                        tracing::debug!(%resource, listed, found, purged, lost, "reconciled");
+                    }
+                    self.metrics.reading(&resource, &reading, self.listing_only);
+                    watch.heard(&self.capture, reading.events_on).await;
+                    self.mark(&reading).await;
+                    self.readings.push(reading);
+                    self.tell_window();
+                }
+                Err(error) => {
+                    failures += 1;
+                    self.metrics.error("reconcile");
+                    tracing::warn!(%resource, error = format!("{:#}", anyhow::Error::new(error)), "a listing broke off; the next one goes on");
+                }
+            }
+        }
+    }
+
+    /// How long until the next listing.
+    fn due_in(&self, now: Timestamp, failures: u32) -> Duration {
+        let (Some(first), Some(last)) = (self.readings.first(), self.readings.last()) else {
+            return if failures == 0 { Duration::ZERO } else { patience(failures, BACKOFF) };
+        };
+        if failures > 0 {
+            return patience(failures, BACKOFF);
+        }
+        // Of a bucket that keeps no versions nothing is ever proven.
+        let proven = !last.versioned || self.readings.iter().filter_map(Reconciliation::proves).any(|proven| proven >= first.ended);
+        let every = if proven { self.every } else { self.every.min(SECOND_AFTER) };
+        last.ended.plus(every).since(now).min(every)
+    }
+
+    /// Where nothing is proven and no events come, a listing is all that can arrive: it moves the mark.
+    async fn mark(&self, reading: &Reconciliation) {
+        if !self.listing_only || reading.versioned {
+            return;
+        }
+        let until = Timestamp::from_micros(reading.began.floor_second().micros() - 1);
+        if let Err(error) = self.capture.append(&[], Some(until)).await {
+            tracing::warn!(resource = %self.capture.resource(), error = format!("{:#}", anyhow::Error::new(error)), "the mark could not be moved");
+        }
+    }
+
+    fn tell_window(&self) {
+        let Some(window) = coverage::window(&[], &self.readings, &[]) else { return };
+        self.metrics.window(self.capture.resource(), window.earliest, window.proven);
+    }
+}
+
+/// Tells the log how far a listing got.
+struct Told<'a> {
+    resource: &'a ResourceId,
+    first: bool,
+}
+
+impl ScanProgress for Told<'_> {
+    fn listed(&self, listed: u64, found: u64) {
+        const PAGE: u64 = 1_000;
+        if self.first && listed % TOLD_EVERY < PAGE && listed >= TOLD_EVERY {
+            tracing::info!(resource = %self.resource, listed, found, "first full backup goes on");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_and_end() {
+        let waits: Vec<u64> = (1..=8).map(|failures| patience(failures, BACKOFF).as_secs()).collect();
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300]);
+    }
+}

@@ -1,0 +1,136 @@
+//! S3 events from an SQS queue, by long polling.
+//!
+//! A round gathers several batches of ten, for as long as they come full. A batch that comes back short says that the
+//! queue held no more when it was asked for: everything that had arrived until then is in our hands.
+//!
+//! Messages that an earlier process had received and not deleted are hidden until their time is over. So after a start
+//! nothing is said to be drained before that time has passed, unless nobody can have received any.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::error::DisplayErrorContext;
+use aws_sdk_sqs::types::DeleteMessageBatchRequestEntry;
+use futures::{StreamExt, TryStreamExt};
+use pipeline::model::{Clock, Timestamp};
+use pipeline::source::{Delivery, Message, Source, SourceError};
+
+use super::{Drain, ROUND_MESSAGES_MAX, ROUND_TIME_MAX, Stop, stopped};
+
+/// The most that SQS gives or deletes at a time.
+const BATCH_MESSAGES_MAX: usize = 10;
+/// How long a received message stays hidden from others: longer than a round takes.
+pub const VISIBILITY: Duration = Duration::from_secs(120);
+/// Batches deleted at the same time.
+const DELETES_AT_ONCE: usize = 8;
+/// How often a delete is tried.
+const DELETE_TRIES: u32 = 3;
+
+/// A queue.
+pub struct SqsSource {
+    client: Client,
+    queue: String,
+    stream: String,
+    clock: Arc<dyn Clock>,
+    stop: Stop,
+    /// Before this, messages of an earlier process may be hidden.
+    hidden_until: Timestamp,
+    drain: Mutex<Drain>,
+}
+
+impl SqsSource {
+    /// A queue from which an earlier process `may` have received messages.
+    pub fn new(client: Client, queue: &str, clock: Arc<dyn Clock>, stop: Stop, may_be_hidden: bool) -> SqsSource {
+        let hidden_until = if may_be_hidden { clock.now().plus(VISIBILITY) } else { Timestamp::default() };
+        let name = queue.rsplit('/').next().unwrap_or(queue);
+        SqsSource { stream: format!("sqs:{name}"), queue: queue.to_owned(), client, clock, stop, hidden_until, drain: Mutex::default() }
+    }
+
+    fn failed<E: std::error::Error>(&self, what: &str, error: &E) -> SourceError {
+        SourceError { stream: self.stream.clone(), reason: format!("{what}: {}", DisplayErrorContext(error)), transient: true }
+    }
+
+    /// One batch, waited for at most so long; none when it is time to end.
+    async fn receive(&self, wait: Duration) -> Result<Option<Vec<Message>>, SourceError> {
+        let request = self
+            .client
+            .receive_message()
+            .queue_url(&self.queue)
+            .max_number_of_messages(BATCH_MESSAGES_MAX as i32)
+            .visibility_timeout(VISIBILITY.as_secs() as i32)
+            .wait_time_seconds(wait.as_secs() as i32);
+        let received = tokio::select! {
+            received = request.send() => received.map_err(|error| self.failed("cannot receive messages", &error))?,
+            () = stopped(&self.stop) => return Ok(None),
+        };
+        let messages = received.messages.unwrap_or_default().into_iter();
+        // A message without a receipt cannot be deleted; it comes again.
+        let messages = messages.filter_map(|message| Some(Message { body: message.body?.into(), receipt: message.receipt_handle? }));
+        Ok(Some(messages.collect()))
+    }
+
+    async fn delete(&self, receipts: Vec<String>) -> Result<(), SourceError> {
+        let mut left = receipts;
+        for tries in 1.. {
+            let entry = |(index, receipt): (usize, &String)| DeleteMessageBatchRequestEntry::builder().id(index.to_string()).receipt_handle(receipt).build();
+            let entries: Vec<_> = left.iter().enumerate().map(entry).collect::<Result<_, _>>().map_err(|error| self.failed("cannot delete messages", &error))?;
+            let sent = self.client.delete_message_batch().queue_url(&self.queue).set_entries(Some(entries)).send().await;
+            let failed = sent.map_err(|error| self.failed("cannot delete messages", &error))?.failed;
+            let Some(first) = failed.first() else { break };
+            // What is the sender's fault will fail again: a receipt that is too old. The message comes again, and that is harmless.
+            let again: Vec<String> = failed.iter().filter(|entry| !entry.sender_fault).filter_map(|entry| left.get(entry.id.parse::<usize>().ok()?).cloned()).collect();
+            if again.is_empty() || tries == DELETE_TRIES {
+                tracing::warn!(stream = self.stream, messages = failed.len(), reason = first.message.as_deref().unwrap_or(&first.code), "messages were not deleted and come again");
+                break;
+            }
+            left = again;
+            self.clock.sleep(Duration::from_millis(100 << tries)).await;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Source for SqsSource {
+    fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    async fn poll(&self) -> Result<Delivery, SourceError> {
+        let started = self.clock.now();
+        let mut wait = self.drain.lock().unwrap_or_else(PoisonError::into_inner).wait();
+        let mut messages = Vec::new();
+        let drained = loop {
+            let began = self.clock.now();
+            let batch = match self.receive(wait).await {
+                Ok(Some(batch)) => batch,
+                Ok(None) => break None,
+                // What was gathered is in our hands and may be worked on.
+                Err(error) if !messages.is_empty() => {
+                    tracing::debug!(%error, "a round ends early");
+                    break None;
+                }
+                Err(error) => return Err(error),
+            };
+            let short = batch.len() < BATCH_MESSAGES_MAX;
+            messages.extend(batch);
+            if short {
+                break Some(began).filter(|began| *began >= self.hidden_until);
+            }
+            if messages.len() >= ROUND_MESSAGES_MAX || self.clock.now().since(started) >= ROUND_TIME_MAX {
+                break None;
+            }
+            wait = super::BUSY_WAIT;
+        };
+        let drained = self.drain.lock().unwrap_or_else(PoisonError::into_inner).say(messages.len(), drained);
+        Ok(Delivery { messages, drained })
+    }
+
+    async fn ack(&self, receipts: Vec<String>) -> Result<(), SourceError> {
+        let batches: Vec<Vec<String>> = receipts.chunks(BATCH_MESSAGES_MAX).map(<[String]>::to_vec).collect();
+        futures::stream::iter(batches).map(|batch| self.delete(batch)).buffer_unordered(DELETES_AT_ONCE).try_collect::<Vec<()>>().await?;
+        Ok(())
+    }
+}

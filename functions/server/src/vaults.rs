@@ -1,0 +1,255 @@
+//! From a vault's name or place to the vault.
+//!
+//! A directory is synced with every write, its folders too. A bucket is used with conditional puts and SHA-256. Nothing
+//! here ever deletes.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use aws_sdk_s3::config::{ProvideCredentials, SharedCredentialsProvider};
+use handlers::vault::{OpenError, VaultRecord};
+use object_store::ObjectStore;
+use object_store::aws::{AmazonS3Builder, AwsCredential, Checksum, S3ConditionalPut};
+use object_store::client::CredentialProvider;
+use object_store::local::LocalFileSystem;
+use pipeline::model::{ResourceId, Timestamp};
+use pipeline::vault::Vault;
+
+use crate::endpoints::{Endpoint, host};
+use crate::exit::Failure;
+
+/// A vault at its place. Whether there is one is not known yet.
+#[derive(Clone)]
+pub struct Place {
+    /// The name in the configuration, or the URL.
+    pub name: String,
+    /// Where.
+    pub location: Location,
+}
+
+/// Where a vault is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Location {
+    /// A local directory.
+    Directory(PathBuf),
+    /// A prefix of an S3 bucket.
+    Bucket {
+        /// Its name.
+        bucket: String,
+        /// Without a slash at the end.
+        prefix: String,
+        /// The server; boxed, because it has many settings.
+        endpoint: Box<Endpoint>,
+    },
+}
+
+/// A vault that is there.
+#[derive(Clone)]
+pub struct OpenVault {
+    /// Where it is, and its name.
+    pub place: Place,
+    /// The way in.
+    pub vault: Vault,
+    /// What it says of itself.
+    pub record: VaultRecord,
+}
+
+impl Place {
+    /// Reads `file:///srv/vault`, a path, or `s3://bucket/prefix`.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn parse(name: &str, url: &str, endpoint: impl FnOnce() -> Result<Endpoint, Failure>) -> Result<Place, Failure> {
+        let wrong = || Failure::usage(format!("{url:?} is no place for a vault; write file:///srv/vault or s3://bucket/prefix"));
+        let location = if let Some(rest) = url.strip_prefix("s3://") {
+            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            let bucket = ResourceId::bucket(bucket).map_err(|_| wrong())?.bucket_name().to_owned();
+            Location::Bucket { bucket, prefix: prefix.trim_matches('/').to_owned(), endpoint: Box::new(endpoint()?) }
+        } else {
+            let path = url.strip_prefix("file://").unwrap_or(url);
+            let is_path = path.starts_with('/') || !url.contains("://") && path.contains('/');
+            if !is_path || path.len() < 2 {
+                return Err(wrong());
+            }
+            Location::Directory(PathBuf::from(path))
+        };
+        Ok(Place { name: name.to_owned(), location })
+    }
+
+    /// Whether it lies within this S3 bucket.
+    pub fn is_within(&self, resource: &ResourceId, at: &Endpoint) -> bool {
+        match &self.location {
+            Location::Directory(_) => false,
+            Location::Bucket { bucket, endpoint, .. } => bucket == resource.bucket_name() && endpoint.is_same_server(at),
+        }
+    }
+
+    /// Opens the vault.
+    ///
+    /// # Errors
+    /// [`OpenError::NoVault`] where there is none.
+    pub async fn open(&self) -> Result<OpenVault> {
+        let attempt = async {
+            if let Location::Directory(path) = &self.location
+                && !path.is_dir()
+            {
+                return Err(OpenError::NoVault.into());
+            }
+            let vault = self.vault().await?;
+            let record = handlers::vault::open(&vault).await?;
+            anyhow::Ok(OpenVault { place: self.clone(), vault, record })
+        };
+        attempt.await.with_context(|| self.attempt())
+    }
+
+    /// Opens the vault; none where there is none.
+    ///
+    /// # Errors
+    /// As [`Place::open`].
+    pub async fn open_if_there(&self) -> Result<Option<OpenVault>> {
+        match self.open().await {
+            Err(error) if matches!(error.downcast_ref(), Some(OpenError::NoVault)) => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    /// Opens the vault, or makes one.
+    ///
+    /// # Errors
+    /// [`OpenError::Unfit`] for a store that cannot hold one.
+    pub async fn open_or_create(&self, now: Timestamp) -> Result<OpenVault> {
+        let attempt = async {
+            if let Location::Directory(path) = &self.location {
+                std::fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
+                for parent in path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
+                    // The names that lead to it must be durable, too; of folders that are not ours that is not our business.
+                    drop(std::fs::File::open(parent).and_then(|folder| folder.sync_all()));
+                }
+            }
+            let vault = self.vault().await?;
+            let record = handlers::vault::create(&vault, &new_id(now), now).await?;
+            anyhow::Ok(OpenVault { place: self.clone(), vault, record })
+        };
+        attempt.await.with_context(|| self.attempt())
+    }
+
+    fn attempt(&self) -> String {
+        format!("cannot use vault {}", self.name)
+    }
+
+    async fn vault(&self) -> Result<Vault> {
+        match &self.location {
+            Location::Directory(path) => {
+                let store = LocalFileSystem::new_with_prefix(path)?.with_fsync(true);
+                Ok(Vault::new(Arc::new(store), ""))
+            }
+            Location::Bucket { bucket, prefix, endpoint } => Ok(Vault::new(s3_store(bucket, endpoint).await?, prefix)),
+        }
+    }
+}
+
+async fn s3_store(bucket: &str, endpoint: &Endpoint) -> Result<Arc<dyn ObjectStore>> {
+    let sdk = endpoint.sdk().await?;
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(bucket)
+        .with_virtual_hosted_style_request(!endpoint.path_style())
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        .with_checksum_algorithm(Checksum::SHA256);
+    if let Some(region) = sdk.region() {
+        builder = builder.with_region(region.as_ref());
+    }
+    if let Some(url) = endpoint.url() {
+        if url.starts_with("http://") && !is_loopback(url) {
+            tracing::warn!(endpoint = url, "the vault is reached without encryption: its contents can be read on the way");
+        }
+        builder = builder.with_endpoint(url).with_allow_http(url.starts_with("http://"));
+    }
+    if let Some(provider) = sdk.credentials_provider() {
+        builder = builder.with_credentials(Arc::new(SdkCredentials { provider }));
+    }
+    Ok(Arc::new(builder.build()?))
+}
+
+fn is_loopback(url: &str) -> bool {
+    host(url).is_some_and(|host| host == "localhost" || host == "[::1]" || host.starts_with("127."))
+}
+
+/// The SDK's credentials for the store: one way to configure them, and they are renewed.
+#[derive(Debug)]
+struct SdkCredentials {
+    provider: SharedCredentialsProvider,
+}
+
+#[async_trait]
+impl CredentialProvider for SdkCredentials {
+    type Credential = AwsCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        let found = self.provider.provide_credentials().await;
+        let found = found.map_err(|error| object_store::Error::Generic { store: "S3", source: Box::new(error) })?;
+        Ok(Arc::new(AwsCredential {
+            key_id: found.access_key_id().to_owned(),
+            secret_key: found.secret_access_key().to_owned(),
+            token: found.session_token().map(str::to_owned),
+        }))
+    }
+}
+
+/// A vault's name for itself: 128 bits that nobody else has drawn.
+fn new_id(now: Timestamp) -> String {
+    let draw = |salt: i64| {
+        // Every `RandomState` is keyed by the operating system's randomness.
+        let mut hasher = RandomState::new().build_hasher();
+        hasher.write_i64(now.micros() ^ salt);
+        hasher.finish()
+    };
+    format!("{:016x}{:016x}", draw(0), draw(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::EndpointSettings;
+
+    fn parse(url: &str) -> Result<Location, String> {
+        let aws = || Ok(Endpoint { reference: None, settings: EndpointSettings::default() });
+        Place::parse(url, url, aws).map(|place| place.location).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_place_is_a_directory_or_a_prefix_of_a_bucket() {
+        for text in ["file:///srv/vault", "/srv/vault"] {
+            assert_eq!(parse(text), Ok(Location::Directory("/srv/vault".into())));
+        }
+        assert_eq!(parse("./vault"), Ok(Location::Directory("./vault".into())));
+        assert!(matches!(parse("s3://store/a/b/"), Ok(Location::Bucket { bucket, prefix, .. }) if bucket == "store" && prefix == "a/b"));
+    }
+
+    #[test]
+    fn what_is_neither_is_refused() {
+        for text in ["file://", "/", "http://x/y", "s3://", "s3://a/b/", "vault"] {
+            assert!(parse(text).unwrap_err().contains("is no place for a vault"), "{text}");
+        }
+    }
+
+    #[test]
+    fn ids_are_not_drawn_twice() {
+        assert_ne!(new_id(Timestamp::default()), new_id(Timestamp::default()));
+        assert_eq!(new_id(Timestamp::default()).len(), 32);
+    }
+
+    #[tokio::test]
+    async fn a_directory_becomes_a_vault_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::parse("v", folder.path().join("a/b").to_str().unwrap(), || Err(Failure::usage("unused"))).unwrap();
+        assert!(place.open_if_there().await.unwrap().is_none());
+        let made = place.open_or_create(Timestamp::default()).await.unwrap();
+        let again = place.open_or_create(Timestamp::from_seconds(9)).await.unwrap();
+        assert_eq!((made.record.clone(), again.record), (made.record.clone(), made.record));
+        assert!(place.open().await.is_ok());
+    }
+}

@@ -1,0 +1,69 @@
+//! The real binary: what it prints, what it exits with, and whole stories against a real S3 server.
+
+#[path = "cli/program.rs"]
+mod program;
+#[path = "cli/stories.rs"]
+mod stories;
+
+use program::Program;
+use serde_json::Value;
+
+#[test]
+fn what_cannot_be_understood_ends_with_2_and_says_why() {
+    let program = Program::new();
+    for (arguments, expected) in [
+        (&["restore", "s3://photos", "--vault", "./v", "--to", "yesterday", "--target", "out"][..], "is not a time"),
+        (&["ls", "photos", "--vault", "./v"], "names no resource"),
+        (&["status"], "no vault is configured"),
+        (&["status", "--vault", "main"], "no vault main is configured"),
+        (&["status", "--vault", "ftp://x/y"], "is no place for a vault"),
+        (&["protect", "s3://photos", "--vault", "./v", "--events", "kafka"], "is no source of events"),
+        (&["frobnicate"], "unrecognized subcommand"),
+        (&["status", "--vault", "./v", "--config", "missing.toml"], "missing.toml"),
+        (&["ls", "s3://photos", "--vault", "./v", "--log-level", "a=b=c"], "is no level of the log"),
+    ] {
+        let ended = program.run(arguments);
+        assert_eq!(ended.code, 2, "{arguments:?}: {}", ended.errors);
+        assert!(ended.errors.contains(expected), "{arguments:?}: {}", ended.errors);
+    }
+}
+
+#[test]
+fn errors_are_json_where_json_is_wanted() {
+    let program = Program::new();
+    for (arguments, code) in [(&["status", "--json", "--vault", "./none"][..], 4), (&["status", "--json", "--nonsense"], 2)] {
+        let ended = program.run(arguments);
+        assert_eq!(ended.code, code, "{}", ended.errors);
+        let error: Value = serde_json::from_str(&ended.errors).expect("one JSON document");
+        assert!(error["error"].as_str().is_some_and(|text| !text.is_empty()), "{error}");
+    }
+}
+
+#[test]
+fn a_vault_that_is_not_there_is_refused_and_not_made() {
+    let program = Program::new();
+    for command in ["ls", "history", "cat"] {
+        let ended = program.run(&[command, "s3://photos/a", "--vault", "./none"]);
+        assert_eq!(ended.code, 4, "{}", ended.errors);
+        assert!(ended.errors.contains("there is no vault at this place"), "{}", ended.errors);
+    }
+    assert!(!program.folder().join("none").exists());
+}
+
+#[test]
+fn help_names_the_exit_codes_and_every_shell_has_completions() {
+    let program = Program::new();
+    let help = program.run(&["--help"]);
+    assert_eq!(help.code, 0);
+    assert!(help.output.contains("Exit codes") && help.output.contains("refused"), "{}", help.output);
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(program.run(&["completions", shell]).output.contains("restore"), "{shell}");
+    }
+}
+
+#[test]
+fn the_demo_runs_on_an_emulator_only() {
+    let ended = Program::new().run(&["demo"]);
+    assert_eq!(ended.code, 4, "{}", ended.errors);
+    assert!(ended.errors.contains("emulator"), "{}", ended.errors);
+}

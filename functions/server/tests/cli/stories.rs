@@ -1,0 +1,203 @@
+//! Whole stories against a real S3 server.
+
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
+use tests::services::{AwsEmulator, SeaweedFs, Server};
+
+use super::program::Program;
+
+/// An S3 server, a bucket of its own on it, and the binary pointed to it.
+struct World {
+    client: Client,
+    bucket: String,
+    program: Program,
+}
+
+impl World {
+    async fn new(server: &Server, bucket: &str, versions: bool) -> World {
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .endpoint_url(server.endpoint())
+            .credentials_provider(Credentials::new(server.access_key(), server.secret_key(), None, None, "test"))
+            .region(Region::new(server.region().to_owned()))
+            .force_path_style(true)
+            .build();
+        let client = Client::from_conf(config);
+        client.create_bucket().bucket(bucket).send().await.expect("a new bucket");
+        if versions {
+            let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+            client.put_bucket_versioning().bucket(bucket).versioning_configuration(enabled).send().await.expect("versions");
+        }
+        World { client, bucket: bucket.to_owned(), program: Program::new().with(server.environment()) }
+    }
+
+    async fn put(&self, key: &str, content: &str) {
+        self.client.put_object().bucket(&self.bucket).key(key).body(content.as_bytes().to_vec().into()).send().await.expect("a put");
+    }
+
+    fn url(&self) -> String {
+        format!("s3://{}", self.bucket)
+    }
+}
+
+fn seaweed() -> &'static SeaweedFs {
+    SeaweedFs::shared().unwrap_or_else(|error| panic!("{error}; run ./dev setup"))
+}
+
+/// The instant it is, in whole seconds, once that second and the next are over: what follows is told apart by every server.
+async fn a_quiet_second() -> String {
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let date = std::process::Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output().expect("date runs");
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    String::from_utf8(date.stdout).expect("text").trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_is_protected_served_damaged_and_restored() {
+    let world = World::new(seaweed(), "cli-story", true).await;
+    let (program, url) = (&world.program, world.url());
+    world.put("a/one.txt", "first").await;
+    world.put("two \u{1b}[2J.txt", "kept").await;
+    program.ok(&["protect", &url, "--vault", "./vault", "--events", "list:1"]);
+    let serving = program.serve(&["--vault", "./vault"]);
+    program.ok(&["status", "--vault", "./vault", "--wait"]);
+    let before = a_quiet_second().await;
+    world.put("a/one.txt", "second").await;
+    world.put("three.txt", "new").await;
+    world.client.delete_object().bucket(&world.bucket).key("two \u{1b}[2J.txt").send().await.expect("a delete");
+    program.ok(&["status", "--vault", "./vault", "--wait"]);
+
+    look(&world, &before);
+    restore(&world, &before);
+    refusals(&world, &before);
+    upkeep(&world);
+
+    assert!(serving.get("/healthz").starts_with("HTTP/1.1 200"));
+    assert!(serving.get("/readyz").starts_with("HTTP/1.1 200"));
+    let metrics = serving.get("/metrics");
+    assert!(metrics.contains("hindsight_watermark_lag_seconds{resource=\"cli-story\",vault=\"./vault\"}"), "{metrics}");
+    assert!(serving.ask("POST /webhook HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").starts_with("HTTP/1.1 404"));
+    assert_eq!(serving.stop(), 0);
+}
+
+fn look(world: &World, before: &str) {
+    let (program, url) = (&world.program, world.url());
+    let status = program.json(&["status", "--vault", "./vault"]);
+    let resource = &status[0]["vaults"][0]["resources"][0];
+    assert_eq!((resource["versions"].as_u64(), resource["lost"].as_u64()), (Some(5), Some(0)), "{resource}");
+    assert!(resource["window"]["proven"].is_string(), "{resource}");
+
+    let keys = |documents: Vec<serde_json::Value>| documents.iter().map(|line| line["object"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>();
+    assert_eq!(keys(program.json(&["ls", &url, "--vault", "./vault", "--at", before])), ["a/one.txt", "two \u{1b}[2J.txt"]);
+    assert_eq!(keys(program.json(&["ls", &url, "--vault", "./vault"])), ["a/one.txt", "three.txt"]);
+    assert_eq!(keys(program.json(&["ls", &format!("{url}/a"), "--vault", "./vault", "--versions"])), ["a/one.txt", "a/one.txt"]);
+    assert_eq!(program.ok(&["ls", &url, "--vault", "./vault", "--at", before, "-0"]), "a/one.txt\0two \u{1b}[2J.txt\0");
+    let shown = program.ok(&["ls", &url, "--vault", "./vault", "--at", before]);
+    assert!(shown.contains("two \\u{1b}[2J.txt") && !shown.contains('\u{1b}'), "{shown}");
+
+    let one = format!("{url}/a/one.txt");
+    assert_eq!(program.ok(&["cat", &one, "--vault", "./vault", "--at", before]), "first");
+    assert_eq!(program.ok(&["cat", &one, "--vault", "./vault"]), "second");
+    let history = program.json(&["history", &one, "--vault", "./vault"]);
+    assert_eq!(history.iter().map(|change| change["change"].as_str().unwrap_or_default()).collect::<Vec<_>>(), ["put", "put"]);
+    let first = history[0]["version"].as_str().expect("a version");
+    assert_eq!(program.ok(&["cat", &one, "--vault", "./vault", "--version-id", first]), "first");
+
+    let diff = program.json(&["diff", &url, "--vault", "./vault", "--from", before, "--to", "now"]);
+    let mut changes: Vec<(&str, &str)> = diff[..3].iter().map(|line| (line["object"].as_str().unwrap_or_default(), line["change"].as_str().unwrap_or_default())).collect();
+    changes.sort_unstable();
+    assert_eq!(changes, [("a/one.txt", "changed"), ("three.txt", "added"), ("two \u{1b}[2J.txt", "removed")]);
+    assert_eq!(diff[3]["summary"]["same"], 0);
+}
+
+fn restore(world: &World, before: &str) {
+    let (program, url) = (&world.program, world.url());
+    let base = ["restore", &url, "--vault", "./vault", "--to", before, "--target"];
+    let dry = program.json(&[&base[..], &["./out", "--dry-run"]].concat());
+    assert_eq!((dry[0]["creates"].as_u64(), program.folder().join("out").exists()), (Some(2), false));
+    let done = program.json(&[&base[..], &["./out", "--report", "report.csv"]].concat());
+    assert_eq!((done[0]["creates"].as_u64(), done[0]["status"].as_str()), (Some(2), Some("COMPLETED")));
+    let read = |path: &str| std::fs::read_to_string(program.folder().join(path)).expect(path);
+    assert_eq!(read("out/a/one.txt"), "first");
+    assert_eq!(read("report.csv").lines().count(), 3);
+
+    // Into the bucket itself, one object of it, by a request in a file.
+    std::fs::write(program.folder().join("request.json"), r#"{"key": ["a/one.txt"], "mode": "overwrite"}"#).expect("a file");
+    let back = program.json(&[&base[..], &[&url, "--request", "request.json"]].concat());
+    assert_eq!((back[0]["overwrites"].as_u64(), back[0]["creates"].as_u64()), (Some(1), Some(0)), "{}", back[0]);
+    // And into a part of another place.
+    let aside = program.ok(&[&base[..], &[&format!("{url}/aside"), "--glob", "**/*.txt", "--glob", "*.txt"]].concat());
+    assert!(aside.contains("COMPLETED"), "{aside}");
+}
+
+fn refusals(world: &World, before: &str) {
+    let (program, url) = (&world.program, world.url());
+    for (arguments, expected) in [
+        (&["--to", before, "--target", "./out"][..], "is not empty"),
+        (&["--to", "2001-01-01T00:00:00Z", "--target", "./new"], "the earliest restorable time is"),
+        (&["--to", "2101-01-01T00:00:00Z", "--target", "./new"], "the log is complete only up to"),
+        (&["--to", before, "--target", "./out", "--mode", "exact"], "say --yes"),
+        (&["--to", before, "--target", "s3://no-such-bucket-here"], "create the bucket first"),
+    ] {
+        let ended = program.run(&[&["restore", &url, "--vault", "./vault"], arguments].concat());
+        assert_eq!(ended.code, 4, "{arguments:?}: {}", ended.errors);
+        assert!(ended.errors.contains(expected), "{arguments:?}: {}", ended.errors);
+    }
+    let ended = program.run(&["restore", &url, "--vault", "./vault", "--to", before, "--target", "./new", "--glob", "a["]);
+    assert_eq!(ended.code, 2, "{}", ended.errors);
+    let ended = program.run(&["cat", &format!("{url}/none"), "--vault", "./vault"]);
+    assert_eq!((ended.code, ended.errors.contains("did not exist")), (4, true), "{}", ended.errors);
+    assert!(!program.folder().join("new").exists());
+}
+
+fn upkeep(world: &World) {
+    let (program, url) = (&world.program, world.url());
+    let planned = program.json(&["compact", &url, "--vault", "./vault", "--base-now", "--dry-run"]);
+    assert!(planned[0]["base"].is_string() && planned[0]["manifest"].is_null(), "{}", planned[0]);
+    let compacted = program.json(&["compact", &url, "--vault", "./vault", "--base-now"]);
+    assert!(compacted[0]["base"].is_string() && compacted[0]["manifest"].is_u64(), "{}", compacted[0]);
+    let reading = program.json(&["reconcile", &url, "--vault", "./vault"]);
+    assert_eq!(reading[0]["lost"], 0);
+    assert_eq!(program.ok(&["cat", &format!("{url}/three.txt"), "--vault", "./vault"]), "new");
+    program.ok(&["unprotect", &url, "--vault", "./vault"]);
+    let status = program.json(&["status", "--vault", "./vault"]);
+    assert_eq!(status[0]["vaults"][0]["resources"][0]["protection"]["status"], "STOPPED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_must_not_be_protected_is_refused() {
+    let world = World::new(seaweed(), "cli-guards", true).await;
+    let plain = World::new(seaweed(), "cli-plain", false).await;
+    let (program, url) = (&world.program, world.url());
+    let config = format!("{}/h.toml", program.folder().display());
+    std::fs::write(&config, "[vaults.one]\nurl = \"./one\"\n[vaults.two]\nurl = \"./two\"\n").expect("a file");
+    let protect = |url: &str, vault: &str| program.run(&["protect", url, "--vault", vault, "--events", "list", "--config", &config]);
+
+    let inside = protect(&url, "s3://cli-guards/backup");
+    assert_eq!((inside.code, inside.errors.contains("the vault lies within it")), (4, true), "{}", inside.errors);
+    let unversioned = protect(&plain.url(), "one");
+    assert_eq!((unversioned.code, unversioned.errors.contains("--unversioned")), (4, true), "{}", unversioned.errors);
+    assert_eq!(protect(&url, "one").code, 0);
+    let twice = protect(&url, "two");
+    assert_eq!(twice.code, 4);
+    assert_eq!(twice.errors, "hindsight: Bucket cli-guards already has continuous backup enabled for another vault Backup job failed.\n");
+    // A vault in a bucket of its own is one.
+    assert_eq!(protect(&plain.url(), "s3://cli-guards/backup").code, 4);
+    program.ok(&["unprotect", &url, "--vault", "./one"]);
+    program.ok(&["protect", &url, "--vault", "s3://cli-plain/backup", "--events", "list", "--config", &config]);
+    let status = program.json(&["status", "--vault", "s3://cli-plain/backup"]);
+    assert_eq!(status[0]["vaults"][0]["resources"][0]["protection"]["resource"], "arn:aws:s3:::cli-guards");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_proves_what_it_says() {
+    let emulator = AwsEmulator::start().unwrap_or_else(|error| panic!("{error}; run ./dev setup"));
+    let program = Program::new().with(emulator.environment());
+    let told = program.ok(&["demo"]);
+    assert!(told.contains("Every byte is what it was"), "{told}");
+    let told = program.json(&["demo", "--endpoint-url", emulator.endpoint()]);
+    assert_eq!((told[0]["proven"].as_bool(), told[0]["proof"]["wrong"].as_array().map(Vec::len)), (Some(true), Some(0)), "{}", told[0]);
+}
