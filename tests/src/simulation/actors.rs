@@ -1,0 +1,316 @@
+//! The actors: the real handlers, each in a loop, each able to die at any await and to begin anew.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use handlers::capture::Capture;
+use handlers::compact::compact;
+use handlers::intake::Intake;
+use handlers::reconcile::{self, reconcile};
+use handlers::restore::{RestoreRequest, restore};
+use pipeline::base::build::{Additions, base, publish};
+use pipeline::base::inputs::Inventory;
+use pipeline::base::plan::{Policy, REDELIVERY, plan};
+use pipeline::changelog::coverage::{RECONCILIATIONS, Reconciliation};
+use pipeline::model::{Clock, ResourceId, Timestamp};
+use pipeline::replay::select::Versions;
+use pipeline::replay::{Certainty, RestorePoint};
+use pipeline::s3::{Bucket, Versioning};
+use pipeline::source::s3_read::Reader;
+use pipeline::target::Target;
+use pipeline::vault::{Vault, layout};
+
+use super::bugs::Bug;
+use super::check::{Checker, Outcome, Rows, options};
+use super::door::Door;
+use super::executor::Task;
+use super::queue::Queue;
+use super::store::{Files, SimStore};
+use super::swarm::Form;
+use super::target::MemoryTarget;
+use super::workload::Workload;
+use super::world::World;
+
+/// Who there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Actor {
+    /// The users of the bucket.
+    Workload,
+    /// From events to segments; two of them.
+    Intake(u8),
+    /// Reads the truth.
+    Reconciler,
+    /// Merges and bases; two of them.
+    Compactor(u8),
+    /// Restores while all this goes on.
+    Restorer,
+}
+
+/// All of them.
+pub const ACTORS: [Actor; 7] =
+    [Actor::Workload, Actor::Intake(0), Actor::Intake(1), Actor::Reconciler, Actor::Compactor(0), Actor::Compactor(1), Actor::Restorer];
+
+impl Actor {
+    /// Its name, in traces.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Actor::Workload => "workload",
+            Actor::Intake(0) => "intake 0",
+            Actor::Intake(_) => "intake 1",
+            Actor::Reconciler => "reconciler",
+            Actor::Compactor(0) => "compactor 0",
+            Actor::Compactor(_) => "compactor 1",
+            Actor::Restorer => "restorer",
+        }
+    }
+
+    /// The mark of its crash.
+    pub const fn crash_mark(self) -> &'static str {
+        match self {
+            Actor::Workload => "workload stopped",
+            Actor::Intake(_) => "crash of an intake",
+            Actor::Reconciler => "crash of the reconciler",
+            Actor::Compactor(_) => "crash of a compactor",
+            Actor::Restorer => "crash of the restorer",
+        }
+    }
+}
+
+/// A restore that is under way, or was when the restorer died.
+#[derive(Clone)]
+struct Pending {
+    to: Timestamp,
+    versions: Versions,
+    target: Arc<MemoryTarget>,
+}
+
+/// Everything the actors share.
+pub struct Stage {
+    /// The world.
+    pub world: Arc<World>,
+    /// What is in the vault.
+    pub files: Files,
+    /// The protected bucket, as the product sees it.
+    pub bucket: Arc<dyn Bucket>,
+    /// Its events.
+    pub queue: Arc<Queue>,
+    /// What is protected.
+    pub resource: ResourceId,
+    /// Compares restores.
+    pub checker: Arc<Checker>,
+    shared: Mutex<Option<Capture>>,
+    pending: Mutex<Option<Pending>>,
+    /// When the last whole reading of the truth began.
+    pub last_reading: Mutex<Option<Timestamp>>,
+}
+
+impl Stage {
+    /// A stage on which nobody has acted.
+    pub fn new(world: Arc<World>, files: Files, bucket: Door, queue: Arc<Queue>, resource: ResourceId, checker: Arc<Checker>) -> Stage {
+        Stage {
+            world,
+            files,
+            bucket: Arc::new(bucket),
+            queue,
+            resource,
+            checker,
+            shared: Mutex::default(),
+            pending: Mutex::default(),
+            last_reading: Mutex::default(),
+        }
+    }
+
+    fn vault(&self, actor: Actor) -> Vault {
+        Vault::new(Arc::new(SimStore::new(Arc::clone(&self.world), Arc::clone(&self.files), actor.name())), "")
+    }
+
+    async fn capture(&self, actor: Actor) -> Result<Capture, String> {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let (Some(shared), true) = (shared, self.world.swarm.shared_capture) {
+            return Ok(shared);
+        }
+        let reader = Reader::new(Arc::clone(&self.bucket), Versioning::Enabled, self.world.swarm.acls);
+        let clock: Arc<dyn Clock> = self.world.clone();
+        let capture = Capture::open(self.vault(actor), self.resource.clone(), reader, clock).await.map_err(|error| error.to_string())?;
+        *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = Some(capture.clone());
+        Ok(capture)
+    }
+
+    /// The process of an actor dies with all that it knew.
+    pub fn forget(&self) {
+        *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// An actor begins.
+    pub fn begin(self: &Arc<Stage>, actor: Actor, workload: &mut Option<Workload>) -> Task {
+        let stage = Arc::clone(self);
+        match actor {
+            Actor::Workload => {
+                let mut workload = workload.take().expect("the users never begin anew");
+                Box::pin(async move {
+                    workload.run().await;
+                    Ok(())
+                })
+            }
+            Actor::Intake(_) => Box::pin(async move { stage.intake(actor).await }),
+            Actor::Reconciler => Box::pin(async move { stage.reconciler().await }),
+            Actor::Compactor(_) => Box::pin(async move { stage.compactor(actor).await }),
+            Actor::Restorer => Box::pin(async move { stage.restorer().await }),
+        }
+    }
+
+    async fn intake(&self, actor: Actor) -> Result<(), String> {
+        let capture = self.capture(actor).await?;
+        let clock: Arc<dyn Clock> = self.world.clone();
+        let mut intake = Intake::new(vec![capture], self.vault(actor), clock, self.world.swarm.form == Form::Blind);
+        loop {
+            match intake.round(self.queue.as_ref()).await {
+                Ok(report) if report.messages == 0 => self.world.sleep(Duration::from_millis(200 + self.world.random.below(800))).await,
+                Ok(report) => {
+                    self.world.mark("intake round");
+                    if self.world.random.percent(10) {
+                        self.note_late_events();
+                    }
+                    if report.lost > 0 {
+                        self.world.mark("content lost");
+                    }
+                    if report.again > 0 {
+                        self.world.mark("event left to come again");
+                    }
+                    if report.dead > 0 && self.world.swarm.form != Form::Blind {
+                        self.world.violate("an event was not understood".to_owned());
+                    }
+                }
+                Err(error) if self.world.random.percent(50) => return Err(error.to_string()),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Whether the newest segment tells of a second before the newest base.
+    fn note_late_events(&self) {
+        let Ok(inventory) = self.checker.inventory() else { return };
+        let newest = inventory.segments.iter().max_by_key(|segment| segment.name.latest);
+        if let (Some(base), Some(newest)) = (inventory.bases().last(), newest)
+            && newest.name.first <= base.cut
+            && !inventory.is_covered(&base.covers, &newest.path())
+        {
+            self.world.mark("event after a base at an older second");
+        }
+    }
+
+    async fn reconciler(&self) -> Result<(), String> {
+        let mut capture = self.capture(Actor::Reconciler).await?;
+        let folder = layout::state_folder(RECONCILIATIONS, &self.resource);
+        loop {
+            let vault = capture.vault().clone();
+            let first = vault.all_records::<Reconciliation>(&folder).await.map_err(|error| error.to_string())?.is_empty();
+            let began = self.world.now();
+            if self.world.has(Bug::NoReconcile) && !first {
+                let claim = Reconciliation { began, ended: began, listed: 0, found: 0, purged: 0, lost: 0, events_on: None, versioned: true };
+                vault.append_record(&folder, &claim).await.map_err(|error| error.to_string())?;
+            } else {
+                let cursors = vault.list(&layout::state_folder("cursor", &self.resource)).await.map_err(|error| error.to_string())?;
+                if first && !cursors.is_empty() {
+                    self.world.mark("first scan resumed");
+                }
+                let done = reconcile(&mut capture, &reconcile::Quiet).await.map_err(|error| error.to_string())?;
+                self.world.mark(if first { "first scan" } else { "reconciliation" });
+                if !first && done.found > 0 {
+                    self.world.mark("lost event healed");
+                }
+                if done.purged > 0 {
+                    self.world.mark("purge found by scan");
+                }
+            }
+            *self.last_reading.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
+            self.world.sleep(Duration::from_millis(self.world.random.below(2 * self.world.swarm.reconcile_ms))).await;
+        }
+    }
+
+    fn policy(&self) -> Policy {
+        let redelivery = if self.world.has(Bug::TombstoneDropped) { Duration::ZERO } else { REDELIVERY };
+        Policy { base_every: Duration::from_millis(self.world.swarm.base_every_ms), redelivery, base_now: false }
+    }
+
+    async fn compactor(&self, actor: Actor) -> Result<(), String> {
+        let vault = self.vault(actor);
+        loop {
+            self.world.sleep(Duration::from_millis(self.world.random.below(2 * self.world.swarm.compact_ms))).await;
+            if self.world.has(Bug::TornBase) {
+                self.torn_base(&vault).await?;
+                continue;
+            }
+            let report = compact(&vault, &self.resource, self.world.as_ref(), self.policy()).await.map_err(|error| error.to_string())?;
+            if report.merges > 0 {
+                self.world.mark("merge committed");
+            }
+            match (report.base, report.manifest) {
+                (Some(_), Some(_)) => self.world.mark("base committed"),
+                (Some(_), None) => self.world.mark("two compactors raced"),
+                _ => {}
+            }
+        }
+    }
+
+    /// The planted bug: a base is named before its last file is there.
+    async fn torn_base(&self, vault: &Vault) -> Result<(), String> {
+        let text = |error: pipeline::vault::VaultError| error.to_string();
+        let inventory = Inventory::load(vault, &self.resource).await.map_err(text)?;
+        if let Some(at) = plan(&inventory, self.world.now(), self.policy()).base {
+            let mut torn = base(vault, &inventory, at).await.map_err(text)?;
+            torn.files.pop();
+            publish(vault, &self.resource, &Additions { merges: Vec::new(), base: Some(torn) }, self.world.now()).await.map_err(text)?;
+        }
+        Ok(())
+    }
+
+    async fn restorer(&self) -> Result<(), String> {
+        let vault = self.vault(Actor::Restorer);
+        loop {
+            let known = self.pending.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let pending = match known {
+                Some(pending) => {
+                    self.world.mark("restore resumed");
+                    pending
+                }
+                None => {
+                    self.world.sleep(Duration::from_millis(2_000 + self.world.random.below(10_000))).await;
+                    let inventory = Inventory::load(&vault, &self.resource).await.map_err(|error| error.to_string())?;
+                    let Some(window) = inventory.window() else { continue };
+                    let Some(proven) = window.proven else { continue };
+                    let span = proven.micros() - window.earliest.micros();
+                    let to = Timestamp::from_micros(window.earliest.micros() + self.world.random.below(span as u64 + 1) as i64);
+                    let versions = if self.world.random.percent(50) { Versions::All } else { Versions::Current };
+                    let pending = Pending { to, versions, target: Arc::new(MemoryTarget::new(Arc::clone(&self.world), false)) };
+                    *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(pending.clone());
+                    pending
+                }
+            };
+            let request = RestoreRequest {
+                resource: self.resource.clone(),
+                to: RestorePoint::Time(pending.to),
+                certainty: Certainty::Proven,
+                options: options(pending.versions),
+            };
+            let target: Arc<dyn Target> = pending.target.clone();
+            let rows = Rows::default();
+            let report = restore(&vault, &request, &target, self.world.as_ref(), &rows).await.map_err(|error| error.to_string())?;
+            *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            let outcome = Outcome::of(&report, &rows, &pending.target);
+            if report.tally.failed > report.lost.count || report.lost.count > 0 && self.world.is_faulty() {
+                // What could not be read or written is named: an honest failure.
+                self.world.mark("restore with failures named");
+                continue;
+            }
+            if self.world.has(Bug::LateIgnored) {
+                continue;
+            }
+            let inventory = self.checker.inventory()?;
+            self.world.mark("concurrent restore compared");
+            if let Err(wrong) = self.checker.compare(&outcome, pending.versions, pending.to, &Checker::readings(&inventory)) {
+                self.world.violate(format!("concurrent {wrong}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! Restores, compared with the books.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pipeline::base::inputs::Inventory;
+use pipeline::model::{ResourceId, Timestamp};
+use pipeline::replay::plan::plan;
+use pipeline::replay::run::{Progress, RestoreOptions, run};
+use pipeline::replay::select::Versions;
+use pipeline::replay::{Certainty, PlanError, ReplayPlan, RestorePoint, Selection};
+use pipeline::s3::NULL_VERSION;
+use pipeline::target::Target;
+use pipeline::target::report::{ReportRow, RestoreReport};
+use pipeline::vault::Vault;
+
+use super::bugs::Bug;
+use super::door::DISGUISED_NULL;
+use super::executor::block_on;
+use super::oracle::{Oracle, Presence, Readings, Version};
+use super::swarm::Form;
+use super::target::{MemoryTarget, Restored, metadata_text};
+use super::world::World;
+
+/// What a restore came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Every version that was written, by object, the oldest first.
+    pub objects: BTreeMap<String, Vec<Restored>>,
+    /// (object, version) that could not be written, and why.
+    pub failed: BTreeMap<(String, String), String>,
+    /// Keys named uncertain, as the report names them.
+    pub uncertain: BTreeSet<String>,
+}
+
+/// Collects the rows of a report.
+#[derive(Default)]
+pub struct Rows(Mutex<Vec<ReportRow>>);
+
+impl Progress for Rows {
+    fn total(&self, _: u64) {}
+    fn bucket_done(&self) {}
+    fn object(&self, row: &ReportRow) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(row.clone());
+    }
+}
+
+impl Outcome {
+    /// From what a restore left behind.
+    pub fn of(report: &RestoreReport, rows: &Rows, target: &MemoryTarget) -> Outcome {
+        let rows = rows.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = rows.iter().filter(|row| row.action == "fail").filter_map(|row| {
+            let version = row.version.clone()?;
+            Some(((row.object.clone(), version), row.reason.clone().unwrap_or_default()))
+        });
+        Outcome { objects: target.objects(), failed: failed.collect(), uncertain: report.uncertain.first.iter().cloned().collect() }
+    }
+
+    /// Whether this version is named uncertain.
+    pub fn names(&self, version: &Version) -> bool {
+        let name = format!("{} ({}): ", version.object, version.id);
+        self.uncertain.iter().any(|named| named.starts_with(&name))
+    }
+}
+
+/// What is restored, and how.
+pub fn options(versions: Versions) -> RestoreOptions {
+    RestoreOptions {
+        selection: Selection { versions, ..Selection::default() },
+        mode: None,
+        acls: false,
+        prefix: String::new(),
+        dry_run: false,
+        resumed: false,
+    }
+}
+
+/// Compares restores with the books.
+pub struct Checker {
+    /// The world.
+    pub world: Arc<World>,
+    /// The vault, calm.
+    pub vault: Vault,
+    /// What is protected.
+    pub resource: ResourceId,
+    /// The books.
+    pub oracle: Arc<Mutex<Oracle>>,
+}
+
+impl Checker {
+    /// What the vault says there is.
+    pub fn inventory(&self) -> Result<Inventory, String> {
+        let mut inventory = block_on(Inventory::load(&self.vault, &self.resource)).map_err(|error| format!("the vault cannot be listed: {error}"))?;
+        if self.world.has(Bug::LateIgnored)
+            && let Some(cut) = inventory.bases().last().map(|base| base.cut)
+        {
+            inventory.segments.retain(|segment| segment.name.last > cut);
+        }
+        Ok(inventory)
+    }
+
+    /// Every row of the vault's segments, for people who look for a mistake.
+    pub fn print_rows(&self) -> Result<(), String> {
+        let inventory = self.inventory()?;
+        let manifest = inventory.manifest.as_ref().map(|manifest| &manifest.record);
+        for base in manifest.iter().flat_map(|manifest| &manifest.bases) {
+            println!("base at {} of {:?}", base.cut, base.files.iter().map(|file| file.rows).collect::<Vec<_>>());
+        }
+        for segment in &inventory.segments {
+            println!("segment {} - {}, latest {}", segment.name.first, segment.name.last, segment.name.latest);
+            let batches = block_on(pipeline::changelog::read::read(&self.vault, segment)).map_err(|error| error.to_string())?;
+            for batch in batches {
+                let changes = pipeline::model::ChangeBatch::objects(batch).map_err(|error| error.to_string())?;
+                for row in changes.object_columns().iter() {
+                    let bound = row.at_bound.map(|bound| format!(" ~{bound}")).unwrap_or_default();
+                    println!(
+                        "  {} {:?} {} {} {} at {}{bound} {} rank {:?} body {} lost {:?} tags {:?}",
+                        row.via,
+                        row.object,
+                        row.version,
+                        row.op.as_str(),
+                        if row.marker { "marker" } else { row.facet.as_str() },
+                        row.at,
+                        hex::encode(&row.position[4..]),
+                        row.rank,
+                        row.body.is_some(),
+                        row.lost,
+                        row.tags
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The claims of an inventory.
+    pub fn readings(inventory: &Inventory) -> Readings {
+        let of = inventory.reconciliations.iter().map(|reading| (reading.began, reading.ended)).collect();
+        // Not that of the window, which a reading of the truth moves too: it says nothing of what has arrived.
+        let latest = inventory.segments.iter().map(|segment| segment.name.latest).max().unwrap_or_default();
+        Readings { of, latest }
+    }
+
+    /// Carries out one restore into an empty target, calmly.
+    pub fn restore(&self, plan: &ReplayPlan, versions: Versions) -> Result<Outcome, String> {
+        let target = Arc::new(MemoryTarget::new(Arc::clone(&self.world), true));
+        let rows = Rows::default();
+        let door: Arc<dyn Target> = target.clone();
+        let report = block_on(run(&self.vault, plan, &options(versions), &door, self.world.as_ref(), &rows));
+        let report = report.map_err(|error| format!("restore to {} failed: {error}", plan.to))?;
+        Ok(Outcome::of(&report, &rows, &target))
+    }
+
+    /// Instants worth looking at: those of changes, of bases, and the ends of the window.
+    fn instant(&self, inventory: &Inventory, from: Timestamp, to: Timestamp) -> Timestamp {
+        let random = &self.world.random;
+        let drawn = match random.below(10) {
+            0 => from,
+            1 => to,
+            2 | 3 if !inventory.bases().is_empty() => {
+                let cut = inventory.bases()[random.index(inventory.bases().len())].cut;
+                Timestamp::from_micros(cut.micros() + random.pick(&[0, 1, -1, 1_000_000, -1_000_000]))
+            }
+            4 => Timestamp::from_micros(from.micros() + random.below((to.micros() - from.micros()).max(1) as u64) as i64),
+            _ => {
+                let books = self.oracle.lock().unwrap_or_else(PoisonError::into_inner);
+                if books.changes.is_empty() {
+                    return from;
+                }
+                let at = books.changes[random.index(books.changes.len())].at;
+                match random.below(4) {
+                    0 => Timestamp::from_micros(at.floor_second().micros() - 1),
+                    1 => at.floor_second(),
+                    _ => at.end_of_second(),
+                }
+            }
+        };
+        Timestamp::from_micros(drawn.micros().clamp(from.micros(), to.micros()))
+    }
+
+    /// Some restores, compared.
+    pub fn some(&self, how_many: u64) -> Result<(), String> {
+        let inventory = self.inventory()?;
+        let Some(window) = inventory.window() else { return Ok(()) };
+        let readings = Checker::readings(&inventory);
+        self.refused(&inventory)?;
+        for _ in 0..how_many {
+            let random = &self.world.random;
+            let proven = window.proven.filter(|_| random.percent(70));
+            let (certainty, to) = match proven {
+                Some(proven) => (Certainty::Proven, proven),
+                None => (Certainty::Arrived, window.latest),
+            };
+            let to = self.instant(&inventory, window.earliest, to);
+            let plan = plan(&inventory, RestorePoint::Time(to), certainty).map_err(|error| format!("{to} is in the window: {error}"))?;
+            let versions = if random.percent(50) { Versions::All } else { Versions::Current };
+            let outcome = self.restore(&plan, versions)?;
+            if let Some(base) = &plan.inputs.base {
+                self.world.mark("restore across a base");
+                if base.cut < to && plan.proven {
+                    self.world.mark("restore between base and proven");
+                }
+            }
+            if !outcome.uncertain.is_empty() {
+                self.world.mark("restore names an uncertain key");
+            }
+            if !outcome.failed.is_empty() {
+                self.world.mark("restore names a lost content");
+            }
+            if !plan.inputs.merges.is_empty() {
+                self.world.mark("restore across a merge");
+            }
+            self.compare(&outcome, versions, to, &readings)?;
+            if random.percent(15) && inventory.manifest.is_some() {
+                let mut bare = inventory.clone();
+                bare.manifest = None;
+                let bare = pipeline::replay::plan::plan(&bare, RestorePoint::Time(to), certainty).map_err(|error| error.to_string())?;
+                let alone = self.restore(&bare, versions)?;
+                self.world.mark("base and log compared with the log alone");
+                if alone != outcome {
+                    return Err(format!("restore to {to}: base and log differ from the log alone: {}", difference(&outcome, &alone)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Outside of the window every restore is refused.
+    fn refused(&self, inventory: &Inventory) -> Result<(), String> {
+        let Some(window) = inventory.window() else { return Ok(()) };
+        let try_one = |to: i64, certainty| plan(inventory, RestorePoint::Time(Timestamp::from_micros(to)), certainty);
+        let early = try_one(window.earliest.micros() - 1, Certainty::Arrived);
+        let late = try_one(window.latest.micros() + 1, Certainty::Arrived);
+        if !matches!(early, Err(PlanError::TooEarly { .. })) || !matches!(late, Err(PlanError::TooLate { .. })) {
+            return Err("a restore outside of the window was not refused".to_owned());
+        }
+        let unproven = window.proven.filter(|proven| *proven < window.latest).map(|proven| try_one(proven.micros() + 1, Certainty::Proven));
+        if unproven.is_some_and(|unproven| !matches!(unproven, Err(PlanError::NotProven { .. }))) {
+            return Err("a restore behind what is proven was not refused although proof was asked for".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Compares one restore with the books.
+    pub fn compare(&self, outcome: &Outcome, versions: Versions, to: Timestamp, readings: &Readings) -> Result<(), String> {
+        let books = self.oracle.lock().unwrap_or_else(PoisonError::into_inner);
+        self.world.count(|counts| counts.restores += 1);
+        let told: BTreeSet<&String> = outcome.objects.keys().chain(outcome.failed.keys().map(|(object, _)| object)).collect();
+        if let Some(stranger) = told.iter().find(|object| !books.objects.contains_key(**object)) {
+            return Err(format!("restore to {to}: {stranger:?} never existed"));
+        }
+        for object in books.objects.keys() {
+            let one = One { world: &self.world, books: &books, outcome, object, to, readings };
+            let exact = self.world.swarm.form != Form::Blind && !books.has_null(object);
+            self.world.count(|counts| counts.keys_compared += 1);
+            let result = one.invented().and_then(|()| match (exact, versions) {
+                (false, _) => Ok(()),
+                (true, Versions::All) => one.all(),
+                (true, _) => one.current(),
+            });
+            result.map_err(|reason| format!("restore ({versions:?}) to {to}, {object:?}: {reason}; {}", one.explain()))?;
+        }
+        for named in &outcome.uncertain {
+            let known = books.versions.iter().filter(|version| named.starts_with(&format!("{} ({}): ", version.object, version.id)));
+            let justified = known.clone().any(|version| {
+                let untold = |change: usize| books.changes[change].fate.acknowledged.is_none();
+                version.purge.is_some_and(untold) || version.in_parts && untold(version.put) || version.id == NULL_VERSION
+            });
+            let disguised = named.contains(&format!("({DISGUISED_NULL})"));
+            if !justified && !disguised && self.world.swarm.form != Form::Blind {
+                return Err(format!("restore to {to}: {named:?} is named uncertain, and nothing about it was"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How two restores differ.
+pub fn difference(left: &Outcome, right: &Outcome) -> String {
+    for object in left.objects.keys().chain(right.objects.keys()) {
+        let (a, b) = (left.objects.get(object), right.objects.get(object));
+        if a != b {
+            return format!("{object:?}: {a:?} and {b:?}");
+        }
+    }
+    if left.failed != right.failed {
+        return format!("failed: {:?} and {:?}", left.failed, right.failed);
+    }
+    format!("uncertain: {:?} and {:?}", left.uncertain, right.uncertain)
+}
+
+/// One object of one restore.
+struct One<'a> {
+    world: &'a World,
+    books: &'a Oracle,
+    outcome: &'a Outcome,
+    object: &'a str,
+    to: Timestamp,
+    readings: &'a Readings,
+}
+
+impl One<'_> {
+    fn restored(&self) -> &[Restored] {
+        self.outcome.objects.get(self.object).map_or(&[], Vec::as_slice)
+    }
+
+    fn failed(&self, version: &Version) -> Option<&str> {
+        self.outcome.failed.get(&(self.object.to_owned(), version.id.clone())).map(String::as_str)
+    }
+
+    fn presence(&self, version: &Version) -> Presence {
+        self.books.presence(version, self.to, self.readings)
+    }
+
+    /// Whatever is restored is something that was there once, exactly as it was.
+    fn invented(&self) -> Result<(), String> {
+        for restored in self.restored() {
+            let same_id = |version: &&Version| version.id == restored.version || (restored.version == DISGUISED_NULL && version.id == NULL_VERSION);
+            let candidates: Vec<&Version> = self.books.of(self.object).filter(same_id).collect();
+            let same = |version: &&&Version| {
+                version.marker == restored.marker
+                    && (version.marker
+                        || version.digest == restored.digest
+                            && version.size == restored.size
+                            && metadata_text(&version.metadata) == restored.metadata
+                            && self.has_tags(version, restored))
+            };
+            if !candidates.iter().any(|version| same(&version)) {
+                return Err(format!("{restored:?} was never there"));
+            }
+        }
+        Ok(())
+    }
+
+    fn has_tags(&self, version: &Version, restored: &Restored) -> bool {
+        if self.world.swarm.form == Form::Blind || version.id == NULL_VERSION {
+            return version.tags.iter().any(|(_, tags)| *tags == restored.tags);
+        }
+        self.books.may_have_tags(version, &restored.tags, self.to, self.readings)
+    }
+
+    fn may_fail(&self, version: &Version) -> Result<(), String> {
+        match self.failed(version) {
+            Some(reason) if self.books.content_is_due(version, self.readings) => Err(format!("version {} is not restored: {reason}", version.id)),
+            _ => Ok(()),
+        }
+    }
+
+    /// All versions: each that was there, none that was not, in their order.
+    fn all(&self) -> Result<(), String> {
+        for version in self.books.of(self.object) {
+            let written = self.restored().iter().any(|restored| restored.version == version.id);
+            let told = written || self.failed(version).is_some();
+            match self.presence(version) {
+                Presence::Live if !told => return Err(format!("version {} is missing", version.id)),
+                Presence::Gone if told => return Err(format!("version {} was not there", version.id)),
+                Presence::GoneOrNamed if told && !self.outcome.names(version) => {
+                    return Err(format!("version {} was not there, or it was uncertain and nobody said so", version.id));
+                }
+                Presence::Unknown | Presence::GoneOrNamed => self.world.count(|counts| counts.excused += 1),
+                _ => {}
+            }
+            self.may_fail(version)?;
+        }
+        let place = |restored: &Restored| self.books.of(self.object).enumerate().find(|(_, version)| version.id == restored.version);
+        let places: Vec<(usize, &Version)> = self.restored().iter().filter_map(place).collect();
+        for (index, (newer, before)) in places.iter().enumerate() {
+            let wrong = places[index + 1..].iter().find(|(older, after)| older < newer && !self.books.are_unordered(before, after, self.readings));
+            if let Some((_, after)) = wrong {
+                return Err(format!("the versions are in the wrong order: {} before {}", before.id, after.id));
+            }
+        }
+        Ok(())
+    }
+
+    /// The current version: the newest that was there, nothing where that is a marker.
+    fn current(&self) -> Result<(), String> {
+        let restored = self.restored();
+        if restored.len() > 1 {
+            return Err("more than one version is current".to_owned());
+        }
+        let failed = self.books.of(self.object).find(|version| self.failed(version).is_some());
+        let found = restored.first().map(|restored| restored.version.as_str()).or_else(|| failed.map(|version| version.id.as_str()));
+        let mut possible: Vec<Option<&str>> = Vec::new();
+        let mut certain = false;
+        for version in self.books.of(self.object).rev() {
+            let shown = (!version.marker).then_some(version.id.as_str());
+            match self.presence(version) {
+                Presence::Gone => continue,
+                Presence::Live => {
+                    possible.push(shown);
+                    let older = self.books.of(self.object).filter(|older| older.order < version.order && self.presence(older) != Presence::Gone);
+                    let swapped = older.filter(|older| self.books.are_unordered(older, version, self.readings));
+                    possible.extend(swapped.map(|older| (!older.marker).then_some(older.id.as_str())));
+                    certain = true;
+                    break;
+                }
+                Presence::GoneOrNamed if found == shown && found.is_some() && !self.outcome.names(version) => {}
+                Presence::GoneOrNamed | Presence::Unknown => possible.push(shown),
+            }
+            self.world.count(|counts| counts.excused += 1);
+        }
+        if !certain {
+            possible.push(None);
+        }
+        if !possible.contains(&found) {
+            return Err(format!("{found:?} is current instead of {possible:?}"));
+        }
+        failed.map_or(Ok(()), |version| self.may_fail(version))
+    }
+
+    /// What the books say of the object, for people.
+    fn explain(&self) -> String {
+        let change = |index: usize| {
+            let change = &self.books.changes[index];
+            let time = |at: Timestamp| format!("{:.6}", (at.micros() % 1_000_000_000) as f64 / 1e6);
+            format!("#{index} {} arrived {} acked {}", time(change.at), change.fate.arrival.map_or("never".to_owned(), time), change.fate.acknowledged.map_or("never".to_owned(), time))
+        };
+        let versions = self.books.of(self.object).map(|version| {
+            format!(
+                "\n    {} {}{:?} put {}{}{}",
+                version.id,
+                if version.marker { "marker " } else { "" },
+                self.presence(version),
+                change(version.put),
+                version.purge.map(|purge| format!(" purged {}", change(purge))).unwrap_or_default(),
+                version.tags.iter().skip(1).map(|(at, tags)| format!(" tags {tags:?} {}", change(*at))).collect::<String>(),
+            )
+        });
+        let readings: Vec<String> = self.readings.of.iter().map(|(began, ended)| format!("{}-{}", began.seconds() % 1_000, ended.seconds() % 1_000)).collect();
+        format!("read {readings:?}, latest {}; restored {:?}; uncertain {:?}{}", self.readings.latest, self.restored(), self.outcome.uncertain, versions.collect::<String>())
+    }
+}

@@ -1,0 +1,184 @@
+//! The world of one run: its clock, its chance, its count of what happened.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pipeline::model::{Clock, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::bugs::Bug;
+use super::executor::give_way;
+use super::history::Options;
+use super::random::Random;
+use super::swarm::Swarm;
+
+/// When every run begins: 2026-08-22T11:58:20Z, so that most runs cross an hour.
+const BEGINNING: i64 = 1_787_399_900;
+
+/// What a run counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each counts what its name says")]
+pub struct Counts {
+    pub operations: u64,
+    pub store_operations: u64,
+    pub crashes: u64,
+    pub faults: u64,
+    pub lost_replies: u64,
+    pub restores: u64,
+    pub steps: u64,
+    pub excused: u64,
+    pub keys_compared: u64,
+}
+
+impl Counts {
+    /// Adds those of another run.
+    pub fn add(&mut self, other: &Counts) {
+        self.operations += other.operations;
+        self.store_operations += other.store_operations;
+        self.crashes += other.crashes;
+        self.faults += other.faults;
+        self.lost_replies += other.lost_replies;
+        self.restores += other.restores;
+        self.steps += other.steps;
+        self.excused += other.excused;
+        self.keys_compared += other.keys_compared;
+    }
+}
+
+/// The world of one run.
+pub struct World {
+    /// Chance.
+    pub random: Random,
+    /// The mix of this seed.
+    pub swarm: Swarm,
+    /// The planted bug.
+    pub bug: Option<Bug>,
+    now: AtomicI64,
+    faulty: AtomicBool,
+    counts: Mutex<Counts>,
+    marks: Mutex<BTreeMap<&'static str, u64>>,
+    violation: Mutex<Option<String>>,
+    trace: AtomicU64,
+    tracing: bool,
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl World {
+    /// The world of a seed.
+    pub fn new(seed: u64, options: &Options) -> Arc<World> {
+        let random = Random::new(seed.wrapping_mul(0xA24B_AED4_963E_E407));
+        let mut swarm = Swarm::of(&random);
+        options.without.iter().for_each(|&ingredient| swarm.leave_out(ingredient));
+        swarm.operations = options.operations.map_or(swarm.operations, |operations| operations.min(swarm.operations));
+        Arc::new(World {
+            random,
+            swarm,
+            bug: options.bug,
+            now: AtomicI64::new(BEGINNING * 1_000_000 + 137_000),
+            faulty: AtomicBool::new(true),
+            counts: Mutex::default(),
+            marks: Mutex::default(),
+            violation: Mutex::default(),
+            trace: AtomicU64::new(seed),
+            tracing: options.trace,
+        })
+    }
+
+    /// Whether this bug is planted.
+    pub fn has(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    /// Moves the clock forward.
+    pub fn pass(&self, micros: i64) {
+        self.now.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// Faults are over, or begin again.
+    pub fn set_faulty(&self, faulty: bool) {
+        self.faulty.store(faulty, Ordering::Relaxed);
+    }
+
+    /// Whether there are faults now.
+    pub fn is_faulty(&self) -> bool {
+        self.faulty.load(Ordering::Relaxed)
+    }
+
+    /// Counts.
+    pub fn count(&self, count: impl FnOnce(&mut Counts)) {
+        count(&mut held(&self.counts));
+    }
+
+    /// What was counted.
+    pub fn counts(&self) -> Counts {
+        *held(&self.counts)
+    }
+
+    /// Notes that the run came by here.
+    pub fn mark(&self, mark: &'static str) {
+        *held(&self.marks).entry(mark).or_default() += 1;
+    }
+
+    /// Where the run came by, and how often.
+    pub fn marks(&self) -> BTreeMap<&'static str, u64> {
+        held(&self.marks).clone()
+    }
+
+    /// Says that something is wrong; the first to say so is heard.
+    pub fn violate(&self, what: String) {
+        held(&self.violation).get_or_insert(what);
+    }
+
+    /// What is wrong.
+    pub fn violation(&self) -> Option<String> {
+        held(&self.violation).clone()
+    }
+
+    /// Adds to the trace, of which only a hash is kept. It also goes to standard output where that was asked for.
+    pub fn trace(&self, line: impl FnOnce() -> String) {
+        let line = line();
+        let mut hash = self.trace.load(Ordering::Relaxed);
+        for byte in line.bytes() {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
+        }
+        self.trace.store(hash, Ordering::Relaxed);
+        if self.tracing {
+            println!("{} {line}", self.now());
+        }
+    }
+
+    /// The hash of all that was traced.
+    pub fn trace_hash(&self) -> u64 {
+        self.trace.load(Ordering::Relaxed)
+    }
+
+    /// Waits a little, as everything that goes over a network does.
+    pub async fn delay(&self) {
+        give_way().await;
+        if self.is_faulty() && self.random.percent(10) {
+            for _ in 0..self.random.below(12) {
+                give_way().await;
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Clock for World {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.now.load(Ordering::Relaxed))
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        let until = self.now().plus(duration);
+        while self.now() < until {
+            give_way().await;
+        }
+    }
+}
