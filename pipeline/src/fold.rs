@@ -145,21 +145,8 @@ const POSITION: usize = 5;
 impl<'a, J: Join, E> Fold<'a, J, E> {
     /// A fold of these runs by this join.
     pub fn new(runs: Vec<Run<'a, E>>, join: J) -> Fold<'a, J, E> {
-        let cursors = runs
-            .into_iter()
-            .map(|run| Cursor {
-                run,
-                at: None,
-                ended: false,
-            })
-            .collect();
-        Fold {
-            join,
-            cursors,
-            held: Vec::new(),
-            group: Vec::new(),
-            done: false,
-        }
+        let cursors = runs.into_iter().map(|run| Cursor { run, at: None, ended: false }).collect();
+        Fold { join, cursors, held: Vec::new(), group: Vec::new(), done: false }
     }
 
     /// The next piece of the state; none at the end.
@@ -222,9 +209,7 @@ impl<'a, J: Join, E> Fold<'a, J, E> {
             }
             let next = (row.0, row.1 + 1);
             cursors[least].at = Some(next);
-            sink(&mut heads, |other| {
-                compare(&sorted, next, head_of(cursors, other)).then(least.cmp(&other))
-            });
+            sink(&mut heads, |other| compare(&sorted, next, head_of(cursors, other)).then(least.cmp(&other)));
         }
         if cursors.iter().all(|cursor| cursor.ended && cursor.at.is_none()) {
             if !self.group.is_empty() {
@@ -236,10 +221,7 @@ impl<'a, J: Join, E> Fold<'a, J, E> {
         drop(columns);
         let rows = self.take(&out);
         self.release();
-        Folded {
-            rows,
-            uncertain: out.uncertain,
-        }
+        Folded { rows, uncertain: out.uncertain }
     }
 
     /// Gathers the survivors into one batch.
@@ -300,16 +282,10 @@ struct Sorted<'a> {
 impl<'a> Sorted<'a> {
     fn of(batch: &'a RecordBatch) -> Sorted<'a> {
         debug_assert_eq!(
-            (
-                batch.schema_ref().field(KEY).name().as_str(),
-                batch.schema_ref().field(POSITION).name().as_str()
-            ),
+            (batch.schema_ref().field(KEY).name().as_str(), batch.schema_ref().field(POSITION).name().as_str()),
             ("key", "position")
         );
-        let sorted = Sorted {
-            key: batch.column(KEY).as_binary(),
-            position: batch.column(POSITION).as_binary(),
-        };
+        let sorted = Sorted { key: batch.column(KEY).as_binary(), position: batch.column(POSITION).as_binary() };
         debug_assert!(sorted.key.null_count() == 0 && sorted.position.null_count() == 0);
         sorted
     }
@@ -317,10 +293,7 @@ impl<'a> Sorted<'a> {
 
 fn compare(sorted: &[Sorted<'_>], a: RowAt, b: RowAt) -> Ordering {
     let (left, right) = (&sorted[a.0], &sorted[b.0]);
-    left.key
-        .value(a.1)
-        .cmp(right.key.value(b.1))
-        .then_with(|| left.position.value(a.1).cmp(right.position.value(b.1)))
+    left.key.value(a.1).cmp(right.key.value(b.1)).then_with(|| left.position.value(a.1).cmp(right.position.value(b.1)))
 }
 
 /// Moves the last head down to where it belongs; `against` compares it with another head.

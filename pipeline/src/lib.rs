@@ -14,9 +14,9 @@ pub mod changelog;
 pub mod fold;
 pub mod model;
 pub mod replay;
+pub mod s3;
 #[cfg(feature = "simulation")]
 pub mod simulated;
-pub mod s3;
 pub mod source;
 pub mod target;
 pub mod vault;

@@ -30,7 +30,10 @@ pub fn is_on() -> bool {
 ///
 /// # Errors
 /// Those of `decode`.
-pub(crate) fn decoded(digest: Digest, decode: impl FnOnce() -> Result<Vec<RecordBatch>, VaultError>) -> Result<Vec<RecordBatch>, VaultError> {
+pub(crate) fn decoded(
+    digest: Digest,
+    decode: impl FnOnce() -> Result<Vec<RecordBatch>, VaultError>,
+) -> Result<Vec<RecordBatch>, VaultError> {
     if !is_on() {
         return decode();
     }

@@ -98,17 +98,11 @@ pub fn configuration(state: &ChangeBatch) -> BTreeMap<String, String> {
 }
 
 fn assemble(row: &ObjectRow<'_>, facets: &BTreeMap<Facet, ObjectRow<'_>>) -> Result<ObjectVersion, ViewError> {
-    let wrong = |what: &'static str, reason: &dyn std::fmt::Display| ViewError {
-        what,
-        object: row.object.to_owned(),
-        reason: reason.to_string(),
-    };
+    let wrong =
+        |what: &'static str, reason: &dyn std::fmt::Display| ViewError { what, object: row.object.to_owned(), reason: reason.to_string() };
     let tags = facets.get(&Facet::Tags).and_then(|facet| facet.tags).or(row.tags);
     let acl = facets.get(&Facet::Acl).and_then(|facet| facet.acl).or(row.acl);
-    let class = facets
-        .get(&Facet::Class)
-        .and_then(|facet| facet.storage_class)
-        .or(row.storage_class);
+    let class = facets.get(&Facet::Class).and_then(|facet| facet.storage_class).or(row.storage_class);
     Ok(ObjectVersion {
         object: row.object.to_owned(),
         version: row.version.to_owned(),
@@ -119,17 +113,8 @@ fn assemble(row: &ObjectRow<'_>, facets: &BTreeMap<Facet, ObjectRow<'_>>) -> Res
         size: row.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
         etag: row.etag.map(str::to_owned),
         storage_class: class.map(str::to_owned),
-        metadata: row
-            .metadata
-            .map(serde_json::from_str)
-            .transpose()
-            .map_err(|error| wrong("metadata", &error))?
-            .unwrap_or_default(),
-        tags: tags
-            .map(serde_json::from_str)
-            .transpose()
-            .map_err(|error| wrong("tags", &error))?
-            .unwrap_or_default(),
+        metadata: row.metadata.map(serde_json::from_str).transpose().map_err(|error| wrong("metadata", &error))?.unwrap_or_default(),
+        tags: tags.map(serde_json::from_str).transpose().map_err(|error| wrong("tags", &error))?.unwrap_or_default(),
         acl: acl.map(serde_json::from_str).transpose().map_err(|error| wrong("ACL", &error))?,
         digest: row.digest.map(str::parse).transpose().map_err(|error| wrong("digest", &error))?,
         body: row.body.map(str::to_owned),

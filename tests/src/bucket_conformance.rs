@@ -138,17 +138,9 @@ async fn versions_and_markers(server: &dyn Server) {
 
     let listed = all(&*bucket, "a").await;
     let order: Vec<&str> = listed.iter().map(|version| version.version.as_str()).collect();
-    let marker = listed
-        .iter()
-        .find(|version| version.marker)
-        .expect("the marker is listed")
-        .version
-        .clone();
+    let marker = listed.iter().find(|version| version.marker).expect("the marker is listed").version.clone();
     assert_eq!(order, [three.as_str(), &marker, &two, &one]);
-    assert_eq!(
-        listed.iter().map(|version| version.latest).collect::<Vec<_>>(),
-        [true, false, false, false]
-    );
+    assert_eq!(listed.iter().map(|version| version.latest).collect::<Vec<_>>(), [true, false, false, false]);
     assert!(listed[1].size.is_none() && listed[3].size == Some(3) && listed[3].etag.is_some());
 
     for (version, content) in [(&one, "one"), (&two, "two"), (&three, "three")] {
@@ -163,11 +155,7 @@ async fn versions_and_markers(server: &dyn Server) {
     not_found(bucket.head("a", None).await, "HEAD where a marker is current");
     not_found(bucket.get("a", None, None, None).await.map(|_| ()), "GET where a marker is current");
     bucket.remove("a", Some(&marker)).await.expect("removal of the marker");
-    assert_eq!(
-        read(&*bucket, "a", None).await,
-        "two",
-        "removing the marker brings the version below it back"
-    );
+    assert_eq!(read(&*bucket, "a", None).await, "two", "removing the marker brings the version below it back");
     bucket.remove("a", Some(&marker)).await.expect("removing what is gone is no error");
     assert_eq!(all(&*bucket, "a").await.len(), 2);
 
@@ -176,14 +164,7 @@ async fn versions_and_markers(server: &dyn Server) {
     assert_eq!(read(&*bucket, "old", Some(NULL_VERSION)).await, "before versioning");
     assert_eq!(all(&*bucket, "old").await[1].version, NULL_VERSION);
     bucket.remove("never there", None).await.expect("a marker may be put on nothing");
-    assert_eq!(
-        all(&*bucket, "never there")
-            .await
-            .iter()
-            .filter(|version| version.marker && version.latest)
-            .count(),
-        1
-    );
+    assert_eq!(all(&*bucket, "never there").await.iter().filter(|version| version.marker && version.latest).count(), 1);
 }
 
 async fn order_within_one_second(server: &dyn Server) {
@@ -201,12 +182,7 @@ async fn order_within_one_second(server: &dyn Server) {
         newest_first.insert(0, page.versions[0].version.clone());
     }
     let listed: Vec<String> = all(&*bucket, "a").await.into_iter().map(|version| version.version).collect();
-    assert_eq!(
-        listed,
-        newest_first,
-        "{}: the newest is first, even within one second",
-        server.name()
-    );
+    assert_eq!(listed, newest_first, "{}: the newest is first, even within one second", server.name());
 }
 
 async fn suspended(server: &dyn Server) {
@@ -219,28 +195,17 @@ async fn suspended(server: &dyn Server) {
     assert_eq!(put(&*bucket, "a", "null one").await, NULL_VERSION);
     assert_eq!(put(&*bucket, "a", "null two").await, NULL_VERSION);
     let listed = all(&*bucket, "a").await;
-    assert_eq!(
-        summary(&listed),
-        ["a null latest".to_owned(), format!("a {one}")],
-        "null is overwritten in place"
-    );
+    assert_eq!(summary(&listed), ["a null latest".to_owned(), format!("a {one}")], "null is overwritten in place");
     assert_eq!(read(&*bucket, "a", None).await, "null two");
     assert_eq!(read(&*bucket, "a", Some(&one)).await, "one");
 
     bucket.remove("a", None).await.expect("remove");
     let listed = all(&*bucket, "a").await;
-    assert_eq!(
-        summary(&listed),
-        ["a null latest marker".to_owned(), format!("a {one}")],
-        "the marker takes the place of null"
-    );
+    assert_eq!(summary(&listed), ["a null latest marker".to_owned(), format!("a {one}")], "the marker takes the place of null");
     not_found(bucket.head("a", None).await, "HEAD where the null marker is current");
 
     if server.quirks().confused_by_suspension {
-        return println!(
-            "{}: versioning after a suspension skipped: this server loses the order",
-            server.name()
-        );
+        return println!("{}: versioning after a suspension skipped: this server loses the order", server.name());
     }
     server.switch(bucket.name(), Versioning::Enabled).await;
     let two = put(&*bucket, "a", "two").await;
@@ -287,32 +252,19 @@ async fn ranges_and_conditions(server: &dyn Server) {
         let (head, piece) = bucket.get("a", None, Some(range.clone()), None).await.expect("get of a range");
         let expected = &content[range.start as usize..range.end.min(100) as usize];
         assert_eq!(text(piece).await, expected, "{range:?}");
-        assert_eq!(
-            (head.size, head.etag.as_str()),
-            (100, etag.as_str()),
-            "{range:?}: the head is that of the whole object"
-        );
+        assert_eq!((head.size, head.etag.as_str()), (100, etag.as_str()), "{range:?}: the head is that of the whole object");
     }
     let behind = match bucket.get("a", None, Some(100..110), None).await {
         Ok((_, content)) => content.try_collect::<Vec<Bytes>>().await.map(|_| ()),
         Err(error) => Err(error),
     };
-    assert!(
-        behind.is_err_and(|error| !error.is_transient()),
-        "a range behind the end is an error"
-    );
+    assert!(behind.is_err_and(|error| !error.is_transient()), "a range behind the end is an error");
 
     let (_, whole) = bucket.get("a", None, None, Some(&etag)).await.expect("the etag is the right one");
     assert_eq!(text(whole).await, content);
-    let changed = bucket
-        .get("a", None, None, Some("00000000000000000000000000000000"))
-        .await
-        .map(|_| ());
+    let changed = bucket.get("a", None, None, Some("00000000000000000000000000000000")).await.map(|_| ());
     assert!(matches!(changed, Err(BucketError::Changed { .. })), "{changed:?}");
-    let changed = bucket
-        .get("a", None, Some(3..3), Some("00000000000000000000000000000000"))
-        .await
-        .map(|_| ());
+    let changed = bucket.get("a", None, Some(3..3), Some("00000000000000000000000000000000")).await.map(|_| ());
     assert!(matches!(changed, Err(BucketError::Changed { .. })), "{changed:?}");
 
     put(&*bucket, "empty", "").await;
@@ -323,11 +275,7 @@ async fn ranges_and_conditions(server: &dyn Server) {
 async fn odd_keys(server: &dyn Server) {
     let bucket = server.bucket().await;
     server.switch(bucket.name(), Versioning::Enabled).await;
-    let longest = [
-        "k".repeat(1_024),
-        "ü".repeat(512),
-        format!("{}/{}", "d".repeat(500), "f".repeat(523)),
-    ];
+    let longest = ["k".repeat(1_024), "ü".repeat(512), format!("{}/{}", "d".repeat(500), "f".repeat(523))];
     let keys: Vec<&str> = ODD_KEYS.iter().copied().chain(longest.iter().map(String::as_str)).collect();
     for &key in &keys {
         let faithful = keeps(&*bucket, key).await;
@@ -338,25 +286,14 @@ async fn odd_keys(server: &dyn Server) {
     }
     let too_long = "k".repeat(1_025);
     let refused = bucket.put(&too_long, &PutRequest::default(), 1, content("x")).await;
-    assert_eq!(
-        refused.is_ok(),
-        server.quirks().takes_longer_keys,
-        "{}: a key of 1,025 bytes: {refused:?}",
-        server.name()
-    );
-    assert!(
-        refused.is_ok() || refused.is_err_and(|error| !error.is_transient()),
-        "a key that is too long is not transient"
-    );
+    assert_eq!(refused.is_ok(), server.quirks().takes_longer_keys, "{}: a key of 1,025 bytes: {refused:?}", server.name());
+    assert!(refused.is_ok() || refused.is_err_and(|error| !error.is_transient()), "a key that is too long is not transient");
 }
 
 /// Whether a key comes back from every operation as it was given.
 async fn keeps(bucket: &dyn Bucket, key: &str) -> Result<(), String> {
     let said = |error: BucketError| error.to_string();
-    let head = bucket
-        .put(key, &PutRequest::default(), key.len() as u64, content(key))
-        .await
-        .map_err(said)?;
+    let head = bucket.put(key, &PutRequest::default(), key.len() as u64, content(key)).await.map_err(said)?;
     if head.version == NULL_VERSION {
         return Err("it is kept without versions".to_owned());
     }
@@ -365,24 +302,12 @@ async fn keeps(bucket: &dyn Bucket, key: &str) -> Result<(), String> {
         return Err("another content came back".to_owned());
     }
     let listed = all(bucket, key).await;
-    if !listed
-        .iter()
-        .any(|version| version.object == key && version.version == head.version)
-    {
+    if !listed.iter().any(|version| version.object == key && version.version == head.version) {
         return Err("it is listed as something else, or not at all".to_owned());
     }
     // A listing goes on behind it.
-    let page = bucket
-        .list_versions(
-            key,
-            Some(&ListMarker {
-                key: key.to_owned(),
-                version: Some(head.version.clone()),
-            }),
-            1,
-        )
-        .await
-        .map_err(said)?;
+    let page =
+        bucket.list_versions(key, Some(&ListMarker { key: key.to_owned(), version: Some(head.version.clone()) }), 1).await.map_err(said)?;
     if page.versions.iter().any(|version| version.version == head.version) {
         return Err("a listing that goes on behind it begins with it".to_owned());
     }
@@ -414,20 +339,12 @@ async fn metadata(server: &dyn Server) {
     if server.quirks().empty_metadata_lost {
         given.user.remove("empty");
     }
-    let request = PutRequest {
-        metadata: given.clone(),
-        ..PutRequest::default()
-    };
+    let request = PutRequest { metadata: given.clone(), ..PutRequest::default() };
     bucket.put("a", &request, 1, content("x")).await.expect("put");
     let head = bucket.head("a", None).await.expect("head");
     let (got, _) = bucket.get("a", None, None, None).await.expect("get");
     assert_eq!(without_encryption(&head.metadata), given, "{}", server.name());
-    assert_eq!(
-        without_encryption(&got.metadata),
-        given,
-        "{}: GET says what HEAD says",
-        server.name()
-    );
+    assert_eq!(without_encryption(&got.metadata), given, "{}: GET says what HEAD says", server.name());
     assert_eq!(head.storage_class, "STANDARD");
 
     // Metadata that goes through a backup a second time must not change any more.
@@ -435,57 +352,22 @@ async fn metadata(server: &dyn Server) {
         println!("{}: user metadata that is not ASCII skipped: this server loses it", server.name());
     } else {
         let user = BTreeMap::from([("name".to_owned(), "Grüße ✓".to_owned())]);
-        let request = PutRequest {
-            metadata: ObjectMetadata {
-                user,
-                ..ObjectMetadata::default()
-            },
-            ..PutRequest::default()
-        };
-        bucket
-            .put("b", &request, 1, content("x"))
-            .await
-            .expect("put of metadata that is not ASCII");
+        let request = PutRequest { metadata: ObjectMetadata { user, ..ObjectMetadata::default() }, ..PutRequest::default() };
+        bucket.put("b", &request, 1, content("x")).await.expect("put of metadata that is not ASCII");
         let once = bucket.head("b", None).await.expect("head").metadata;
         assert_eq!(once.user["name"], mail_safe("Grüße ✓"), "{}", server.name());
-        bucket
-            .put(
-                "b",
-                &PutRequest {
-                    metadata: once.clone(),
-                    ..PutRequest::default()
-                },
-                1,
-                content("x"),
-            )
-            .await
-            .expect("put");
+        bucket.put("b", &PutRequest { metadata: once.clone(), ..PutRequest::default() }, 1, content("x")).await.expect("put");
         assert_eq!(bucket.head("b", None).await.expect("head").metadata, once, "{}", server.name());
     }
 
-    let large = PutRequest {
-        metadata: given.clone(),
-        ..PutRequest::default()
-    };
-    bucket
-        .put("large", &large, LARGE_BYTES, generated(LARGE_BYTES))
-        .await
-        .expect("put in parts");
-    assert_eq!(
-        without_encryption(&bucket.head("large", None).await.expect("head").metadata),
-        given,
-        "{}: in parts",
-        server.name()
-    );
+    let large = PutRequest { metadata: given.clone(), ..PutRequest::default() };
+    bucket.put("large", &large, LARGE_BYTES, generated(LARGE_BYTES)).await.expect("put in parts");
+    assert_eq!(without_encryption(&bucket.head("large", None).await.expect("head").metadata), given, "{}: in parts", server.name());
 }
 
 /// What a server encrypts by itself, it says; that is no part of what was put.
 fn without_encryption(metadata: &ObjectMetadata) -> ObjectMetadata {
-    ObjectMetadata {
-        encryption: None,
-        kms_key: None,
-        ..metadata.clone()
-    }
+    ObjectMetadata { encryption: None, kms_key: None, ..metadata.clone() }
 }
 
 async fn tags(server: &dyn Server) {
@@ -493,18 +375,11 @@ async fn tags(server: &dyn Server) {
     server.switch(bucket.name(), Versioning::Enabled).await;
     let tag = |pairs: &[(&str, &str)]| -> Tags { pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect() };
     let first = tag(&[("project", "blue sky"), ("a+b=c:d/e@f.g_h-i", "ü"), ("empty", "")]);
-    let request = PutRequest {
-        tags: first.clone(),
-        ..PutRequest::default()
-    };
+    let request = PutRequest { tags: first.clone(), ..PutRequest::default() };
     let one = bucket.put("a", &request, 1, content("1")).await.expect("put with tags").version;
     let two = put(&*bucket, "a", "2").await;
     assert_eq!(bucket.tags("a", Some(&one)).await.expect("tags"), first, "{}", server.name());
-    assert_eq!(
-        bucket.tags("a", Some(&two)).await.expect("tags"),
-        Tags::new(),
-        "tags belong to a version"
-    );
+    assert_eq!(bucket.tags("a", Some(&two)).await.expect("tags"), Tags::new(), "tags belong to a version");
     assert_eq!(bucket.tags("a", None).await.expect("tags"), Tags::new());
 
     let second = tag(&[("project", "red")]);
@@ -514,17 +389,8 @@ async fn tags(server: &dyn Server) {
     assert_eq!(bucket.tags("a", Some(&one)).await.expect("tags"), Tags::new());
     assert_eq!(bucket.head("a", Some(&one)).await.expect("head").tag_count.unwrap_or(0), 0);
 
-    let parts = bucket
-        .put("large", &request, LARGE_BYTES, generated(LARGE_BYTES))
-        .await
-        .expect("put in parts")
-        .version;
-    assert_eq!(
-        bucket.tags("large", Some(&parts)).await.expect("tags"),
-        first,
-        "{}: in parts",
-        server.name()
-    );
+    let parts = bucket.put("large", &request, LARGE_BYTES, generated(LARGE_BYTES)).await.expect("put in parts").version;
+    assert_eq!(bucket.tags("large", Some(&parts)).await.expect("tags"), first, "{}: in parts", server.name());
     not_found(bucket.tags("nothing", None).await, "tags of nothing");
 }
 
@@ -538,22 +404,14 @@ async fn acls(server: &dyn Server) {
         other => other.expect("ACL"),
     };
     let mut wanted = before.clone();
-    wanted.grants.push(Grant {
-        grantee: "uri=http://acs.amazonaws.com/groups/global/AllUsers".to_owned(),
-        permission: "READ".to_owned(),
-    });
+    wanted.grants.push(Grant { grantee: "uri=http://acs.amazonaws.com/groups/global/AllUsers".to_owned(), permission: "READ".to_owned() });
     wanted.grants.sort();
     match bucket.set_acl("a", Some(&one), &wanted).await {
         Err(BucketError::Unsupported { reason, .. }) => return println!("{}: change of ACLs skipped: {reason}", server.name()),
         other => other.expect("change of ACL"),
     }
     assert_eq!(bucket.acl("a", Some(&one)).await.expect("ACL"), wanted, "{}", server.name());
-    assert_eq!(
-        bucket.acl("a", Some(&two)).await.expect("ACL"),
-        before,
-        "{}: an ACL belongs to a version",
-        server.name()
-    );
+    assert_eq!(bucket.acl("a", Some(&two)).await.expect("ACL"), before, "{}: an ACL belongs to a version", server.name());
     bucket.set_acl("a", Some(&one), &before).await.expect("change of ACL");
     assert_eq!(bucket.acl("a", Some(&one)).await.expect("ACL"), before);
     not_found(bucket.acl("nothing", None).await, "ACL of nothing");
@@ -562,21 +420,13 @@ async fn acls(server: &dyn Server) {
 async fn large_objects(server: &dyn Server) {
     let bucket = server.bucket().await;
     server.switch(bucket.name(), Versioning::Enabled).await;
-    let put = bucket
-        .put("large", &PutRequest::default(), LARGE_BYTES, generated(LARGE_BYTES))
-        .await
-        .expect("put in parts");
+    let put = bucket.put("large", &PutRequest::default(), LARGE_BYTES, generated(LARGE_BYTES)).await.expect("put in parts");
     assert_eq!(put.size, LARGE_BYTES as i64);
     assert_ne!(put.version, NULL_VERSION);
     let (head, content) = bucket.get("large", Some(&put.version), None, Some(&put.etag)).await.expect("get");
     assert_eq!((head.size, &head.version), (put.size, &put.version));
     let read = digest(content).await.expect("the whole content");
-    assert_eq!(
-        read,
-        digest(generated(LARGE_BYTES)).await.expect("generated"),
-        "{}: what was put is read",
-        server.name()
-    );
+    assert_eq!(read, digest(generated(LARGE_BYTES)).await.expect("generated"), "{}: what was put is read", server.name());
 
     let across = (8 << 20) - 1..(16 << 20) + 1;
     let (_, range) = bucket.get("large", None, Some(across.clone()), None).await.expect("get of a range");
@@ -589,27 +439,13 @@ async fn large_objects(server: &dyn Server) {
 async fn contents_that_fail(server: &dyn Server) {
     let bucket = server.bucket().await;
     for size in [100, 10 << 20] {
-        let broken = || BucketError::Transient {
-            what: "the vault".to_owned(),
-            reason: "went away".to_owned(),
-        };
-        let half = generated(size / 2)
-            .chain(futures::stream::once(async move { Err(broken()) }))
-            .boxed();
-        let error = bucket
-            .put("a", &PutRequest::default(), size, half)
-            .await
-            .expect_err("the content failed");
+        let broken = || BucketError::Transient { what: "the vault".to_owned(), reason: "went away".to_owned() };
+        let half = generated(size / 2).chain(futures::stream::once(async move { Err(broken()) })).boxed();
+        let error = bucket.put("a", &PutRequest::default(), size, half).await.expect_err("the content failed");
         assert_eq!(error.to_string(), "the vault: went away", "the cause is what is reported");
-        let error = bucket
-            .put("a", &PutRequest::default(), size, generated(size - 1))
-            .await
-            .expect_err("the content is short");
+        let error = bucket.put("a", &PutRequest::default(), size, generated(size - 1)).await.expect_err("the content is short");
         assert!(!error.is_transient(), "{error}");
-        let error = bucket
-            .put("a", &PutRequest::default(), size, generated(size + 1))
-            .await
-            .expect_err("the content is long");
+        let error = bucket.put("a", &PutRequest::default(), size, generated(size + 1)).await.expect_err("the content is long");
         assert!(!error.is_transient(), "{error}");
     }
     assert_eq!(all(&*bucket, "").await, [], "{}: nothing of it is there", server.name());
@@ -625,10 +461,7 @@ async fn what_is_not_there(server: &dyn Server) {
     put(&*bucket, "a", "2").await;
     bucket.remove("a", Some(&version)).await.expect("purge");
     not_found(bucket.head("a", Some(&version)).await, "HEAD of a purged version");
-    not_found(
-        bucket.get("a", Some(&version), None, None).await.map(|_| ()),
-        "GET of a purged version",
-    );
+    not_found(bucket.get("a", Some(&version), None, None).await.map(|_| ()), "GET of a purged version");
     not_found(bucket.tags("a", Some(&version)).await, "tags of a purged version");
     let error = bucket.head("nothing", None).await.expect_err("there is nothing");
     assert_eq!(error.to_string(), format!("s3://{}/nothing does not exist", bucket.name()));
@@ -637,10 +470,7 @@ async fn what_is_not_there(server: &dyn Server) {
 async fn configuration(server: &dyn Server) {
     let bucket = server.bucket().await;
     let before = bucket.configuration().await.expect("configuration");
-    assert!(
-        !before.documents.contains_key("versioning"),
-        "what was never set is absent: {before:?}"
-    );
+    assert!(!before.documents.contains_key("versioning"), "what was never set is absent: {before:?}");
     assert_eq!(before.unread, BTreeMap::new(), "{}", server.name());
     server.switch(bucket.name(), Versioning::Enabled).await;
     let after = bucket.configuration().await.expect("configuration");
@@ -648,10 +478,7 @@ async fn configuration(server: &dyn Server) {
 }
 
 async fn put(bucket: &dyn Bucket, object: &str, text: &str) -> String {
-    let head = bucket
-        .put(object, &PutRequest::default(), text.len() as u64, content(text))
-        .await
-        .expect("put");
+    let head = bucket.put(object, &PutRequest::default(), text.len() as u64, content(text)).await.expect("put");
     assert_eq!(head.size, text.len() as i64);
     head.version
 }
@@ -681,13 +508,7 @@ async fn list(bucket: &dyn Bucket, prefix: &str, limit: i32) -> Vec<ListedVersio
 fn summary(versions: &[ListedVersion]) -> Vec<String> {
     let word = |said: bool, word: &'static str| if said { word } else { "" };
     let line = |version: &ListedVersion| {
-        format!(
-            "{} {}{}{}",
-            version.object,
-            version.version,
-            word(version.latest, " latest"),
-            word(version.marker, " marker")
-        )
+        format!("{} {}{}{}", version.object, version.version, word(version.latest, " latest"), word(version.marker, " marker"))
     };
     versions.iter().map(line).collect()
 }

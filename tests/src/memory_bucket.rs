@@ -222,20 +222,12 @@ impl MemoryBucket {
             order: 0,
             random: settings.seed,
         };
-        MemoryBucket {
-            settings: Arc::new(settings),
-            clock,
-            hook,
-            state: Arc::new(Mutex::new(state)),
-        }
+        MemoryBucket { settings: Arc::new(settings), clock, hook, state: Arc::new(Mutex::new(state)) }
     }
 
     /// The same bucket as somebody sees it who is not disturbed by the hook.
     pub fn undisturbed(&self) -> MemoryBucket {
-        MemoryBucket {
-            hook: Arc::new(NoHook),
-            ..self.clone()
-        }
+        MemoryBucket { hook: Arc::new(NoHook), ..self.clone() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -263,12 +255,7 @@ impl MemoryBucket {
         let began = self.clock.now();
         let mut state = self.state();
         let order = state.next_order();
-        let upload = Upload {
-            object: object.to_owned(),
-            request: request.clone(),
-            began,
-            order,
-        };
+        let upload = Upload { object: object.to_owned(), request: request.clone(), began, order };
         state.uploads.insert(order, upload);
         Ok(UploadId(order))
     }
@@ -278,14 +265,7 @@ impl MemoryBucket {
         let now = self.clock.now();
         let mut state = self.state();
         let upload = state.uploads.remove(&upload.0)?;
-        Some(state.put(
-            &self.settings,
-            &upload.object,
-            &upload.request,
-            content,
-            now,
-            Some((upload.began, upload.order)),
-        ))
+        Some(state.put(&self.settings, &upload.object, &upload.request, content, now, Some((upload.began, upload.order))))
     }
 
     /// Gives an upload up.
@@ -315,10 +295,7 @@ impl MemoryBucket {
     pub fn grant(&self, object: &str, version: Option<&str>, acl: &Acl) -> Result<Happened, BucketError> {
         if !self.settings.acls {
             let what = format!("change of ACL of {}", self.target(object, version));
-            return Err(BucketError::Unsupported {
-                what,
-                reason: "the bucket does not allow ACLs".to_owned(),
-            });
+            return Err(BucketError::Unsupported { what, reason: "the bucket does not allow ACLs".to_owned() });
         }
         let mut acl = acl.clone();
         acl.owner.get_or_insert_with(|| OWNER.to_owned());
@@ -351,11 +328,7 @@ impl MemoryBucket {
 
     /// The content of a version, whatever its storage class.
     pub fn content(&self, object: &str, version: &str) -> Option<Bytes> {
-        self.state()
-            .find(object, Some(version))?
-            .content
-            .as_ref()
-            .map(|content| content.bytes.clone())
+        self.state().find(object, Some(version))?.content.as_ref().map(|content| content.bytes.clone())
     }
 
     fn change(
@@ -369,9 +342,7 @@ impl MemoryBucket {
         let mut state = self.state();
         let sequencer = state.next_sequencer(&self.settings);
         let stored = state.find_mut(object, version).filter(|stored| stored.content.is_some());
-        let stored = stored.ok_or_else(|| BucketError::NotFound {
-            what: self.target(object, version),
-        })?;
+        let stored = stored.ok_or_else(|| BucketError::NotFound { what: self.target(object, version) })?;
         change(stored);
         Ok(stored.happened(effect, object, now, sequencer))
     }
@@ -386,10 +357,7 @@ impl MemoryBucket {
     fn check_put(&self, object: &str, request: &PutRequest) -> Result<(), BucketError> {
         if object.is_empty() || object.len() > KEY_BYTES_MAX {
             let what = format!("put of {}", self.target(object, None));
-            return Err(BucketError::Other {
-                what,
-                reason: format!("a key has 1 to {KEY_BYTES_MAX} bytes, not {}", object.len()),
-            });
+            return Err(BucketError::Other { what, reason: format!("a key has 1 to {KEY_BYTES_MAX} bytes, not {}", object.len()) });
         }
         self.check_tags(object, &request.tags)
     }
@@ -397,20 +365,13 @@ impl MemoryBucket {
     fn check_tags(&self, object: &str, tags: &Tags) -> Result<(), BucketError> {
         if tags.len() > TAGS_MAX {
             let what = format!("tagging of {}", self.target(object, None));
-            return Err(BucketError::Other {
-                what,
-                reason: format!("an object has at most {TAGS_MAX} tags, not {}", tags.len()),
-            });
+            return Err(BucketError::Other { what, reason: format!("an object has at most {TAGS_MAX} tags, not {}", tags.len()) });
         }
         Ok(())
     }
 
     fn call(operation: Operation, object: &str, version: Option<&str>) -> Call {
-        Call {
-            operation,
-            object: object.to_owned(),
-            version: version.map(str::to_owned),
-        }
+        Call { operation, object: object.to_owned(), version: version.map(str::to_owned) }
     }
 
     /// Carries out a request between the two hooks.
@@ -427,9 +388,7 @@ impl MemoryBucket {
         let stored = state.find(object, version);
         let (stored, content) = stored
             .and_then(|stored| stored.content.as_ref().map(|content| (stored, content)))
-            .ok_or_else(|| BucketError::NotFound {
-                what: self.target(object, version),
-            })?;
+            .ok_or_else(|| BucketError::NotFound { what: self.target(object, version) })?;
         let head = ObjectHead {
             version: stored.id.clone(),
             size: content.bytes.len() as i64,
@@ -452,36 +411,24 @@ impl Bucket for MemoryBucket {
     }
 
     async fn versioning(&self) -> Result<Versioning, BucketError> {
-        self.between(Self::call(Operation::Versioning, "", None), || Ok(self.state().versioning))
-            .await
+        self.between(Self::call(Operation::Versioning, "", None), || Ok(self.state().versioning)).await
     }
 
     async fn list_versions(&self, prefix: &str, after: Option<&ListMarker>, limit: i32) -> Result<VersionPage, BucketError> {
         let call = Self::call(Operation::List, prefix, after.and_then(|after| after.version.as_deref()));
         self.between(call, || {
-            let limit = usize::try_from(limit)
-                .ok()
-                .filter(|limit| (1..=LIST_LIMIT_MAX as usize).contains(limit))
-                .ok_or_else(|| {
-                    let what = format!("listing of s3://{}", self.settings.name);
-                    BucketError::Other {
-                        what,
-                        reason: format!("{limit} is not a number of versions from 1 to {LIST_LIMIT_MAX}"),
-                    }
-                })?;
+            let limit = usize::try_from(limit).ok().filter(|limit| (1..=LIST_LIMIT_MAX as usize).contains(limit)).ok_or_else(|| {
+                let what = format!("listing of s3://{}", self.settings.name);
+                BucketError::Other { what, reason: format!("{limit} is not a number of versions from 1 to {LIST_LIMIT_MAX}") }
+            })?;
             let (versions, next) = self.state().list(&self.settings, prefix, after, limit);
-            Ok(VersionPage {
-                versions,
-                next,
-                server_time: Some(self.clock.now().floor_second()),
-            })
+            Ok(VersionPage { versions, next, server_time: Some(self.clock.now().floor_second()) })
         })
         .await
     }
 
     async fn head(&self, object: &str, version: Option<&str>) -> Result<ObjectHead, BucketError> {
-        self.between(Self::call(Operation::Head, object, version), || Ok(self.read(object, version)?.0))
-            .await
+        self.between(Self::call(Operation::Head, object, version), || Ok(self.read(object, version)?.0)).await
     }
 
     async fn get(
@@ -496,25 +443,17 @@ impl Bucket for MemoryBucket {
             .between(call.clone(), || {
                 let (head, bytes) = self.read(object, version)?;
                 if if_match.is_some_and(|etag| etag != head.etag) {
-                    return Err(BucketError::Changed {
-                        what: self.target(object, version),
-                    });
+                    return Err(BucketError::Changed { what: self.target(object, version) });
                 }
                 if matches!(head.storage_class.as_str(), "GLACIER" | "DEEP_ARCHIVE") {
-                    return Err(BucketError::Archived {
-                        what: self.target(object, version),
-                        class: head.storage_class,
-                    });
+                    return Err(BucketError::Archived { what: self.target(object, version), class: head.storage_class });
                 }
                 let bytes = match &range {
                     None => bytes,
                     Some(range) if range.is_empty() => Bytes::new(),
                     Some(range) if range.start >= bytes.len() as u64 => {
                         let what = format!("get of {}", self.target(object, version));
-                        return Err(BucketError::Other {
-                            what,
-                            reason: "the range begins behind the end of the object".to_owned(),
-                        });
+                        return Err(BucketError::Other { what, reason: "the range begins behind the end of the object".to_owned() });
                     }
                     Some(range) => bytes.slice(range.start as usize..range.end.min(bytes.len() as u64) as usize),
                 };
@@ -522,10 +461,7 @@ impl Bucket for MemoryBucket {
             })
             .await?;
         let (hook, piece_bytes) = (self.hook.clone(), self.settings.piece_bytes.max(1));
-        let call = Call {
-            operation: Operation::Piece,
-            ..call
-        };
+        let call = Call { operation: Operation::Piece, ..call };
         let content = futures::stream::try_unfold((bytes, hook, call), move |(mut rest, hook, call)| async move {
             if rest.is_empty() {
                 return Ok(None);
@@ -540,15 +476,8 @@ impl Bucket for MemoryBucket {
     async fn put(&self, object: &str, request: &PutRequest, size: u64, mut content: Content) -> Result<ObjectHead, BucketError> {
         let call = Self::call(Operation::Put, object, None);
         self.hook.before(&call).await?;
-        let wrong = |reason: String| BucketError::Other {
-            what: format!("put of {}", self.target(object, None)),
-            reason,
-        };
-        let upload = if size > self.settings.single_bytes_max {
-            Some(self.begin_upload(object, request)?)
-        } else {
-            None
-        };
+        let wrong = |reason: String| BucketError::Other { what: format!("put of {}", self.target(object, None)), reason };
+        let upload = if size > self.settings.single_bytes_max { Some(self.begin_upload(object, request)?) } else { None };
         let read = async {
             let mut bytes = BytesMut::new();
             while let Some(piece) = content.try_next().await? {
@@ -559,9 +488,7 @@ impl Bucket for MemoryBucket {
             }
             match size - bytes.len() as u64 {
                 0 => Ok(bytes.freeze()),
-                missing => Err(wrong(format!(
-                    "the content ended {missing} bytes before the {size} that it should have"
-                ))),
+                missing => Err(wrong(format!("the content ended {missing} bytes before the {size} that it should have"))),
             }
         };
         let bytes = match (read.await, upload) {
@@ -575,9 +502,7 @@ impl Bucket for MemoryBucket {
         };
         let happened = match upload {
             None => self.put_object(object, request, bytes)?,
-            Some(upload) => self
-                .complete_upload(upload, bytes)
-                .ok_or_else(|| wrong("the upload was aborted".to_owned()))?,
+            Some(upload) => self.complete_upload(upload, bytes).ok_or_else(|| wrong("the upload was aborted".to_owned()))?,
         };
         let head = self.read(object, Some(&happened.version)).map(|(head, _)| head)?;
         self.hook.happened(&happened);
@@ -603,9 +528,7 @@ impl Bucket for MemoryBucket {
         self.between(Self::call(Operation::Tags, object, version), || {
             let state = self.state();
             let stored = state.find(object, version).filter(|stored| stored.content.is_some());
-            stored.map(|stored| stored.tags.clone()).ok_or_else(|| BucketError::NotFound {
-                what: self.target(object, version),
-            })
+            stored.map(|stored| stored.tags.clone()).ok_or_else(|| BucketError::NotFound { what: self.target(object, version) })
         })
         .await
     }
@@ -623,9 +546,7 @@ impl Bucket for MemoryBucket {
         self.between(Self::call(Operation::Acl, object, version), || {
             let state = self.state();
             let stored = state.find(object, version).filter(|stored| stored.content.is_some());
-            stored.map(|stored| stored.acl.clone()).ok_or_else(|| BucketError::NotFound {
-                what: self.target(object, version),
-            })
+            stored.map(|stored| stored.acl.clone()).ok_or_else(|| BucketError::NotFound { what: self.target(object, version) })
         })
         .await
     }
@@ -654,10 +575,7 @@ impl Bucket for MemoryBucket {
             }
             documents.retain(|name, _| !state.denied.contains(name));
             let denied = |name: &String| (name.clone(), format!("{name} of s3://{} is not allowed", self.settings.name));
-            Ok(Configuration {
-                documents,
-                unread: state.denied.iter().map(denied).collect(),
-            })
+            Ok(Configuration { documents, unread: state.denied.iter().map(denied).collect() })
         })
         .await
     }

@@ -138,10 +138,7 @@ impl Server {
 
     /// Endpoint, keys and region as the environment variables that AWS's SDKs and tools read.
     pub fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.facts
-            .iter()
-            .filter(|(name, _)| name.starts_with("AWS_"))
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+        self.facts.iter().filter(|(name, _)| name.starts_with("AWS_")).map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     fn start(server: &'static str) -> Result<Self, ServiceError> {

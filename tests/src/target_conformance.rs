@@ -114,11 +114,7 @@ pub fn hostile_names() -> Vec<String> {
         "\u{202e}rtl",
         "\u{feff}bom",
     ];
-    names
-        .iter()
-        .map(|name| (*name).to_owned())
-        .chain([long.clone(), long + "y", deep])
-        .collect()
+    names.iter().map(|name| (*name).to_owned()).chain([long.clone(), long + "y", deep]).collect()
 }
 
 async fn opening_changes_nothing(place: &dyn Place) {
@@ -162,44 +158,17 @@ async fn what_differs_is_not_the_same(place: &dyn Place) {
     put_as(&*target, &object, b"content").await;
     let existing = survey(&*target).await.remove(&key).unwrap();
     // What was written is, by the etag that the target states, what is wanted.
-    let object = WantedObject {
-        etag: existing.etag.clone(),
-        ..object
-    };
+    let object = WantedObject { etag: existing.etag.clone(), ..object };
     assert!(target.is_same(&object, &existing).await.unwrap());
     let mut metadata = object.metadata.clone();
     metadata.user.insert("color".to_owned(), "red".to_owned());
     let other_content = wanted(&key, b"CONTENT");
     let differing = [
-        (
-            "tags",
-            WantedObject {
-                tags: Tags::new(),
-                ..object.clone()
-            },
-        ),
-        (
-            "tag values",
-            WantedObject {
-                tags: Tags::from([("team".to_owned(), "b".to_owned())]),
-                ..object.clone()
-            },
-        ),
-        (
-            "metadata",
-            WantedObject {
-                metadata,
-                ..object.clone()
-            },
-        ),
+        ("tags", WantedObject { tags: Tags::new(), ..object.clone() }),
+        ("tag values", WantedObject { tags: Tags::from([("team".to_owned(), "b".to_owned())]), ..object.clone() }),
+        ("metadata", WantedObject { metadata, ..object.clone() }),
         ("size", WantedObject { size: 8, ..object.clone() }),
-        (
-            "content",
-            WantedObject {
-                etag: Some("0123456789abcdef0123456789abcdef".to_owned()),
-                ..other_content
-            },
-        ),
+        ("content", WantedObject { etag: Some("0123456789abcdef0123456789abcdef".to_owned()), ..other_content }),
     ];
     for (what, differing) in differing {
         assert!(!target.is_same(&differing, &existing).await.unwrap(), "{what}");
@@ -223,13 +192,8 @@ async fn a_new_process_finds_what_was_written(place: &dyn Place) {
 async fn writes_of_different_objects_go_in_parallel(place: &dyn Place) {
     let target = opened(place).await;
     // Some are where others need a directory.
-    let names: Vec<String> = (0..24)
-        .map(|number| place.key(&"n/".repeat(number % 6)) + &format!("f{}", number / 6))
-        .collect();
-    let names: Vec<String> = names
-        .into_iter()
-        .chain((1..6).map(|depth| place.key(&vec!["n"; depth].join("/"))))
-        .collect();
+    let names: Vec<String> = (0..24).map(|number| place.key(&"n/".repeat(number % 6)) + &format!("f{}", number / 6)).collect();
+    let names: Vec<String> = names.into_iter().chain((1..6).map(|depth| place.key(&vec!["n"; depth].join("/")))).collect();
     join_all(names.iter().map(|key| put(&*target, key, key.as_bytes()))).await;
     for key in &names {
         assert_eq!(place.read(key).await.as_deref(), Some(key.as_bytes()), "{key}");
@@ -253,10 +217,7 @@ async fn every_key_is_an_object_of_its_own(place: &dyn Place) {
             assert_eq!(place.read(key).await.as_deref(), Some(key.as_bytes()), "{key:?}");
         }
         let found = survey(&*target).await;
-        assert_eq!(
-            found.keys().cloned().collect::<BTreeSet<_>>(),
-            keys_wanted.iter().cloned().collect()
-        );
+        assert_eq!(found.keys().cloned().collect::<BTreeSet<_>>(), keys_wanted.iter().cloned().collect());
         for key in &keys_wanted {
             assert!(is_same(&*target, &wanted(key, key.as_bytes()), &found[key]).await, "{key:?}");
         }
@@ -273,29 +234,15 @@ async fn a_content_that_breaks_off_leaves_what_was_there(place: &dyn Place) {
     let (old, new) = (place.key("old"), place.key("new"));
     put(&*target, &old, b"before").await;
     let piece = || Ok(Bytes::from_static(b"12345"));
-    let broken = || {
-        Err(BucketError::Transient {
-            what: "read".to_owned(),
-            reason: "broken".to_owned(),
-        })
-    };
+    let broken = || Err(BucketError::Transient { what: "read".to_owned(), reason: "broken".to_owned() });
     // Of ten bytes that are wanted.
-    let endings = [
-        ("breaks off", 1, true),
-        ("too short", 1, false),
-        ("nothing", 0, false),
-        ("too long", 3, false),
-    ];
+    let endings = [("breaks off", 1, true), ("too short", 1, false), ("nothing", 0, false), ("too long", 3, false)];
     for (what, pieces, breaks) in endings {
         for key in [&old, &new] {
             let mut content: Vec<Result<Bytes, BucketError>> = (0..pieces).map(|_| piece()).collect();
             content.extend(breaks.then(broken));
             let wanted = wanted(key, b"1234512345");
-            let error = target
-                .write(&wanted, stream::iter(content).boxed())
-                .await
-                .map(drop)
-                .expect_err(what);
+            let error = target.write(&wanted, stream::iter(content).boxed()).await.map(drop).expect_err(what);
             assert!(matches!(error, TargetError::Object { .. }), "{what}: {error}");
             assert_eq!(error.is_transient(), breaks, "{what}: {error}");
         }
@@ -308,13 +255,8 @@ async fn a_write_that_is_dropped_leaves_what_was_there(place: &dyn Place) {
     let target = opened(place).await;
     let key = place.key("a");
     put(&*target, &key, b"before").await;
-    let wanted = WantedObject {
-        size: 10,
-        ..wanted(&key, b"1234512345")
-    };
-    let endless = stream::once(async { Ok(Bytes::from_static(b"12345")) })
-        .chain(stream::pending())
-        .boxed();
+    let wanted = WantedObject { size: 10, ..wanted(&key, b"1234512345") };
+    let endless = stream::once(async { Ok(Bytes::from_static(b"12345")) }).chain(stream::pending()).boxed();
     {
         let mut write = pin!(target.write(&wanted, endless));
         for _ in 0..10 {
@@ -356,11 +298,7 @@ async fn a_delete_marker_hides_the_object(place: &dyn Place) {
     let target = opened(place).await;
     let key = place.key("a");
     put(&*target, &key, b"before").await;
-    let marker = WantedObject {
-        marker: true,
-        size: 0,
-        ..wanted(&key, b"")
-    };
+    let marker = WantedObject { marker: true, size: 0, ..wanted(&key, b"") };
     put_as(&*target, &marker, b"").await;
     assert_eq!(place.read(&key).await, None);
     assert!(survey(&*target).await.is_empty());
@@ -371,20 +309,9 @@ async fn a_delete_marker_hides_the_object(place: &dyn Place) {
 async fn properties_that_cannot_be_sent_do_not_cost_the_content(place: &dyn Place) {
     let target = opened(place).await;
     let key = place.key("a");
-    let user = [
-        ("evil".to_owned(), "x\r\nx-amz-acl: public-read".to_owned()),
-        ("long".to_owned(), "x".repeat(5_000)),
-    ];
-    let metadata = ObjectMetadata {
-        content_type: Some("a\nb".to_owned()),
-        user: user.into(),
-        ..ObjectMetadata::default()
-    };
-    let object = WantedObject {
-        metadata,
-        storage_class: Some("DEEP_ARCHIVE".to_owned()),
-        ..wanted(&key, b"content")
-    };
+    let user = [("evil".to_owned(), "x\r\nx-amz-acl: public-read".to_owned()), ("long".to_owned(), "x".repeat(5_000))];
+    let metadata = ObjectMetadata { content_type: Some("a\nb".to_owned()), user: user.into(), ..ObjectMetadata::default() };
+    let object = WantedObject { metadata, storage_class: Some("DEEP_ARCHIVE".to_owned()), ..wanted(&key, b"content") };
     put_as(&*target, &object, b"content").await;
     assert_eq!(place.read(&key).await.as_deref(), Some(&b"content"[..]));
     // As far as the target can have it, it is what was wanted: a second restore writes nothing.
@@ -403,10 +330,7 @@ pub fn wanted(key: &str, content: &[u8]) -> WantedObject {
         etag: None,
         digest: Some(Digest::of(content).to_string()),
         storage_class: Some("STANDARD".to_owned()),
-        metadata: ObjectMetadata {
-            content_type: Some("text/plain".to_owned()),
-            ..ObjectMetadata::default()
-        },
+        metadata: ObjectMetadata { content_type: Some("text/plain".to_owned()), ..ObjectMetadata::default() },
         tags: BTreeMap::from([("team".to_owned(), "a".to_owned())]),
         acl: None,
     }
@@ -445,9 +369,6 @@ async fn keys(target: &dyn Target) -> BTreeSet<String> {
 /// Whether what is there is what is wanted by a source that states the same etag.
 async fn is_same(target: &dyn Target, wanted: &WantedObject, existing: &ExistingObject) -> bool {
     // Recorded properties include the source's etag, so a target without etags is asked without one.
-    let wanted = WantedObject {
-        etag: existing.etag.clone(),
-        ..wanted.clone()
-    };
+    let wanted = WantedObject { etag: existing.etag.clone(), ..wanted.clone() };
     target.is_same(&wanted, existing).await.unwrap()
 }

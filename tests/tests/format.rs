@@ -99,18 +99,28 @@ async fn a_program_of_nobody_restores_two_instants_with_versions_and_packed_bodi
     reconcile(&mut capture, &Quiet).await.expect("a third listing");
     let second = clock.now();
 
-    let contents = |at, versions| -> Vec<(String, Option<Vec<u8>>)> { restored(folder.path(), at, versions).into_iter().map(|(key, content, _)| (key, content)).collect() };
+    let contents = |at, versions| -> Vec<(String, Option<Vec<u8>>)> {
+        restored(folder.path(), at, versions).into_iter().map(|(key, content, _)| (key, content)).collect()
+    };
     let text = "again and again ".repeat(1_000).into_bytes();
-    let expected = |pairs: &[(&str, &[u8])]| -> Vec<(String, Option<Vec<u8>>)> { pairs.iter().map(|(key, content)| ((*key).to_owned(), Some(content.to_vec()))).collect() };
+    let expected = |pairs: &[(&str, &[u8])]| -> Vec<(String, Option<Vec<u8>>)> {
+        pairs.iter().map(|(key, content)| ((*key).to_owned(), Some(content.to_vec()))).collect()
+    };
     assert_eq!(contents(first, false), expected(&[("a b/ü.txt", b"first"), ("empty", b""), ("large", &large), ("text", &text)]));
     assert_eq!(contents(second, false), expected(&[("a b/ü.txt", b"second"), ("empty", b""), ("large", &large), ("new", b"third")]));
 
     let all = restored(folder.path(), second, true);
-    let of = |key: &str| all.iter().filter(|(object, ..)| object == key).map(|(_, content, entry)| (content.clone(), entry["marker"] == true)).collect::<Vec<_>>();
+    let of = |key: &str| {
+        all.iter()
+            .filter(|(object, ..)| object == key)
+            .map(|(_, content, entry)| (content.clone(), entry["marker"] == true))
+            .collect::<Vec<_>>()
+    };
     assert_eq!(of("a b/ü.txt"), [(Some(b"first".to_vec()), false), (Some(b"second".to_vec()), false)]);
     assert_eq!(of("text"), [(Some(text.clone()), false), (None, true)]);
     let first_of = |at| restored(folder.path(), at, false).into_iter().next().expect("an object").2;
-    let properties: BTreeMap<&str, serde_json::Value> = BTreeMap::from([("tags", first_of(first)["tags"].clone()), ("metadata", first_of(first)["metadata"].clone())]);
+    let properties: BTreeMap<&str, serde_json::Value> =
+        BTreeMap::from([("tags", first_of(first)["tags"].clone()), ("metadata", first_of(first)["metadata"].clone())]);
     assert_eq!(properties["tags"], serde_json::json!({"team": "red"}));
     assert_eq!(properties["metadata"], serde_json::json!({"content_type": "image/jpeg"}));
 }
@@ -124,7 +134,13 @@ async fn the_independent_program_notices_damage_too() {
     std::fs::write(log.join(name), b"PAR1 but not really").expect("a file");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("format/restore.py");
     let out = folder.path().join("out");
-    let output = Command::new(python()).arg(script).arg(folder.path()).args(["bucket-photos", "9"]).arg(out).output().expect("python: run ./dev setup");
+    let output = Command::new(python())
+        .arg(script)
+        .arg(folder.path())
+        .args(["bucket-photos", "9"])
+        .arg(out)
+        .output()
+        .expect("python: run ./dev setup");
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("is damaged"));
 }

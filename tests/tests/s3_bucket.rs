@@ -71,16 +71,7 @@ fn the_bucket_in_memory_conforms_and_needs_no_runtime() {
 /// Its keys are paths of a file system, and its listings are XML without an encoding for what XML cannot hold.
 const SEAWEEDFS: Quirks = Quirks {
     confused_by_suspension: true,
-    keys_altered: &[
-        "control\u{1}\u{1f}",
-        "/leading",
-        "trailing/",
-        "two//slashes",
-        "../up",
-        "a/../b",
-        "./here",
-        "back\\slash",
-    ],
+    keys_altered: &["control\u{1}\u{1f}", "/leading", "trailing/", "two//slashes", "../up", "a/../b", "./here", "back\\slash"],
     pages_lose_keys: true,
     takes_longer_keys: false,
     metadata_ascii_only: false,
@@ -102,10 +93,7 @@ async fn seaweedfs_conforms_without_checksums() {
 #[tokio::test]
 async fn the_aws_emulator_conforms() {
     let server = AwsEmulator::shared().expect("the emulator starts");
-    let quirks = Quirks {
-        takes_longer_keys: true,
-        ..Quirks::default()
-    };
+    let quirks = Quirks { takes_longer_keys: true, ..Quirks::default() };
     // It takes the CRC of a whole object of parts for wrong.
     conforms(&Real::new("emulator", server, quirks, without_checksums)).await;
 }
@@ -131,14 +119,8 @@ async fn wrong_keys_are_denied_and_a_missing_bucket_is_named() {
     assert!(matches!(error, BucketError::NotFound { .. }), "{error}");
     let error = missing.configuration().await.expect_err("there is no such bucket");
     assert_eq!(error.to_string(), "s3://no-such-bucket does not exist");
-    let nowhere = config(server)
-        .endpoint_url("http://127.0.0.1:1")
-        .retry_config(RetryConfig::disabled())
-        .build();
-    let error = AwsBucket::new(Client::from_conf(nowhere), "photos")
-        .versioning()
-        .await
-        .expect_err("nobody listens");
+    let nowhere = config(server).endpoint_url("http://127.0.0.1:1").retry_config(RetryConfig::disabled()).build();
+    let error = AwsBucket::new(Client::from_conf(nowhere), "photos").versioning().await.expect_err("nobody listens");
     assert!(error.is_transient(), "{error}");
 }
 
@@ -157,33 +139,16 @@ async fn a_stalled_body_is_transient() {
         ..Answer::raw("200 OK", &[("Content-Length", "10"), LAST_MODIFIED, ("ETag", "\"e\"")], b"12345")
     });
     let (_, mut content) = script.bucket().get("a", None, None, None).await.expect("the head is fine");
-    assert_eq!(
-        content.try_next().await.expect("the first half"),
-        Some(Bytes::from_static(b"12345"))
-    );
+    assert_eq!(content.try_next().await.expect("the first half"), Some(Bytes::from_static(b"12345")));
     let error = content.try_next().await.expect_err("nothing comes any more");
-    assert_eq!(
-        error.to_string(),
-        "get of s3://photos/a: no byte came for 120 seconds, after 5 of 10 bytes"
-    );
+    assert_eq!(error.to_string(), "get of s3://photos/a: no byte came for 120 seconds, after 5 of 10 bytes");
     assert!(content.next().await.is_none(), "an error ends the content");
 }
 
 #[tokio::test]
 async fn an_answer_with_another_range_is_refused() {
-    let script = Script::start(|_, _| {
-        Answer::raw(
-            "200 OK",
-            &[("Content-Length", "10"), LAST_MODIFIED, ("ETag", "\"e\"")],
-            b"1234567890",
-        )
-    });
-    let error = script
-        .bucket()
-        .get("a", None, Some(2..5), None)
-        .await
-        .map(|_| ())
-        .expect_err("the whole object came");
+    let script = Script::start(|_, _| Answer::raw("200 OK", &[("Content-Length", "10"), LAST_MODIFIED, ("ETag", "\"e\"")], b"1234567890"));
+    let error = script.bucket().get("a", None, Some(2..5), None).await.map(|_| ()).expect_err("the whole object came");
     assert!(matches!(error, BucketError::Other { .. }), "{error}");
 }
 
@@ -195,51 +160,26 @@ async fn an_archived_object_and_a_busy_server_are_told_apart() {
             "<Error><Code>InvalidObjectState</Code><Message>m</Message><StorageClass>DEEP_ARCHIVE</StorageClass></Error>",
         )
     });
-    let error = script
-        .bucket()
-        .get("a", Some("v"), None, None)
-        .await
-        .map(|_| ())
-        .expect_err("it is archived");
-    assert_eq!(
-        error.to_string(),
-        "s3://photos/a (version v) is archived in storage class DEEP_ARCHIVE: restore it from the archive first"
-    );
+    let error = script.bucket().get("a", Some("v"), None, None).await.map(|_| ()).expect_err("it is archived");
+    assert_eq!(error.to_string(), "s3://photos/a (version v) is archived in storage class DEEP_ARCHIVE: restore it from the archive first");
     let script = Script::start(|_, _| Answer::xml("503 Slow Down", "<Error><Code>SlowDown</Code><Message>m</Message></Error>"));
-    assert!(
-        script
-            .bucket()
-            .list_versions("", None, 1)
-            .await
-            .expect_err("it is busy")
-            .is_transient()
-    );
+    assert!(script.bucket().list_versions("", None, 1).await.expect_err("it is busy").is_transient());
     let script = Script::start(|_, _| Answer::xml("200 OK", "<ListVersionsResult><Version><Key>a</Key>"));
-    assert!(
-        script.bucket().list_versions("", None, 1).await.is_err(),
-        "a listing that is cut off is no listing"
-    );
+    assert!(script.bucket().list_versions("", None, 1).await.is_err(), "a listing that is cut off is no listing");
 }
 
 #[tokio::test]
 async fn a_setting_that_is_denied_is_not_taken_for_absent() {
     let script = Script::start(|_, path| match path {
         path if path.contains("?policy") => Answer::xml("403 Forbidden", "<Error><Code>AccessDenied</Code><Message>m</Message></Error>"),
-        path if path.contains("?tagging") => Answer::xml(
-            "200 OK",
-            "<Tagging><TagSet><Tag><Key>k</Key><Value>v</Value></Tag></TagSet></Tagging>",
-        ),
-        _ => Answer::xml(
-            "404 Not Found",
-            "<Error><Code>NoSuchConfiguration</Code><Message>m</Message></Error>",
-        ),
+        path if path.contains("?tagging") => {
+            Answer::xml("200 OK", "<Tagging><TagSet><Tag><Key>k</Key><Value>v</Value></Tag></TagSet></Tagging>")
+        }
+        _ => Answer::xml("404 Not Found", "<Error><Code>NoSuchConfiguration</Code><Message>m</Message></Error>"),
     });
     let configuration = script.bucket().configuration().await.expect("configuration");
     assert_eq!(configuration.documents.keys().collect::<Vec<_>>(), ["tagging"]);
-    assert_eq!(
-        configuration.documents["tagging"],
-        "<Tagging><TagSet><Tag><Key>k</Key><Value>v</Value></Tag></TagSet></Tagging>"
-    );
+    assert_eq!(configuration.documents["tagging"], "<Tagging><TagSet><Tag><Key>k</Key><Value>v</Value></Tag></TagSet></Tagging>");
     let reason = "policy of s3://photos is not allowed: the server answered 403 AccessDenied: m";
     assert_eq!(configuration.unread, BTreeMap::from([("policy".to_owned(), reason.to_owned())]));
 }
@@ -257,16 +197,8 @@ async fn a_failed_part_ends_the_upload_and_is_never_completed() {
     let error = script.put_zeros(PART_BYTES + 1).await.expect_err("a part failed");
     assert!(error.is_transient(), "{error}");
     let requests = script.requests();
-    assert!(
-        requests.last().is_some_and(|last| last.starts_with("DELETE")),
-        "it was aborted: {requests:?}"
-    );
-    assert!(
-        !requests
-            .iter()
-            .any(|request| request.starts_with("POST") && request.contains("uploadId")),
-        "{requests:?}"
-    );
+    assert!(requests.last().is_some_and(|last| last.starts_with("DELETE")), "it was aborted: {requests:?}");
+    assert!(!requests.iter().any(|request| request.starts_with("POST") && request.contains("uploadId")), "{requests:?}");
 }
 
 #[tokio::test]
@@ -287,10 +219,7 @@ async fn an_object_of_another_size_than_was_uploaded_is_an_error() {
     let script =
         Script::start(|method, path| upload_that_ends_in(method, path, completed(), &[("Content-Length", "5"), ("ETag", "\"e\"")]));
     let error = script.put_zeros(PART_BYTES + 1).await.expect_err("the size differs");
-    assert!(
-        error.to_string().ends_with("8388609 bytes were uploaded and the object has 5"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("8388609 bytes were uploaded and the object has 5"), "{error}");
 }
 
 #[tokio::test]
@@ -318,17 +247,11 @@ fn upload_that_ends_in(method: &str, path: &str, completion: Answer, head: &[(&s
 }
 
 fn begun() -> Answer {
-    Answer::xml(
-        "200 OK",
-        "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>",
-    )
+    Answer::xml("200 OK", "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
 }
 
 fn completed() -> Answer {
-    Answer::xml(
-        "200 OK",
-        "<CompleteMultipartUploadResult><ETag>\"e\"</ETag></CompleteMultipartUploadResult>",
-    )
+    Answer::xml("200 OK", "<CompleteMultipartUploadResult><ETag>\"e\"</ETag></CompleteMultipartUploadResult>")
 }
 
 /// A real server, and buckets with names of their own.
@@ -340,11 +263,7 @@ struct Real {
 
 impl Real {
     fn new(name: &'static str, server: &services::Server, quirks: Quirks, configure: impl FnOnce(Builder) -> Builder) -> Real {
-        Real {
-            name,
-            quirks,
-            client: Client::from_conf(configure(config(server)).build()),
-        }
+        Real { name, quirks, client: Client::from_conf(configure(config(server)).build()) }
     }
 }
 
@@ -362,12 +281,7 @@ impl Server for Real {
         // The server is this process's own.
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name = format!("conformance-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        self.client
-            .create_bucket()
-            .bucket(&name)
-            .send()
-            .await
-            .expect("a bucket can be created");
+        self.client.create_bucket().bucket(&name).send().await.expect("a bucket can be created");
         Arc::new(AwsBucket::new(self.client.clone(), name))
     }
 
@@ -378,11 +292,7 @@ impl Server for Real {
             Versioning::Never => panic!("S3 has no way back to a bucket without versioning"),
         };
         let configuration = VersioningConfiguration::builder().status(status).build();
-        let operation = self
-            .client
-            .put_bucket_versioning()
-            .bucket(bucket)
-            .versioning_configuration(configuration);
+        let operation = self.client.put_bucket_versioning().bucket(bucket).versioning_configuration(configuration);
         operation.send().await.expect("versioning can be switched");
     }
 }
@@ -422,19 +332,11 @@ struct Answer {
 impl Answer {
     fn raw(status: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        Answer {
-            head: format!("HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n"),
-            body: body.to_vec(),
-            stall: false,
-        }
+        Answer { head: format!("HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n"), body: body.to_vec(), stall: false }
     }
 
     fn xml(status: &str, body: &str) -> Answer {
-        Answer::raw(
-            status,
-            &[("Content-Type", "application/xml"), ("Content-Length", &body.len().to_string())],
-            body.as_bytes(),
-        )
+        Answer::raw(status, &[("Content-Type", "application/xml"), ("Content-Length", &body.len().to_string())], body.as_bytes())
     }
 }
 
@@ -517,11 +419,7 @@ struct Impatient;
 
 impl AsyncSleep for Impatient {
     fn sleep(&self, duration: Duration) -> Sleep {
-        let short = if duration > Duration::from_secs(60) {
-            Duration::from_millis(200)
-        } else {
-            duration
-        };
+        let short = if duration > Duration::from_secs(60) { Duration::from_millis(200) } else { duration };
         Sleep::new(tokio::time::sleep(short))
     }
 }

@@ -10,7 +10,8 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult,
 };
 use pipeline::model::Timestamp;
 use pipeline::vault::Vault;
@@ -31,13 +32,13 @@ async fn a_local_directory_conforms() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn seaweedfs_conforms() {
-    let server = SeaweedFs::shared().as_ref().expect("SeaweedFS: run ./dev setup");
+    let server = SeaweedFs::shared().expect("SeaweedFS: run ./dev setup");
     conforms(&bucket_vault(server, "vault-of-seaweed").await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_aws_emulator_conforms() {
-    let server = AwsEmulator::shared().as_ref().expect("the AWS emulator: run ./dev setup");
+    let server = AwsEmulator::shared().expect("the AWS emulator: run ./dev setup");
     conforms(&bucket_vault(server, "vault-of-emulator").await).await;
 }
 

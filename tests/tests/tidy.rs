@@ -89,7 +89,8 @@ fn every_decision_is_numbered_once_and_begins_with_its_title() {
 
 #[test]
 fn links_in_the_docs_lead_somewhere() {
-    let mut pages: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|page| root().join(page)).to_vec();
+    let mut pages: Vec<PathBuf> =
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|page| root().join(page)).to_vec();
     pages.extend(fs::read_dir(root().join("docs")).expect("there are docs").map(|entry| entry.expect("a readable folder").path()));
     for page in pages.iter().filter(|page| page.extension().is_some_and(|extension| extension == "md")) {
         for link in read(page).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

@@ -106,7 +106,10 @@ impl State {
     ///
     /// # Errors
     /// [`BrowseError`].
-    pub async fn for_each<E: From<BrowseError>>(&self, mut each: impl FnMut(Vec<ObjectVersion>) -> Result<(), E>) -> Result<Vec<Uncertain>, E> {
+    pub async fn for_each<E: From<BrowseError>>(
+        &self,
+        mut each: impl FnMut(Vec<ObjectVersion>) -> Result<(), E>,
+    ) -> Result<Vec<Uncertain>, E> {
         let mut uncertain = Vec::new();
         for pass in self.passes() {
             let loose = self.load(pass.clone()).await?;

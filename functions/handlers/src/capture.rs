@@ -79,10 +79,7 @@ pub enum CaptureError {
 
 impl Clone for Capture {
     fn clone(&self) -> Capture {
-        Capture {
-            shared: Arc::clone(&self.shared),
-            writer: PackWriter::new(),
-        }
+        Capture { shared: Arc::clone(&self.shared), writer: PackWriter::new() }
     }
 }
 
@@ -103,18 +100,8 @@ impl Capture {
         let known = Known::load(&vault, &resource).await?;
         let latest = segments(&vault, &resource).await?.iter().map(|segment| segment.name.latest).max();
         let latest = Mutex::new(latest.unwrap_or_default());
-        let shared = Shared {
-            vault,
-            resource,
-            reader,
-            clock,
-            known: Mutex::new(known),
-            latest,
-        };
-        Ok(Capture {
-            shared: Arc::new(shared),
-            writer: PackWriter::new(),
-        })
+        let shared = Shared { vault, resource, reader, clock, known: Mutex::new(known), latest };
+        Ok(Capture { shared: Arc::new(shared), writer: PackWriter::new() })
     }
 
     /// The vault it writes to.
@@ -149,12 +136,7 @@ impl Capture {
     pub async fn refresh(&self) -> Result<(), CaptureError> {
         let Shared { vault, resource, .. } = &*self.shared;
         let listed = segments(vault, resource).await?;
-        let news = self.known(|known| {
-            listed
-                .into_iter()
-                .filter(|segment| !known.has_applied(&segment.path()))
-                .collect::<Vec<_>>()
-        });
+        let news = self.known(|known| listed.into_iter().filter(|segment| !known.has_applied(&segment.path())).collect::<Vec<_>>());
         for segment in news {
             for batch in read::read(vault, &segment).await? {
                 let changes = ChangeBatch::objects(batch).map_err(|error| VaultError::damaged(&segment.path(), error))?;
@@ -209,32 +191,18 @@ impl Capture {
         for (indices, at_once) in [(small, READS_AT_ONCE), (larger, LARGER_READS_AT_ONCE)] {
             let reader = &self.shared.reader;
             let clock = &self.shared.clock;
-            let wanted: Vec<(usize, String, String, Option<String>)> = indices
-                .iter()
-                .map(|&i| (i, changes[i].object.clone(), changes[i].version.clone(), changes[i].etag.clone()))
-                .collect();
+            let wanted: Vec<(usize, String, String, Option<String>)> =
+                indices.iter().map(|&i| (i, changes[i].object.clone(), changes[i].version.clone(), changes[i].etag.clone())).collect();
             let mut reads = futures::stream::iter(wanted)
                 .map(|(index, object, version, etag)| async move {
-                    (
-                        index,
-                        read_patiently(reader, clock.as_ref(), &object, &version, etag.as_deref()).await,
-                    )
+                    (index, read_patiently(reader, clock.as_ref(), &object, &version, etag.as_deref()).await)
                 })
                 .buffered(at_once);
             while let Some((index, found)) = reads.next().await {
                 match found {
                     Ok(Found::Small(properties, content)) => {
-                        let placed = if content.is_empty() {
-                            Vec::new()
-                        } else {
-                            vec![self.writer.add(&content)]
-                        };
-                        placements.push(Placement {
-                            index,
-                            placed,
-                            digest: Digest::of(&content),
-                            properties,
-                        });
+                        let placed = if content.is_empty() { Vec::new() } else { vec![self.writer.add(&content)] };
+                        placements.push(Placement { index, placed, digest: Digest::of(&content), properties });
                         if self.writer.waiting_bytes() >= PACK_BYTES {
                             self.writer.flush(&self.shared.vault).await?;
                         }
@@ -247,12 +215,7 @@ impl Capture {
         }
         for index in large {
             match self.stream_in(&changes[index]).await? {
-                Ok((placed, digest, properties)) => placements.push(Placement {
-                    index,
-                    placed,
-                    digest,
-                    properties,
-                }),
+                Ok((placed, digest, properties)) => placements.push(Placement { index, placed, digest, properties }),
                 Err(outcome) => settle(index, outcome, &mut changes, &mut absorbed),
             }
         }
@@ -264,12 +227,7 @@ impl Capture {
         self.writer.flush(&self.shared.vault).await?;
         fail_point!("capture::bodies-stored");
         self.fill_in(&mut changes, placements).await?;
-        absorbed.changes = changes
-            .into_iter()
-            .zip(left_out)
-            .filter(|(_, out)| !out)
-            .map(|(change, _)| change)
-            .collect();
+        absorbed.changes = changes.into_iter().zip(left_out).filter(|(_, out)| !out).map(|(change, _)| change).collect();
         Ok(absorbed)
     }
 
@@ -290,22 +248,13 @@ impl Capture {
         let mut tries = 0;
         'again: loop {
             tries += 1;
-            let found = read_patiently(
-                &self.shared.reader,
-                self.shared.clock.as_ref(),
-                &change.object,
-                &change.version,
-                change.etag.as_deref(),
-            )
-            .await;
+            let found =
+                read_patiently(&self.shared.reader, self.shared.clock.as_ref(), &change.object, &change.version, change.etag.as_deref())
+                    .await;
             let (properties, mut content, mut check) = match found {
                 Ok(Found::Large(properties, content, check)) => (properties, content, check),
                 Ok(Found::Small(properties, content)) => {
-                    let placed = if content.is_empty() {
-                        Vec::new()
-                    } else {
-                        vec![self.writer.add(&content)]
-                    };
+                    let placed = if content.is_empty() { Vec::new() } else { vec![self.writer.add(&content)] };
                     return Ok(Ok((placed, Digest::of(&content), properties)));
                 }
                 Ok(Found::Lost(reason)) => return Ok(Err(Outcome::Lost(reason))),
@@ -376,13 +325,7 @@ impl Capture {
     /// Writes into the changes where their contents lie.
     async fn fill_in(&mut self, changes: &mut [ObjectChange], placements: Vec<Placement>) -> Result<(), CaptureError> {
         let mut indirect: Vec<(usize, Placed)> = Vec::new();
-        for Placement {
-            index,
-            placed,
-            digest,
-            properties,
-        } in placements
-        {
+        for Placement { index, placed, digest, properties } in placements {
             let slices: Vec<Slice> = placed.iter().map(|placed| self.writer.find(placed)).collect();
             let change = &mut changes[index];
             match self.writer.body(slices) {
@@ -416,11 +359,8 @@ impl Capture {
     pub async fn append(&self, changes: &[ObjectChange], latest: Option<Timestamp>) -> Result<(), CaptureError> {
         let latest = latest.map_or(self.latest(), |latest| latest.max(self.latest()));
         let batch: ChangeBatch = changes.iter().map(ObjectChange::row).collect();
-        let encoded =
-            write::encode(&self.shared.resource, &batch, self.shared.clock.now(), latest).map_err(|error| CaptureError::Encode {
-                resource: self.shared.resource.clone(),
-                reason: error.to_string(),
-            })?;
+        let encoded = write::encode(&self.shared.resource, &batch, self.shared.clock.now(), latest)
+            .map_err(|error| CaptureError::Encode { resource: self.shared.resource.clone(), reason: error.to_string() })?;
         fail_point!("capture::before-segment");
         let segment = write::append(&self.shared.vault, &encoded).await?;
         fail_point!("capture::after-segment");

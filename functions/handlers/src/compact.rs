@@ -38,17 +38,11 @@ pub async fn compact(vault: &Vault, resource: &ResourceId, clock: &dyn Clock, po
     let inventory = Inventory::load(vault, resource).await?;
     let planned = plan(&inventory, clock.now(), policy);
     let mut report = CompactionReport::default();
-    let bytes: u64 = inventory
-        .bases()
-        .last()
-        .map_or(0, |base| base.files.iter().map(|file| file.file.size).sum());
+    let bytes: u64 = inventory.bases().last().map_or(0, |base| base.files.iter().map(|file| file.file.size).sum());
     let bits = bits_for(bytes).max(inventory.bases().last().map_or(0, |base| base.bits));
     for segments in &planned.merges {
         let merged = merge(vault, resource, segments, bits).await?;
-        let additions = Additions {
-            merges: vec![merged],
-            base: None,
-        };
+        let additions = Additions { merges: vec![merged], base: None };
         report.manifest = publish(vault, resource, &additions, clock.now()).await?.or(report.manifest);
         report.segments += segments.len() as u64;
         report.merges += 1;
@@ -56,10 +50,7 @@ pub async fn compact(vault: &Vault, resource: &ResourceId, clock: &dyn Clock, po
     if let Some(at) = planned.base {
         let inventory = Inventory::load(vault, resource).await?;
         let built = base(vault, &inventory, at).await?;
-        let additions = Additions {
-            merges: Vec::new(),
-            base: Some(built),
-        };
+        let additions = Additions { merges: Vec::new(), base: Some(built) };
         report.manifest = publish(vault, resource, &additions, clock.now()).await?.or(report.manifest);
         report.base = Some(at.cut);
     }

@@ -4,8 +4,8 @@
 //! the current piece of each.
 
 use pipeline::base::inputs::{Inputs, Inventory};
-use pipeline::fold::{Cut, Uncertain};
 use pipeline::fold::object::Keep;
+use pipeline::fold::{Cut, Uncertain};
 use pipeline::model::Timestamp;
 use pipeline::vault::Vault;
 use pipeline::view::ObjectVersion;

@@ -100,13 +100,7 @@ impl Intake {
     /// AWS's, so that its order means nothing.
     pub fn new(captures: Vec<Capture>, vault: Vault, clock: Arc<dyn Clock>, emulated: bool) -> Intake {
         let captures = captures.into_iter().map(|capture| (capture.resource().clone(), capture)).collect();
-        Intake {
-            captures,
-            vault,
-            clock,
-            emulated,
-            outstanding: BTreeMap::new(),
-        }
+        Intake { captures, vault, clock, emulated, outstanding: BTreeMap::new() }
     }
 
     /// Goes on with these captures. Messages that were left to come again are still remembered.
@@ -121,46 +115,26 @@ impl Intake {
     pub async fn round(&mut self, source: &dyn Source) -> Result<IntakeReport, IntakeError> {
         let delivery = source.poll().await?;
         let arrived = self.clock.now();
-        let mut report = IntakeReport {
-            messages: delivery.messages.len() as u64,
-            ..IntakeReport::default()
-        };
+        let mut report = IntakeReport { messages: delivery.messages.len() as u64, ..IntakeReport::default() };
         let Delivery { messages, drained } = delivery;
         let mut parcels: Vec<Parcel> = messages
             .into_iter()
             .map(|message| {
-                let feed = Feed {
-                    stream: source.stream().to_owned(),
-                    arrived,
-                    emulated: self.emulated,
-                };
+                let feed = Feed { stream: source.stream().to_owned(), arrived, emulated: self.emulated };
                 let decoded = decode(feed, [&message.body[..]]);
-                Parcel {
-                    receipt: message.receipt,
-                    digest: Digest::of(&message.body),
-                    decoded,
-                    body: message.body,
-                    failed: false,
-                }
+                Parcel { receipt: message.receipt, digest: Digest::of(&message.body), decoded, body: message.body, failed: false }
             })
             .collect();
         let mut dead = Vec::new();
         for resource in self.captures.keys().cloned().collect::<Vec<_>>() {
-            self.keep(&resource, source.stream(), &mut parcels, &mut report, &mut dead, drained)
-                .await?;
+            self.keep(&resource, source.stream(), &mut parcels, &mut report, &mut dead, drained).await?;
         }
         for parcel in parcels.iter_mut().filter(|parcel| !parcel.failed) {
             report.ignored += parcel.decoded.ignored.values().sum::<u64>();
             let strangers = parcel.decoded.buckets.keys().filter(|bucket| !self.captures.contains_key(*bucket));
             // Anybody who can reach the feed can write any bucket's name into an event.
             dead.extend(strangers.map(|bucket| (parcel.body.to_vec(), format!("{bucket} is not protected through this feed"))));
-            dead.extend(
-                parcel
-                    .decoded
-                    .rejects
-                    .iter()
-                    .map(|reject| (reject.raw.clone(), reject.reason.to_string())),
-            );
+            dead.extend(parcel.decoded.rejects.iter().map(|reject| (reject.raw.clone(), reject.reason.to_string())));
         }
         report.dead = dead.len() as u64;
         for (raw, reason) in dead {
@@ -176,11 +150,7 @@ impl Intake {
             }
         }
         report.again = parcels.iter().filter(|parcel| parcel.failed).count() as u64;
-        let receipts = parcels
-            .into_iter()
-            .filter(|parcel| !parcel.failed)
-            .map(|parcel| parcel.receipt)
-            .collect();
+        let receipts = parcels.into_iter().filter(|parcel| !parcel.failed).map(|parcel| parcel.receipt).collect();
         source.ack(receipts).await?;
         Ok(report)
     }
@@ -209,10 +179,9 @@ impl Intake {
             for hint in &decoded.hints {
                 match resolve(capture, stream, hint).await {
                     Ok(Resolved::Changes(resolved)) => found.extend(resolved),
-                    Ok(Resolved::Gone) => dead.push((
-                        parcel.body.to_vec(),
-                        format!("{} was gone before it could be looked at", hint.object),
-                    )),
+                    Ok(Resolved::Gone) => {
+                        dead.push((parcel.body.to_vec(), format!("{} was gone before it could be looked at", hint.object)))
+                    }
                     Err(error) => {
                         tracing::warn!(%resource, %error, "a key could not be listed; its event is left to come again");
                         parcel.failed = true;
@@ -233,10 +202,7 @@ impl Intake {
         report.bytes += stored.map(|size| size.max(0) as u64).sum::<u64>();
         report.lost += absorbed.lost;
         report.outdated += absorbed.outdated;
-        let failing = parcels
-            .iter()
-            .filter(|parcel| parcel.failed)
-            .filter_map(|parcel| earliest_of(&parcel.decoded));
+        let failing = parcels.iter().filter(|parcel| parcel.failed).filter_map(|parcel| earliest_of(&parcel.decoded));
         let barred = failing.chain(self.outstanding.values().copied()).min();
         let latest = drained.map(|drained| barred.map_or(drained, |barred| drained.min(barred.minus(std::time::Duration::from_micros(1)))));
         if !absorbed.changes.is_empty() || latest.is_some_and(|latest| latest > capture.latest()) {
@@ -255,16 +221,8 @@ impl Intake {
     /// Keeps a record that cannot be decoded, with the reason.
     async fn bury(&self, stream: &str, arrived: Timestamp, raw: &[u8], reason: String) -> Result<(), VaultError> {
         let raw = base64::engine::general_purpose::STANDARD.encode(raw);
-        let letter = serde_json::to_vec(&DeadLetter {
-            stream,
-            arrived,
-            reason,
-            raw,
-        })
-        .expect("plain data with text keys");
-        self.vault
-            .create_named_by_content(&layout::dead_letter(arrived, &Digest::of(&letter)), letter.into())
-            .await?;
+        let letter = serde_json::to_vec(&DeadLetter { stream, arrived, reason, raw }).expect("plain data with text keys");
+        self.vault.create_named_by_content(&layout::dead_letter(arrived, &Digest::of(&letter)), letter.into()).await?;
         Ok(())
     }
 }
@@ -331,11 +289,8 @@ async fn resolve(capture: &Capture, stream: &str, hint: &Hint) -> Result<Resolve
             ..ObjectChange::put(&hint.object, &version.version, hint.at)
         });
     }
-    let accounted: BTreeSet<&str> = listed
-        .iter()
-        .map(|listed| listed.version.as_str())
-        .chain(known.iter().map(|known| &*known.version))
-        .collect();
+    let accounted: BTreeSet<&str> =
+        listed.iter().map(|listed| listed.version.as_str()).chain(known.iter().map(|known| &*known.version)).collect();
     match (&hint.version, hint.what) {
         // A version that came and went before we looked: its purge absorbs this, and without one it is shown as lost.
         (Some(version), Hinted::Put | Hinted::Marker) if !accounted.contains(version.as_str()) => {
@@ -348,10 +303,7 @@ async fn resolve(capture: &Capture, stream: &str, hint: &Hint) -> Result<Resolve
             });
         }
         (Some(version), Hinted::Purge) if version != NULL_VERSION && !accounted.contains(version.as_str()) => {
-            changes.push(ObjectChange {
-                stream: stream.to_owned(),
-                ..ObjectChange::delete(&hint.object, version, hint.at)
-            });
+            changes.push(ObjectChange { stream: stream.to_owned(), ..ObjectChange::delete(&hint.object, version, hint.at) });
         }
         (None, Hinted::Put) if hint.etag.is_some() => {
             let etag = hint.etag.as_deref();
@@ -372,10 +324,10 @@ fn tells_of(hint: &Hint, change: &ObjectChange) -> bool {
         && match hint.what {
             Hinted::Put => {
                 !change.marker
-                    && hint.version.as_deref().map_or_else(
-                        || hint.etag.is_some() && hint.etag == change.etag,
-                        |version| version == change.version,
-                    )
+                    && hint
+                        .version
+                        .as_deref()
+                        .map_or_else(|| hint.etag.is_some() && hint.etag == change.etag, |version| version == change.version)
             }
             Hinted::Marker => change.marker && hint.version.as_deref().is_some_and(|version| version == change.version),
             _ => false,

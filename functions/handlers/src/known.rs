@@ -48,10 +48,7 @@ impl Known {
     /// As reading the vault.
     pub async fn load(vault: &Vault, resource: &ResourceId) -> Result<Known, VaultError> {
         let inventory = Inventory::load(vault, resource).await?;
-        let mut known = Known {
-            applied: inventory.segments.iter().map(|segment| segment.path()).collect(),
-            ..Known::default()
-        };
+        let mut known = Known { applied: inventory.segments.iter().map(|segment| segment.path()).collect(), ..Known::default() };
         let cut = Cut::At(Timestamp::MAX);
         let folding = Folding::new(inventory.inputs(cut), cut, 0);
         for pass in folding.passes() {
@@ -82,10 +79,7 @@ impl Known {
     pub fn apply(&mut self, row: &ObjectRow<'_>) {
         if row.object.is_empty() {
             match row.op {
-                Op::Put => drop(
-                    self.configuration
-                        .insert(row.version.into(), row.metadata.unwrap_or_default().into()),
-                ),
+                Op::Put => drop(self.configuration.insert(row.version.into(), row.metadata.unwrap_or_default().into())),
                 _ => drop(self.configuration.remove(row.version)),
             }
             return;
@@ -101,10 +95,7 @@ impl Known {
                 let overwritten =
                     row.version == NULL_VERSION && row.at >= known.at && row.etag.is_some() && known.etag.as_deref() != row.etag;
                 if overwritten {
-                    *known = KnownVersion {
-                        seen: reading,
-                        ..known_of(row)
-                    };
+                    *known = KnownVersion { seen: reading, ..known_of(row) };
                 } else {
                     known.stored |= row.body.is_some() || row.marker || row.lost.is_some();
                     known.rank = known.rank.max(row.rank);
@@ -113,10 +104,7 @@ impl Known {
                     }
                 }
             }
-            (Op::Put, None) => versions.push(KnownVersion {
-                seen: reading,
-                ..known_of(row)
-            }),
+            (Op::Put, None) => versions.push(KnownVersion { seen: reading, ..known_of(row) }),
             (_, Some(known)) if row.version != NULL_VERSION || row.at >= known.at => {
                 versions.retain(|known| &*known.version != row.version);
             }
@@ -145,10 +133,7 @@ impl Known {
 
     /// Notes that a reading of the truth listed a version.
     pub fn saw(&mut self, object: &str, version: &str, reading: u64) {
-        let known = self
-            .objects
-            .get_mut(object)
-            .and_then(|versions| versions.iter_mut().find(|known| &*known.version == version));
+        let known = self.objects.get_mut(object).and_then(|versions| versions.iter_mut().find(|known| &*known.version == version));
         if let Some(known) = known {
             known.seen = reading;
         }
@@ -156,14 +141,9 @@ impl Known {
 
     /// Live versions that a reading of the truth did not list.
     pub fn unseen(&self, reading: u64) -> Vec<(String, KnownVersion)> {
-        let all = self
-            .objects
-            .iter()
-            .flat_map(|(object, versions)| versions.iter().map(move |known| (object, known)));
-        let mut unseen: Vec<(String, KnownVersion)> = all
-            .filter(|(_, known)| known.seen < reading)
-            .map(|(object, known)| (object.to_string(), known.clone()))
-            .collect();
+        let all = self.objects.iter().flat_map(|(object, versions)| versions.iter().map(move |known| (object, known)));
+        let mut unseen: Vec<(String, KnownVersion)> =
+            all.filter(|(_, known)| known.seen < reading).map(|(object, known)| (object.to_string(), known.clone())).collect();
         unseen.sort_by(|a, b| (&a.0, &a.1.version).cmp(&(&b.0, &b.1.version)));
         unseen
     }

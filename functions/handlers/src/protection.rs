@@ -126,13 +126,9 @@ pub async fn all(vault: &Vault) -> Result<Vec<Numbered<Protection>>, VaultError>
 /// [`ProtectError::AnotherVault`], and as writing a record.
 pub async fn record(vault: &Vault, others: &[Vault], protection: &Protection) -> Result<u64, ProtectError> {
     for other in others {
-        let running = newest(other, &protection.resource)
-            .await?
-            .is_some_and(|found| found.record.status == Status::Active);
+        let running = newest(other, &protection.resource).await?.is_some_and(|found| found.record.status == Status::Active);
         if running && protection.status == Status::Active {
-            return Err(ProtectError::AnotherVault {
-                bucket: protection.resource.bucket_name().to_owned(),
-            });
+            return Err(ProtectError::AnotherVault { bucket: protection.resource.bucket_name().to_owned() });
         }
     }
     let folder = layout::state_folder(PROTECTIONS, &protection.resource);

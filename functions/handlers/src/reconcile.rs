@@ -65,11 +65,7 @@ impl ScanProgress for Quiet {
 /// Where one of them is new, the others of its tie get their rank too, so that the order within the tie is kept. `seen` is
 /// when they were listed.
 pub fn rank_ties(tie: &[ListedVersion], known: &Known, stream: &str, seen: Timestamp) -> Vec<ObjectChange> {
-    let find = |listed: &ListedVersion| {
-        known
-            .find(&listed.object, &listed.version)
-            .filter(|known| !is_overwritten(known, listed))
-    };
+    let find = |listed: &ListedVersion| known.find(&listed.object, &listed.version).filter(|known| !is_overwritten(known, listed));
     if tie.iter().all(|listed| find(listed).is_some_and(|known| known.stored)) {
         return Vec::new();
     }
@@ -128,19 +124,10 @@ pub fn sends_events(notification: Option<&str>) -> Option<bool> {
 pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Result<Reconciliation, CaptureError> {
     capture.refresh().await?;
     let folder = layout::state_folder(RECONCILIATIONS, capture.resource());
-    let before: Vec<Reconciliation> = capture
-        .vault()
-        .all_records(&folder)
-        .await?
-        .into_iter()
-        .map(|numbered| numbered.record)
-        .collect();
+    let before: Vec<Reconciliation> = capture.vault().all_records(&folder).await?.into_iter().map(|numbered| numbered.record).collect();
     let cursors = layout::state_folder(CURSORS, capture.resource());
-    let cursor: Option<Cursor> = if before.is_empty() {
-        capture.vault().newest_record(&cursors).await?.map(|numbered| numbered.record)
-    } else {
-        None
-    };
+    let cursor: Option<Cursor> =
+        if before.is_empty() { capture.vault().newest_record(&cursors).await?.map(|numbered| numbered.record) } else { None };
     let cursor = cursor.filter(|cursor| !cursor.ended);
 
     let began_here = capture.clock().now();
@@ -171,15 +158,8 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
             lost += kept.1;
             if before.is_empty() {
                 fail_point!("scan::before-cursor");
-                let began = cursor
-                    .as_ref()
-                    .map_or_else(|| scan.began().unwrap_or(began_here), |cursor| cursor.began);
-                let now = Cursor {
-                    began,
-                    after: page.resume,
-                    listed,
-                    ended: false,
-                };
+                let began = cursor.as_ref().map_or_else(|| scan.began().unwrap_or(began_here), |cursor| cursor.began);
+                let now = Cursor { began, after: page.resume, listed, ended: false };
                 capture.vault().append_record(&cursors, &now).await?;
             }
         }
@@ -188,18 +168,12 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
     let kept = keep(capture, &mut waiting).await?;
     found += kept.0;
     lost += kept.1;
-    let began = cursor
-        .as_ref()
-        .map_or_else(|| scan.began().unwrap_or(began_here), |cursor| cursor.began);
+    let began = cursor.as_ref().map_or_else(|| scan.began().unwrap_or(began_here), |cursor| cursor.began);
     let ended = scan.last_answer().map_or_else(|| capture.clock().now(), |answer| answer.max(began));
     progress.listed(listed, found);
 
     // A resumed listing has not seen what the earlier part of it listed, so it can miss nothing.
-    let purged = if cursor.is_some() {
-        0
-    } else {
-        keep_purges(capture, reading, &before, began, ended).await?
-    };
+    let purged = if cursor.is_some() { 0 } else { keep_purges(capture, reading, &before, began, ended).await? };
     let events_on = keep_configuration(capture, ended).await?;
     let proof = Reconciliation {
         began,
@@ -233,11 +207,7 @@ async fn keep(capture: &mut Capture, waiting: &mut Vec<ObjectChange>) -> Result<
         tries += 1;
         if let Some((_, reason)) = absorbed.again.first().filter(|_| tries >= KEEP_TRIES) {
             let what = format!("reading {} versions of {}", absorbed.again.len(), capture.resource());
-            return Err(pipeline::s3::BucketError::Transient {
-                what,
-                reason: reason.clone(),
-            }
-            .into());
+            return Err(pipeline::s3::BucketError::Transient { what, reason: reason.clone() }.into());
         }
         changes = absorbed.again.iter().map(|(index, _)| changes[*index].clone()).collect();
         if !changes.is_empty() {
@@ -317,10 +287,7 @@ pub async fn keep_configuration(capture: &mut Capture, now: Timestamp) -> Result
             .configuration()
             .keys()
             .filter(|name| !configuration.documents.contains_key(&***name) && !configuration.unread.contains_key(&***name));
-        let delete = gone.map(|name| ObjectChange {
-            via: "scan".to_owned(),
-            ..ObjectChange::delete("", name, now)
-        });
+        let delete = gone.map(|name| ObjectChange { via: "scan".to_owned(), ..ObjectChange::delete("", name, now) });
         put.chain(delete).collect::<Vec<_>>()
     });
     if !rows.is_empty() {

@@ -91,20 +91,10 @@ pub async fn restore(
         return Ok(run(vault, &plan, &options, target, clock, progress).await?);
     }
     let identity = serde_json::to_vec(&(&request.options, target.name())).expect("plain data with text keys");
-    let mut note = RestoreNote {
-        request: Digest::of(&identity),
-        target: target.name(),
-        to: plan.to,
-        at: clock.now(),
-        ended: false,
-    };
+    let mut note = RestoreNote { request: Digest::of(&identity), target: target.name(), to: plan.to, at: clock.now(), ended: false };
     let folder = layout::state_folder(RESTORES, &request.resource);
     let notes = vault.all_records::<RestoreNote>(&folder).await?;
-    let last = notes
-        .into_iter()
-        .rev()
-        .map(|numbered| numbered.record)
-        .find(|known| known.request == note.request);
+    let last = notes.into_iter().rev().map(|numbered| numbered.record).find(|known| known.request == note.request);
     options.resumed = last.is_some_and(|last| !last.ended && last.to == plan.to);
     vault.append_record(&folder, &note).await?;
     let report = run(vault, &plan, &options, target, clock, progress).await?;

@@ -106,12 +106,17 @@ pub async fn probe(vault: &Vault, id: &str) -> Result<Promises, OpenError> {
     let outcomes: Vec<Created> = outcomes.into_iter().collect::<Result<_, _>>()?;
     let winners: Vec<usize> = (0..RIVALS).filter(|&rival| outcomes[rival] == Created::New).collect();
     let [winner] = winners[..] else {
-        let reason = format!("{RIVALS} created the same name at once and {} were told that they had; it needs an atomic create-if-absent", winners.len());
+        let reason = format!(
+            "{RIVALS} created the same name at once and {} were told that they had; it needs an atomic create-if-absent",
+            winners.len()
+        );
         return Err(unfit(reason));
     };
     let late = vault.create(&path, Bytes::from_static(b"probe of one who came late")).await?;
     if late == Created::New || vault.read(&path).await? != contents[winner] {
-        return Err(unfit("what had been created was overwritten by another create of the same name; it needs an atomic create-if-absent".to_owned()));
+        return Err(unfit(
+            "what had been created was overwritten by another create of the same name; it needs an atomic create-if-absent".to_owned(),
+        ));
     }
     if vault.read_range(&path, 3..9).await? != contents[winner].slice(3..9) {
         return Err(unfit("a range of a file is not that part of it".to_owned()));

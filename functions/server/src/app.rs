@@ -100,7 +100,9 @@ impl App {
                 match (places.pop(), places.is_empty()) {
                     (Some(only), true) => Ok(only),
                     (Some(_), false) => Err(Failure::usage("several vaults are configured; say which with --vault")),
-                    (None, _) => Err(Failure::usage("no vault is configured; say which with --vault file:///srv/vault or --vault s3://bucket/prefix")),
+                    (None, _) => Err(Failure::usage(
+                        "no vault is configured; say which with --vault file:///srv/vault or --vault s3://bucket/prefix",
+                    )),
                 }
             }
         }
@@ -129,7 +131,11 @@ impl App {
     /// # Errors
     /// As [`App::place`]; none at all.
     pub fn places(&self, named: &[String]) -> Result<Vec<Place>, Failure> {
-        let places = if named.is_empty() { self.configured()? } else { named.iter().map(|text| self.named_place(text)).collect::<Result<_, _>>()? };
+        let places = if named.is_empty() {
+            self.configured()?
+        } else {
+            named.iter().map(|text| self.named_place(text)).collect::<Result<_, _>>()?
+        };
         if places.is_empty() {
             return Err(Failure::usage("no vault is configured; say which with --vault file:///srv/vault or --vault s3://bucket/prefix"));
         }
@@ -174,6 +180,8 @@ pub fn bucket_and_rest(text: &str) -> Result<(ResourceId, String)> {
 pub fn bucket_only(text: &str) -> Result<ResourceId> {
     match bucket_and_rest(text)? {
         (resource, rest) if rest.is_empty() => Ok(resource),
-        (resource, rest) => Err(Failure::usage(format!("{text:?} names more than a bucket; write {resource} and choose {rest:?} with --prefix")).into()),
+        (resource, rest) => {
+            Err(Failure::usage(format!("{text:?} names more than a bucket; write {resource} and choose {rest:?} with --prefix")).into())
+        }
     }
 }

@@ -191,7 +191,8 @@ impl Config {
 }
 
 fn usual_places() -> Vec<PathBuf> {
-    let home = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")));
+    let home =
+        std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")));
     home.map(|home| home.join("hindsight/hindsight.toml")).into_iter().chain([PathBuf::from("/etc/hindsight.toml")]).collect()
 }
 
@@ -201,7 +202,9 @@ mod tests {
 
     #[test]
     fn a_file_says_what_it_wants_to_and_defaults_hold_for_the_rest() {
-        let config = Config::parse("log_format = \"json\"\n[vaults.main]\nurl = \"file:///srv/vault\"\n[endpoints.ceph]\nurl = \"http://ceph\"\ntags = \"always\"\n");
+        let config = Config::parse(
+            "log_format = \"json\"\n[vaults.main]\nurl = \"file:///srv/vault\"\n[endpoints.ceph]\nurl = \"http://ceph\"\ntags = \"always\"\n",
+        );
         let config = config.unwrap();
         assert_eq!(config.listen.port(), 8_460);
         assert_eq!((config.log_format, config.vaults["main"].url.as_str()), (LogFormat::Json, "file:///srv/vault"));

@@ -224,7 +224,8 @@ mod tests {
     use super::*;
 
     fn known() -> BTreeMap<String, EndpointSettings> {
-        let office = EndpointSettings { url: Some("https://s3.office".to_owned()), tags: TagReading::Always, ..EndpointSettings::default() };
+        let office =
+            EndpointSettings { url: Some("https://s3.office".to_owned()), tags: TagReading::Always, ..EndpointSettings::default() };
         BTreeMap::from([("office".to_owned(), office)])
     }
 

@@ -90,7 +90,10 @@ pub async fn serve(serving: Serving) -> Result<()> {
             Ok(wanted) => {
                 if first && inlet.is_none() && wanted.values().any(|(_, protection)| protection.record.events == Events::Webhook) {
                     let variable = &app.config.webhook_token_env;
-                    return Err(Failure::usage(format!("events are to be posted here, and there is no token to check: set {variable} or webhook_token_file")).into());
+                    return Err(Failure::usage(format!(
+                        "events are to be posted here, and there is no token to check: set {variable} or webhook_token_file"
+                    ))
+                    .into());
                 }
                 update(&mut kept, wanted, &app, &feeds, &metrics).await;
                 metrics.is_started();
@@ -150,7 +153,11 @@ async fn protections(vaults: &[OpenVault]) -> Result<Wanted> {
 
 /// Ends what is not wanted any more or not so, and begins what is new.
 async fn update(kept: &mut BTreeMap<KeptBy, Kept>, wanted: Wanted, app: &App, feeds: &Arc<Feeds>, metrics: &Arc<Metrics>) {
-    let outdated: Vec<KeptBy> = kept.iter().filter(|(key, kept)| wanted.get(key).is_none_or(|(_, wanted)| wanted.number != kept.number)).map(|(key, _)| key.clone()).collect();
+    let outdated: Vec<KeptBy> = kept
+        .iter()
+        .filter(|(key, kept)| wanted.get(key).is_none_or(|(_, wanted)| wanted.number != kept.number))
+        .map(|(key, _)| key.clone())
+        .collect();
     for key in outdated {
         if let Some(Kept { stopper, task, .. }) = kept.remove(&key) {
             tracing::info!(resource = %key.1, "not kept any more, or not so");
@@ -162,7 +169,8 @@ async fn update(kept: &mut BTreeMap<KeptBy, Kept>, wanted: Wanted, app: &App, fe
         let Numbered { number, record, .. } = protection;
         kept.entry(key).or_insert_with(|| {
             let (stopper, stop) = tokio::sync::watch::channel(false);
-            let keeper = Keeper { app: app.clone(), vault, protection: record, feeds: Arc::clone(feeds), metrics: Arc::clone(metrics), stop };
+            let keeper =
+                Keeper { app: app.clone(), vault, protection: record, feeds: Arc::clone(feeds), metrics: Arc::clone(metrics), stop };
             Kept { number, stopper, task: tokio::spawn(keeper.run()) }
         });
     }

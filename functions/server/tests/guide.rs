@@ -27,7 +27,8 @@ fn the_commands_of_the_guide_do_what_it_says() {
     let program = Path::new(env!("CARGO_BIN_EXE_hindsight"));
     let tools = std::env::var_os("HINDSIGHT_TOOLS").map_or_else(|| root().join(".cache/tools"), PathBuf::from);
     let tools = tools.canonicalize().expect("the tools: run ./dev setup").join("s3/bin");
-    let path = format!("{}:{}:{}", program.parent().expect("a folder").display(), tools.display(), std::env::var("PATH").unwrap_or_default());
+    let path =
+        format!("{}:{}:{}", program.parent().expect("a folder").display(), tools.display(), std::env::var("PATH").unwrap_or_default());
     // What the guide starts in the background ends with the script.
     let script = format!("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n{}", commands("docs/guide.md"));
     let output = Command::new("bash")
@@ -42,11 +43,13 @@ fn the_commands_of_the_guide_do_what_it_says() {
     let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{printed}\n{errors}");
 
-    let read = |file: &str| fs::read_to_string(folder.path().join(file)).unwrap_or_else(|error| panic!("{file}: {error}\n{printed}\n{errors}"));
+    let read =
+        |file: &str| fs::read_to_string(folder.path().join(file)).unwrap_or_else(|error| panic!("{file}: {error}\n{printed}\n{errors}"));
     assert_eq!(read("restored/one.txt"), "first\n");
     assert!(!folder.path().join("restored/two.txt").exists(), "it did not exist then");
     let get = |url: &str| {
-        let output = Command::new(tools.join("aws")).args(["s3", "cp", url, "-"]).envs(emulator.environment()).output().expect("the aws command");
+        let output =
+            Command::new(tools.join("aws")).args(["s3", "cp", url, "-"]).envs(emulator.environment()).output().expect("the aws command");
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     assert_eq!(get("s3://photos-restored/one.txt"), "first\n");

@@ -26,9 +26,7 @@ pub fn bits_for(bytes: u64) -> u32 {
 
 async fn store_cover(vault: &Vault, resource: &ResourceId, paths: Vec<String>) -> Result<FileRef, VaultError> {
     let bytes = cover_list(paths.iter().map(String::as_str));
-    vault
-        .create_named_by_content(&layout::cover_file(resource, &Digest::of(&bytes)), bytes.into())
-        .await
+    vault.create_named_by_content(&layout::cover_file(resource, &Digest::of(&bytes)), bytes.into()).await
 }
 
 /// Merges segments into one sorted file per bucket. Nothing refers to it yet.
@@ -36,10 +34,7 @@ async fn store_cover(vault: &Vault, resource: &ResourceId, paths: Vec<String>) -
 /// # Errors
 /// As reading the segments and writing the files.
 pub async fn merge(vault: &Vault, resource: &ResourceId, segments: &[Segment], bits: u32) -> Result<Merge, VaultError> {
-    let inputs = Inputs {
-        segments: segments.to_vec(),
-        ..Inputs::default()
-    };
+    let inputs = Inputs { segments: segments.to_vec(), ..Inputs::default() };
     let folding = Folding::new(inputs, Cut::Nothing, bits);
     let mut files = Vec::new();
     for pass in folding.passes() {
@@ -105,9 +100,7 @@ pub async fn base(vault: &Vault, inventory: &Inventory, at: BaseCut) -> Result<B
         .sum();
     let bits = bits_for(bytes).max(parent.as_ref().map_or(0, |parent| parent.bits));
     let folding = Folding::new(inputs, cut, bits);
-    let keep = Keep::Base {
-        tombstones_after: at.tombstones_after,
-    };
+    let keep = Keep::Base { tombstones_after: at.tombstones_after };
     let mut files = Vec::new();
     for pass in folding.passes() {
         let loose = folding.load(vault, pass.clone()).await?;
@@ -124,13 +117,7 @@ pub async fn base(vault: &Vault, inventory: &Inventory, at: BaseCut) -> Result<B
     let news = store_cover(vault, &inventory.resource, news).await?;
     fail_point!("base::files-written");
     let covers = parent_covers.iter().cloned().chain(std::iter::once(news)).collect();
-    Ok(Base {
-        cut: at.cut,
-        tombstones_after: at.tombstones_after,
-        bits: folding.bits,
-        files,
-        covers,
-    })
+    Ok(Base { cut: at.cut, tombstones_after: at.tombstones_after, bits: folding.bits, files, covers })
 }
 
 /// The parent's file of a bucket, if nothing else has rows of it.
@@ -165,14 +152,8 @@ pub fn successor(resource: &ResourceId, newest: Option<&Numbered<Manifest>>, add
         }
     }
     // Another compactor's base at the same cut says the same.
-    next.bases.extend(
-        additions
-            .base
-            .iter()
-            .filter(|base| next.bases.iter().all(|known| known.cut != base.cut))
-            .cloned()
-            .collect::<Vec<_>>(),
-    );
+    next.bases
+        .extend(additions.base.iter().filter(|base| next.bases.iter().all(|known| known.cut != base.cut)).cloned().collect::<Vec<_>>());
     next.bases.sort_by_key(|base| base.cut);
     (next.bases.len() > bases || next.merges.len() > merges).then_some(next)
 }
@@ -197,8 +178,5 @@ pub async fn publish(vault: &Vault, resource: &ResourceId, additions: &Additions
             return Ok(Some(number));
         }
     }
-    Err(VaultError::damaged(
-        &layout::manifest_folder(resource),
-        "other writers took every number; too many of them run at once",
-    ))
+    Err(VaultError::damaged(&layout::manifest_folder(resource), "other writers took every number; too many of them run at once"))
 }

@@ -71,13 +71,7 @@ impl FileWriter {
     /// The encoder's.
     pub fn new() -> Result<FileWriter, ParquetError> {
         let writer = ArrowWriter::try_new(Vec::new(), object_schema(), Some(writer_properties(ROWS_PER_GROUP)))?;
-        Ok(FileWriter {
-            writer,
-            group_rows: 0,
-            last_key: None,
-            last_keys: Vec::new(),
-            rows: 0,
-        })
+        Ok(FileWriter { writer, group_rows: 0, last_key: None, last_keys: Vec::new(), rows: 0 })
     }
 
     /// Adds rows, all behind those before.
@@ -132,38 +126,20 @@ impl FileWriter {
         for (index, last_key) in (0..metadata.num_row_groups()).zip(last_keys) {
             let (offset, length) = range_of(&metadata, index);
             let digest = Digest::of(&bytes[offset as usize..(offset + length) as usize]);
-            groups.push(Part {
-                offset,
-                length,
-                digest,
-                last_key: Some(last_key),
-            });
+            groups.push(Part { offset, length, digest, last_key: Some(last_key) });
         }
         let offset = groups.last().map_or(0, |last: &Part| last.offset + last.length);
-        let footer = Part {
-            offset,
-            length: bytes.len() as u64 - offset,
-            digest: Digest::of(&bytes[offset as usize..]),
-            last_key: None,
-        };
+        let footer = Part { offset, length: bytes.len() as u64 - offset, digest: Digest::of(&bytes[offset as usize..]), last_key: None };
         let path = layout::base_file(resource, &Digest::of(&bytes));
         let file = vault.create_named_by_content(&path, bytes).await?;
-        Ok(BucketFile {
-            bucket,
-            rows,
-            file,
-            groups,
-            footer,
-        })
+        Ok(BucketFile { bucket, rows, file, groups, footer })
     }
 }
 
 fn range_of(metadata: &ParquetMetaData, group: usize) -> (u64, u64) {
     let columns = metadata.row_group(group).columns();
     let ranges = columns.iter().map(parquet::file::metadata::ColumnChunkMetaData::byte_range);
-    let (from, to) = ranges.fold((u64::MAX, 0), |(from, to), (start, length)| {
-        (from.min(start), to.max(start + length))
-    });
+    let (from, to) = ranges.fold((u64::MAX, 0), |(from, to), (start, length)| (from.min(start), to.max(start + length)));
     (from, to - from)
 }
 
@@ -182,10 +158,7 @@ impl Length for Parts {
 
 impl Parts {
     fn find(&self, start: u64) -> ParquetResult<Bytes> {
-        let part = self
-            .parts
-            .iter()
-            .find(|(offset, bytes)| *offset <= start && start - offset < bytes.len() as u64);
+        let part = self.parts.iter().find(|(offset, bytes)| *offset <= start && start - offset < bytes.len() as u64);
         let (offset, bytes) = part.ok_or_else(|| ParquetError::EOF(format!("byte {start} is not in the part that was read")))?;
         Ok(bytes.slice((start - offset) as usize..))
     }
@@ -201,10 +174,7 @@ impl ChunkReader for Parts {
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
         let bytes = self.find(start)?;
         if bytes.len() < length {
-            return Err(ParquetError::EOF(format!(
-                "bytes {start} to {} are not in the part that was read",
-                start + length as u64
-            )));
+            return Err(ParquetError::EOF(format!("bytes {start} to {} are not in the part that was read", start + length as u64)));
         }
         Ok(bytes.slice(..length))
     }
@@ -244,7 +214,8 @@ pub fn stream(vault: &Vault, file: &BucketFile, range: &KeyRange) -> BoxStream<'
     let last_key = |index: usize| file.groups.get(index).and_then(|group| group.last_key.as_ref());
     let wanted = |index: &usize| {
         let ends_before = from.as_ref().is_some_and(|from| last_key(*index).is_some_and(|last| last < from));
-        let begins_after = index.checked_sub(1).and_then(last_key).is_some_and(|before| until.as_ref().is_some_and(|until| before >= until));
+        let begins_after =
+            index.checked_sub(1).and_then(last_key).is_some_and(|before| until.as_ref().is_some_and(|until| before >= until));
         !ends_before && !begins_after
     };
     let groups: Vec<usize> = (0..file.groups.len()).filter(wanted).collect();
@@ -271,28 +242,20 @@ impl GroupReader {
         let path = self.file.file.path.clone();
         if self.footer.is_none() {
             let bytes = self.part(&self.file.footer).await?;
-            let parts = Parts {
-                length: self.file.file.size,
-                parts: Arc::new(vec![(self.file.footer.offset, bytes.clone())]),
-            };
+            let parts = Parts { length: self.file.file.size, parts: Arc::new(vec![(self.file.footer.offset, bytes.clone())]) };
             self.footer = Some((bytes, read::guard(&path, || read::footer(&path, &parts))?));
         }
         let (footer, metadata) = self.footer.clone().expect("read just above");
         let group = &self.file.groups[index];
         let bytes = self.part(group).await?;
         let parts = vec![(group.offset, bytes), (self.file.footer.offset, footer)];
-        let parts = Parts {
-            length: self.file.file.size,
-            parts: Arc::new(parts),
-        };
+        let parts = Parts { length: self.file.file.size, parts: Arc::new(parts) };
         let parse = || {
             if index >= metadata.metadata().num_row_groups() {
                 return Err(VaultError::damaged(&path, "the manifest names more row groups than it has"));
             }
             let reader = read::open_group(&path, parts, metadata, index)?;
-            reader
-                .map(|batch| read::check(&path, batch.map_err(|error| VaultError::damaged(&path, error))?))
-                .collect()
+            reader.map(|batch| read::check(&path, batch.map_err(|error| VaultError::damaged(&path, error))?)).collect()
         };
         let batches = read::decoded(group.digest, || read::guard(&path, parse))?;
         Ok(Some((batches, self)))
@@ -305,12 +268,7 @@ impl GroupReader {
         if digest != part.digest {
             return Err(VaultError::damaged(
                 path,
-                format!(
-                    "the SHA-256 of bytes {} to {} is {digest} instead of {}",
-                    part.offset,
-                    part.offset + part.length,
-                    part.digest
-                ),
+                format!("the SHA-256 of bytes {} to {} is {digest} instead of {}", part.offset, part.offset + part.length, part.digest),
             ));
         }
         Ok(bytes)

@@ -78,14 +78,7 @@ impl Inventory {
                 covers.insert(list.path.clone(), Arc::new(covered(vault, std::slice::from_ref(list)).await?));
             }
         }
-        Ok(Inventory {
-            resource: resource.clone(),
-            segments,
-            manifest,
-            covers,
-            reconciliations,
-            gaps,
-        })
+        Ok(Inventory { resource: resource.clone(), segments, manifest, covers, reconciliations, gaps })
     }
 
     /// The restorable window.
@@ -105,50 +98,32 @@ impl Inventory {
 
     /// Whether one of these lists names a segment.
     pub fn is_covered(&self, lists: &[FileRef], segment: &str) -> bool {
-        lists
-            .iter()
-            .any(|list| self.covers.get(&list.path).is_some_and(|paths| paths.contains(segment)))
+        lists.iter().any(|list| self.covers.get(&list.path).is_some_and(|paths| paths.contains(segment)))
     }
 
     /// What a fold to `cut` must read: see the module.
     pub fn inputs(&self, cut: Cut) -> Inputs {
-        let base = self
-            .bases()
-            .iter()
-            .rev()
-            .find(|base| cut.includes(base.cut) && cut != Cut::Nothing)
-            .cloned();
-        let wholly_in_base = |segment: &str, last: Timestamp| {
-            base.as_ref()
-                .is_some_and(|base| last <= base.cut && self.is_covered(&base.covers, segment))
-        };
+        let base = self.bases().iter().rev().find(|base| cut.includes(base.cut) && cut != Cut::Nothing).cloned();
+        let wholly_in_base =
+            |segment: &str, last: Timestamp| base.as_ref().is_some_and(|base| last <= base.cut && self.is_covered(&base.covers, segment));
         let merge_in_base = |merge: &Merge| {
             let paths = self.covers.get(&merge.covers.path);
             paths.is_some_and(|paths| paths.iter().all(|path| wholly_in_base(path, merge.last)))
         };
         // A change whose time is not known exactly may reach beyond the cut, and a row that begins behind the cut may say
-        // when it was. Rows of one change are joined before they are cut, so both are read.
+        // when it was. Rows of one change are joined before they are cut, so both are read; listings know whole seconds.
         let spans = self.merges().iter().filter(|merge| !merge_in_base(merge)).map(|merge| (merge.first, merge.last));
         let loose = self.segments.iter().filter(|segment| !wholly_in_base(&segment.path(), segment.name.last));
         let spans = spans.chain(loose.map(|segment| (segment.name.first, segment.name.last)));
         let reach = spans.filter(|(first, _)| cut.includes(*first)).map(|(_, last)| last).max();
-        let needed = |first: Timestamp| cut.includes(first) || reach.is_some_and(|reach| first <= reach);
-        let merges: Vec<Merge> = self
-            .merges()
-            .iter()
-            .filter(|merge| needed(merge.first) && !merge_in_base(merge))
-            .cloned()
-            .collect();
+        let needed = |first: Timestamp| cut.includes(first.floor_second()) || reach.is_some_and(|reach| first <= reach.end_of_second());
+        let merges: Vec<Merge> = self.merges().iter().filter(|merge| needed(merge.first) && !merge_in_base(merge)).cloned().collect();
         let lists: Vec<FileRef> = merges.iter().map(|merge| merge.covers.clone()).collect();
         let loose = self.segments.iter().filter(|segment| {
             let path = segment.path();
             needed(segment.name.first) && !self.is_covered(&lists, &path) && !wholly_in_base(&path, segment.name.last)
         });
-        Inputs {
-            segments: loose.cloned().collect(),
-            merges,
-            base,
-        }
+        Inputs { segments: loose.cloned().collect(), merges, base }
     }
 }
 
@@ -184,36 +159,18 @@ impl Loose {
 impl Folding {
     /// A fold of `inputs` in at least `2^bits_min` buckets.
     pub fn new(inputs: Inputs, cut: Cut, bits_min: u32) -> Folding {
-        let stored = inputs
-            .base
-            .iter()
-            .map(|base| base.bits)
-            .chain(inputs.merges.iter().map(|merge| merge.bits));
+        let stored = inputs.base.iter().map(|base| base.bits).chain(inputs.merges.iter().map(|merge| merge.bits));
         let bits = stored.max().unwrap_or(0).max(bits_min);
-        Folding {
-            inputs: Arc::new(inputs),
-            bits,
-            cut,
-        }
+        Folding { inputs: Arc::new(inputs), bits, cut }
     }
 
     /// Ranges of buckets whose loose rows fit into memory together. Each range reads the loose segments once.
     pub fn passes(&self) -> Vec<Range<u32>> {
-        let loose: u64 = self
-            .inputs
-            .segments
-            .iter()
-            .map(|segment| segment.size.saturating_mul(INFLATION))
-            .sum();
+        let loose: u64 = self.inputs.segments.iter().map(|segment| segment.size.saturating_mul(INFLATION)).sum();
         let buckets = 1u32 << self.bits;
-        let passes = u32::try_from(loose.div_ceil(LOOSE_BYTES_MAX).max(1))
-            .unwrap_or(u32::MAX)
-            .min(buckets);
+        let passes = u32::try_from(loose.div_ceil(LOOSE_BYTES_MAX).max(1)).unwrap_or(u32::MAX).min(buckets);
         let step = buckets.div_ceil(passes);
-        (0..buckets)
-            .step_by(step as usize)
-            .map(|from| from..(from + step).min(buckets))
-            .collect()
+        (0..buckets).step_by(step as usize).map(|from| from..(from + step).min(buckets)).collect()
     }
 
     /// Reads the loose segments' rows of some buckets.
@@ -237,36 +194,21 @@ impl Folding {
                 }
             }
         }
-        let rows = split
-            .into_iter()
-            .map(|(bucket, batches)| (bucket, write::sort(&write::concat(&batches)).into_rows()))
-            .collect();
+        let rows = split.into_iter().map(|(bucket, batches)| (bucket, write::sort(&write::concat(&batches)).into_rows())).collect();
         Ok(Loose { rows })
     }
 
     /// The buckets of a range that have anything at all.
     pub fn occupied(&self, loose: &Loose, buckets: Range<u32>) -> Vec<u32> {
-        buckets
-            .filter(|&bucket| loose.rows.contains_key(&bucket) || self.files(bucket).next().is_some())
-            .collect()
+        buckets.filter(|&bucket| loose.rows.contains_key(&bucket) || self.files(bucket).next().is_some()).collect()
     }
 
     /// The files that hold rows of a bucket, each with whether it holds rows of others too.
     pub fn files(&self, bucket: u32) -> impl Iterator<Item = (&BucketFile, bool)> {
         let bits = self.bits;
-        let base = self
-            .inputs
-            .base
-            .iter()
-            .flat_map(|base| base.files.iter().map(|file| (base.bits, file)));
-        let merges = self
-            .inputs
-            .merges
-            .iter()
-            .flat_map(|merge| merge.files.iter().map(|file| (merge.bits, file)));
-        base.chain(merges)
-            .filter(move |(of, file)| file.bucket == bucket >> (bits - of))
-            .map(move |(of, file)| (file, of < bits))
+        let base = self.inputs.base.iter().flat_map(|base| base.files.iter().map(|file| (base.bits, file)));
+        let merges = self.inputs.merges.iter().flat_map(|merge| merge.files.iter().map(|file| (merge.bits, file)));
+        base.chain(merges).filter(move |(of, file)| file.bucket == bucket >> (bits - of)).map(move |(of, file)| (file, of < bits))
     }
 
     /// The fold of one bucket, or of a range of its keys that takes no object apart.
@@ -290,12 +232,8 @@ impl Folding {
 /// A sorted batch in memory as a run.
 fn slices(rows: RecordBatch) -> Run<'static, VaultError> {
     let count = rows.num_rows();
-    futures::stream::iter(
-        (0..count)
-            .step_by(RUN_BATCH_ROWS)
-            .map(move |from| Ok(rows.slice(from, RUN_BATCH_ROWS.min(count - from)))),
-    )
-    .boxed()
+    futures::stream::iter((0..count).step_by(RUN_BATCH_ROWS).map(move |from| Ok(rows.slice(from, RUN_BATCH_ROWS.min(count - from)))))
+        .boxed()
 }
 
 fn only_bucket(batch: &RecordBatch, bits: u32, bucket: u32) -> RecordBatch {

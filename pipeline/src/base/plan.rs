@@ -24,11 +24,7 @@ pub const BASE_EVERY: Duration = Duration::from_secs(86_400);
 
 impl Default for Policy {
     fn default() -> Policy {
-        Policy {
-            base_every: BASE_EVERY,
-            redelivery: REDELIVERY,
-            base_now: false,
-        }
+        Policy { base_every: BASE_EVERY, redelivery: REDELIVERY, base_now: false }
     }
 }
 
@@ -63,11 +59,7 @@ pub fn plan(inventory: &Inventory, now: Timestamp, policy: Policy) -> Compaction
         return CompactionPlan::default();
     };
     let lists: Vec<_> = inventory.merges().iter().map(|merge| merge.covers.clone()).collect();
-    let loose: Vec<&Segment> = inventory
-        .segments
-        .iter()
-        .filter(|segment| !inventory.is_covered(&lists, &segment.path()))
-        .collect();
+    let loose: Vec<&Segment> = inventory.segments.iter().filter(|segment| !inventory.is_covered(&lists, &segment.path())).collect();
     let mut merges: Vec<Vec<Segment>> = Vec::new();
     if loose.len() >= MERGE_SEGMENTS_MIN {
         let mut wave: Vec<Segment> = Vec::new();
@@ -84,13 +76,8 @@ pub fn plan(inventory: &Inventory, now: Timestamp, policy: Policy) -> Compaction
     }
     // Whole seconds, as people ask for them; what arrives late at an older second is still in the log after the base.
     let cut = Timestamp::from_micros(window.latest.floor_second().micros() - 1).max(window.earliest);
-    let due = inventory
-        .bases()
-        .last()
-        .is_none_or(|newest| policy.base_now && cut > newest.cut || cut.since(newest.cut) >= policy.base_every);
+    let due =
+        inventory.bases().last().is_none_or(|newest| policy.base_now && cut > newest.cut || cut.since(newest.cut) >= policy.base_every);
     let tombstones_after = cut.min(now).minus(policy.redelivery);
-    CompactionPlan {
-        merges,
-        base: due.then_some(BaseCut { cut, tombstones_after }),
-    }
+    CompactionPlan { merges, base: due.then_some(BaseCut { cut, tombstones_after }) }
 }

@@ -91,19 +91,10 @@ impl Reconciliation {
 /// The window that these facts prove; none before the first full scan has ended.
 pub fn window(segments: &[Segment], reconciliations: &[Reconciliation], gaps: &[Gap]) -> Option<Window> {
     let earliest = reconciliations.first()?.ended;
-    let proven = reconciliations
-        .iter()
-        .filter_map(Reconciliation::proves)
-        .max()
-        .filter(|proven| *proven >= earliest);
+    let proven = reconciliations.iter().filter_map(Reconciliation::proves).max().filter(|proven| *proven >= earliest);
     let arrived = segments.iter().map(|segment| segment.name.latest).max();
     let latest = arrived.max(proven).map_or(earliest, |latest| latest.max(earliest));
-    Some(Window {
-        earliest,
-        proven,
-        latest,
-        gaps: merge_gaps(gaps),
-    })
+    Some(Window { earliest, proven, latest, gaps: merge_gaps(gaps) })
 }
 
 /// One entry per gap: a record that closes a gap repeats its beginning.
@@ -125,10 +116,7 @@ fn merge_gaps(gaps: &[Gap]) -> Vec<Gap> {
 pub async fn facts(vault: &Vault, resource: &ResourceId) -> Result<(Vec<Reconciliation>, Vec<Gap>), VaultError> {
     let reconciliations = vault.all_records(&layout::state_folder(RECONCILIATIONS, resource)).await?;
     let gaps = vault.all_records(&layout::state_folder(GAPS, resource)).await?;
-    Ok((
-        reconciliations.into_iter().map(|numbered| numbered.record).collect(),
-        gaps.into_iter().map(|numbered| numbered.record).collect(),
-    ))
+    Ok((reconciliations.into_iter().map(|numbered| numbered.record).collect(), gaps.into_iter().map(|numbered| numbered.record).collect()))
 }
 
 #[cfg(test)]
@@ -138,29 +126,12 @@ mod tests {
 
     fn reconciled(began: i64, ended: i64) -> Reconciliation {
         let (began, ended) = (Timestamp::from_seconds(began), Timestamp::from_seconds(ended));
-        Reconciliation {
-            began,
-            ended,
-            listed: 1,
-            found: 0,
-            purged: 0,
-            lost: 0,
-            events_on: None,
-        }
+        Reconciliation { began, ended, listed: 1, found: 0, purged: 0, lost: 0, events_on: None }
     }
 
     fn segment(latest: i64) -> Segment {
         let at = Timestamp::from_seconds(latest);
-        Segment {
-            name: SegmentName {
-                folder: String::new(),
-                first: at,
-                last: at,
-                latest: at,
-                digest: String::new(),
-            },
-            size: 1,
-        }
+        Segment { name: SegmentName { folder: String::new(), first: at, last: at, latest: at, digest: String::new() }, size: 1 }
     }
 
     fn check(segments: &[i64], reconciliations: &[(i64, i64)], expected: Option<(i64, Option<i64>, i64)>) {
@@ -192,15 +163,8 @@ mod tests {
     #[test]
     fn a_gap_is_closed_by_the_record_that_repeats_its_beginning() {
         let (from, to) = (Timestamp::from_seconds(3), Timestamp::from_seconds(9));
-        let open = Gap {
-            from,
-            to: None,
-            reason: "events are off".to_owned(),
-        };
-        let closed = Gap {
-            to: Some(to),
-            ..open.clone()
-        };
+        let open = Gap { from, to: None, reason: "events are off".to_owned() };
+        let closed = Gap { to: Some(to), ..open.clone() };
         assert_eq!(merge_gaps(&[open.clone()]), [open.clone()]);
         assert_eq!(merge_gaps(&[open, closed.clone()]), [closed]);
     }

@@ -46,10 +46,7 @@ fn check_name(path: &str, named: &str, digest: Digest) -> Result<(), VaultError>
     if digest == named {
         Ok(())
     } else {
-        Err(VaultError::damaged(
-            path,
-            format!("its SHA-256 begins with {digest}, its name says {named}"),
-        ))
+        Err(VaultError::damaged(path, format!("its SHA-256 begins with {digest}, its name says {named}")))
     }
 }
 
@@ -76,10 +73,7 @@ pub(crate) fn open<R: ChunkReader + 'static>(
 ) -> Result<parquet::arrow::arrow_reader::ParquetRecordBatchReader, VaultError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| VaultError::damaged(path, error))?;
     check_format(path, builder.metadata())?;
-    builder
-        .with_batch_size(BATCH_ROWS)
-        .build()
-        .map_err(|error| VaultError::damaged(path, error))
+    builder.with_batch_size(BATCH_ROWS).build().map_err(|error| VaultError::damaged(path, error))
 }
 
 /// A reader of one row group, of a file whose footer is known.
@@ -90,10 +84,7 @@ pub(crate) fn open_group<R: ChunkReader + 'static>(
     group: usize,
 ) -> Result<parquet::arrow::arrow_reader::ParquetRecordBatchReader, VaultError> {
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata).with_row_groups(vec![group]);
-    builder
-        .with_batch_size(BATCH_ROWS)
-        .build()
-        .map_err(|error| VaultError::damaged(path, error))
+    builder.with_batch_size(BATCH_ROWS).build().map_err(|error| VaultError::damaged(path, error))
 }
 
 /// The footer of a file, checked for its format version.
@@ -105,16 +96,10 @@ pub(crate) fn footer<R: ChunkReader + 'static>(path: &str, bytes: &R) -> Result<
 
 fn check_format(path: &str, metadata: &ParquetMetaData) -> Result<(), VaultError> {
     let entries = metadata.file_metadata().key_value_metadata();
-    let stated = entries
-        .and_then(|entries| entries.iter().find(|entry| entry.key == FORMAT_KEY))
-        .and_then(|entry| entry.value.as_deref());
+    let stated = entries.and_then(|entries| entries.iter().find(|entry| entry.key == FORMAT_KEY)).and_then(|entry| entry.value.as_deref());
     let found: Option<u32> = stated.and_then(|text| text.parse().ok());
     match found {
-        Some(found) if found > FORMAT_VERSION => Err(VaultError::Unknown {
-            path: path.to_owned(),
-            found,
-            known: FORMAT_VERSION,
-        }),
+        Some(found) if found > FORMAT_VERSION => Err(VaultError::Unknown { path: path.to_owned(), found, known: FORMAT_VERSION }),
         Some(found) if found > 0 => Ok(()),
         _ => Err(VaultError::damaged(path, "it does not say which format it has")),
     }
@@ -138,10 +123,8 @@ mod tests {
     use crate::model::{ObjectChange, ResourceId, Timestamp};
 
     fn encoded(count: i64) -> write::Encoded {
-        let rows: Vec<ObjectChange> = (0..count)
-            .rev()
-            .map(|i| ObjectChange::put(&format!("k{i:05}"), "v", Timestamp::from_seconds(i)))
-            .collect();
+        let rows: Vec<ObjectChange> =
+            (0..count).rev().map(|i| ObjectChange::put(&format!("k{i:05}"), "v", Timestamp::from_seconds(i))).collect();
         let batch: ChangeBatch = rows.iter().map(ObjectChange::row).collect();
         let resource = ResourceId::bucket("photos").unwrap();
         write::encode(&resource, &batch, Timestamp::from_seconds(3_600), Timestamp::from_seconds(9)).unwrap()
@@ -150,14 +133,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_sorted_and_named_by_what_it_holds() {
         let encoded = encoded(3);
-        assert_eq!(
-            (
-                encoded.name.first.seconds(),
-                encoded.name.last.seconds(),
-                encoded.name.latest.seconds()
-            ),
-            (0, 2, 9)
-        );
+        assert_eq!((encoded.name.first.seconds(), encoded.name.last.seconds(), encoded.name.latest.seconds()), (0, 2, 9));
         let batches = decode("s", encoded.bytes).unwrap();
         let rows = ChangeBatch::objects(batches[0].clone()).unwrap();
         let keys: Vec<&str> = rows.object_columns().iter().map(|row| row.object).collect();

@@ -34,24 +34,11 @@ impl SegmentName {
     pub fn parse(path: &str) -> Option<SegmentName> {
         let (folder, file) = path.rsplit_once('/')?;
         let mut parts = file.strip_suffix(".parquet")?.split('-');
-        let mut number = || {
-            parts
-                .next()
-                .filter(|part| part.len() == 20)?
-                .parse()
-                .ok()
-                .map(Timestamp::from_micros)
-        };
+        let mut number = || parts.next().filter(|part| part.len() == 20)?.parse().ok().map(Timestamp::from_micros);
         let (first, last, latest) = (number()?, number()?, number()?);
         let digest = parts.next()?.to_owned();
         let whole = parts.next().is_none() && digest.len() == 32 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-        whole.then_some(SegmentName {
-            folder: folder.to_owned(),
-            first,
-            last,
-            latest,
-            digest,
-        })
+        whole.then_some(SegmentName { folder: folder.to_owned(), first, last, latest, digest })
     }
 }
 
@@ -92,21 +79,13 @@ impl Segment {
 /// # Errors
 /// As [`Vault::list`]; [`VaultError::Damaged`] for a name that cannot be read.
 pub async fn segments(vault: &Vault, resource: &ResourceId) -> Result<Vec<Segment>, VaultError> {
-    vault
-        .list(&layout::log_folder(resource))
-        .await?
-        .into_iter()
-        .map(segment_of)
-        .collect()
+    vault.list(&layout::log_folder(resource)).await?.into_iter().map(segment_of).collect()
 }
 
 fn segment_of(file: Listed) -> Result<Segment, VaultError> {
     match SegmentName::parse(&file.path) {
         Some(name) => Ok(Segment { name, size: file.size }),
-        None => Err(VaultError::damaged(
-            &file.path,
-            "its name is not that of a segment; nothing else belongs into the change log",
-        )),
+        None => Err(VaultError::damaged(&file.path, "its name is not that of a segment; nothing else belongs into the change log")),
     }
 }
 

@@ -93,13 +93,7 @@ pub fn encode(resource: &ResourceId, changes: &ChangeBatch, arrived: Timestamp, 
     let sorted = sort(changes);
     let (first, last) = span(sorted.rows()).unwrap_or((latest, latest));
     let bytes = encode_rows(std::iter::once(sorted.rows()), SEGMENT_ROWS_PER_GROUP)?;
-    let name = SegmentName {
-        folder: layout::log_hour_folder(resource, arrived),
-        first,
-        last,
-        latest,
-        digest: Digest::of(&bytes).short(),
-    };
+    let name = SegmentName { folder: layout::log_hour_folder(resource, arrived), first, last, latest, digest: Digest::of(&bytes).short() };
     Ok(Encoded { name, bytes })
 }
 
@@ -117,9 +111,7 @@ pub(crate) fn encode_rows<'a>(batches: impl Iterator<Item = &'a RecordBatch>, ro
 /// The earliest and latest time in the rows, bounds included.
 pub(crate) fn span(rows: &RecordBatch) -> Option<(Timestamp, Timestamp)> {
     let columns = [rows.column_by_name("at")?, rows.column_by_name("at_bound")?];
-    let times = columns
-        .iter()
-        .flat_map(|column| column.as_primitive::<TimestampMicrosecondType>().iter().flatten());
+    let times = columns.iter().flat_map(|column| column.as_primitive::<TimestampMicrosecondType>().iter().flatten());
     let (first, last) = times.fold((i64::MAX, i64::MIN), |(first, last), time| (first.min(time), last.max(time)));
     (first <= last).then(|| (Timestamp::from_micros(first), Timestamp::from_micros(last)))
 }
@@ -129,11 +121,6 @@ pub(crate) fn span(rows: &RecordBatch) -> Option<(Timestamp, Timestamp)> {
 /// # Errors
 /// As [`Vault::create_named_by_content`]; trying again is safe.
 pub async fn append(vault: &Vault, encoded: &Encoded) -> Result<Segment, VaultError> {
-    let file = vault
-        .create_named_by_content(&encoded.name.to_string(), encoded.bytes.clone())
-        .await?;
-    Ok(Segment {
-        name: encoded.name.clone(),
-        size: file.size,
-    })
+    let file = vault.create_named_by_content(&encoded.name.to_string(), encoded.bytes.clone()).await?;
+    Ok(Segment { name: encoded.name.clone(), size: file.size })
 }

@@ -48,11 +48,7 @@ pub struct ObjectJoin {
 impl ObjectJoin {
     /// A join at `cut` of which `keep` survives. With [`Cut::Nothing`] every change survives.
     pub fn new(cut: Cut, keep: Keep) -> ObjectJoin {
-        ObjectJoin {
-            cut,
-            keep,
-            made: ObjectRows::new(),
-        }
+        ObjectJoin { cut, keep, made: ObjectRows::new() }
     }
 }
 
@@ -96,12 +92,7 @@ impl<'a> Light<'a> {
     }
 
     fn sibling(&self) -> Sibling<'_> {
-        Sibling {
-            at: self.at,
-            position: self.position,
-            rank: self.rank,
-            version: self.version,
-        }
+        Sibling { at: self.at, position: self.position, rank: self.rank, version: self.version }
     }
 
     fn full<'b>(&'b self, columns: &[ObjectColumns<'b>]) -> ObjectRow<'b> {
@@ -190,11 +181,7 @@ impl ObjectJoin {
                 && put.as_ref().is_none_or(|put| self.cut.includes(put.at))
             {
                 let reason = format!("it was removed between {lower} and {}", delete.at);
-                out.uncertain.push(Uncertain {
-                    object: object.to_owned(),
-                    version: delete.version.to_owned(),
-                    reason,
-                });
+                out.uncertain.push(Uncertain { object: object.to_owned(), version: delete.version.to_owned(), reason });
             }
             if self.cut.includes(delete.earliest) && self.outlives_redelivery(delete.at) {
                 state.kept_for_later.push(delete);
@@ -212,10 +199,7 @@ impl ObjectJoin {
     /// A version that is overwritten in place: the last of its puts and deletes at or before the cut.
     fn last_of<'a>(&self, version: &[Light<'a>], columns: &[ObjectColumns<'a>]) -> VersionState<'a> {
         let mut state = VersionState::default();
-        let changes: Vec<&Light<'a>> = version
-            .iter()
-            .filter(|row| row.facet == Facet::Version && self.cut.includes(row.at))
-            .collect();
+        let changes: Vec<&Light<'a>> = version.iter().filter(|row| row.facet == Facet::Version && self.cut.includes(row.at)).collect();
         let siblings: Vec<Sibling<'_>> = changes.iter().map(|row| row.sibling()).collect();
         let Some(&last) = order_siblings(&siblings).last() else {
             return state;
@@ -223,10 +207,8 @@ impl ObjectJoin {
         let last = changes[last];
         // A row of the same change may have what this one lacks. The same etag is the same content.
         let etag = columns[last.row.0].row(last.row.1).etag;
-        let same = changes
-            .iter()
-            .copied()
-            .filter(|row| row.op == last.op && row.at == last.at && columns[row.row.0].row(row.row.1).etag == etag);
+        let same =
+            changes.iter().copied().filter(|row| row.op == last.op && row.at == last.at && columns[row.row.0].row(row.row.1).etag == etag);
         let joined = join_rows(same, columns).expect("the last change is among those like it");
         match joined.op {
             Op::Put => state.live = Some(joined),
@@ -259,7 +241,12 @@ impl ObjectJoin {
             let full = |row: &Light<'a>| columns[row.row.0].row(row.row.1);
             let change = |row: &Light<'a>| (row.at, row.position, full(row).request);
             let read = |row: &Light<'a>| (full(row).lost.is_some(), row.bound.unwrap_or(Timestamp::MAX));
-            set.sort_by(|a, b| change(a).cmp(&change(b)).then_with(|| read(a).cmp(&read(b))).then_with(|| content_of(a, columns).cmp(&content_of(b, columns))));
+            set.sort_by(|a, b| {
+                change(a)
+                    .cmp(&change(b))
+                    .then_with(|| read(a).cmp(&read(b)))
+                    .then_with(|| content_of(a, columns).cmp(&content_of(b, columns)))
+            });
             set.dedup_by(|after, before| change(after) == change(before));
             let last = set.into_iter().max_by_key(|row| (row.at, row.position, !read(row).0, row.bound, Reverse(content_of(row, columns))));
             state.facets.extend(last.cloned());
@@ -271,11 +258,7 @@ impl ObjectJoin {
             && bound > cut
         {
             let reason = format!("it appeared between {} and {bound}", live.at);
-            out.uncertain.push(Uncertain {
-                object: object.to_owned(),
-                version: live.version.to_owned(),
-                reason,
-            });
+            out.uncertain.push(Uncertain { object: object.to_owned(), version: live.version.to_owned(), reason });
         }
     }
 
@@ -289,10 +272,7 @@ impl ObjectJoin {
         };
         if let Some(newest) = newest {
             let live: Vec<usize> = (0..states.len()).filter(|&index| states[index].live.is_some()).collect();
-            let siblings: Vec<Sibling<'_>> = live
-                .iter()
-                .filter_map(|&index| states[index].live.as_ref().map(Light::sibling))
-                .collect();
+            let siblings: Vec<Sibling<'_>> = live.iter().filter_map(|&index| states[index].live.as_ref().map(Light::sibling)).collect();
             let order = order_siblings(&siblings);
             let older = order.len().saturating_sub(newest);
             let dropped: Vec<usize> = order[..older].iter().map(|&place| live[place]).collect();
@@ -340,22 +320,14 @@ where
     if rows.len() < 2 {
         return rows.pop().cloned();
     }
-    rows.sort_by(|a, b| {
-        a.preference()
-            .cmp(&b.preference())
-            .then_with(|| content_of(a, columns).cmp(&content_of(b, columns)))
-    });
+    rows.sort_by(|a, b| a.preference().cmp(&b.preference()).then_with(|| content_of(a, columns).cmp(&content_of(b, columns))));
     let best = rows[0];
     // A rank only grows when an older version of the tie turns up, so the greatest is the newest.
     let rank = rows.iter().filter_map(|row| row.rank).max();
     let earliest = rows.iter().map(|row| row.earliest).min().unwrap_or(best.at);
     let full: Vec<ObjectRow<'_>> = rows.iter().map(|row| row.full(columns)).collect();
     // Whoever read the version knows all of it; of several readers the one whose row stands first.
-    let reader = full
-        .iter()
-        .find(|row| row.body.is_some())
-        .or_else(|| full.iter().find(|row| row.marker))
-        .copied();
+    let reader = full.iter().find(|row| row.body.is_some()).or_else(|| full.iter().find(|row| row.marker)).copied();
     let known = reader.unwrap_or_else(|| full.iter().find(|row| row.lost.is_some()).copied().unwrap_or(full[0]));
     let first = full[0];
     let complete = ObjectRow {
@@ -413,11 +385,7 @@ fn without_repetition<'a>(version: &[Light<'a>], columns: &[ObjectColumns<'a>]) 
         // Where it was read is not part of what happened; the same facts read twice are one.
         let same = |other: &Light<'a>| {
             let known = other.full(columns);
-            ObjectRow {
-                stream: full.stream,
-                offset: full.offset,
-                ..known
-            } == full
+            ObjectRow { stream: full.stream, offset: full.offset, ..known } == full
         };
         if !kept.iter().rev().take_while(|other| other.position == row.position).any(same) {
             kept.push(row.clone());

@@ -116,16 +116,19 @@ mod tests {
 
     #[test]
     fn a_sequencer_wins_over_the_clocks_of_two_front_ends() {
-        check(
-            &[("b", 6, Some("02"), None), ("a", 7, Some("01"), None), ("c", 8, Some("03"), None)],
-            "abc",
-        );
+        check(&[("b", 6, Some("02"), None), ("a", 7, Some("01"), None), ("c", 8, Some("03"), None)], "abc");
     }
 
     #[test]
     fn an_upload_in_parts_that_took_long_does_not_push_the_others_away() {
         // It has the order of its beginning and the time of its end.
-        let known = [("p", 29, Some("01"), None), ("a", 19, Some("02"), None), ("b", 25, Some("03"), None), ("x", 26, None, Some(0)), ("c", 28, Some("04"), None)];
+        let known = [
+            ("p", 29, Some("01"), None),
+            ("a", 19, Some("02"), None),
+            ("b", 25, Some("03"), None),
+            ("x", 26, None, Some(0)),
+            ("c", 28, Some("04"), None),
+        ];
         check(&known, "pabxc");
     }
 
@@ -136,20 +139,13 @@ mod tests {
 
     #[test]
     fn a_version_whose_event_was_lost_stands_where_the_listing_showed_it() {
-        let known = [
-            ("a", 7, Some("01"), Some(0)),
-            ("x", 7, None, Some(1)),
-            ("b", 7, Some("02"), Some(2)),
-        ];
+        let known = [("a", 7, Some("01"), Some(0)), ("x", 7, None, Some(1)), ("b", 7, Some("02"), Some(2))];
         check(&known, "axb");
     }
 
     #[test]
     fn what_comes_after_the_listing_in_the_same_second_is_newer() {
-        check(
-            &[("a", 7, None, Some(0)), ("x", 7, None, Some(1)), ("b", 7, Some("02"), None)],
-            "axb",
-        );
+        check(&[("a", 7, None, Some(0)), ("x", 7, None, Some(1)), ("b", 7, Some("02"), None)], "axb");
     }
 
     proptest! {

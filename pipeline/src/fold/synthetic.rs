@@ -27,14 +27,7 @@ fn schema() -> Arc<Schema> {
     let text = |name: &str| Field::new(name, DataType::Utf8, false);
     let key = Field::new("key", DataType::Binary, false);
     let position = Field::new("position", DataType::Binary, false);
-    Arc::new(Schema::new(vec![
-        key,
-        Field::new("khash", DataType::Int64, false),
-        text("op"),
-        text("value"),
-        text("unused"),
-        position,
-    ]))
+    Arc::new(Schema::new(vec![key, Field::new("khash", DataType::Int64, false), text("op"), text("value"), text("unused"), position]))
 }
 
 fn batch(rows: &[Row]) -> RecordBatch {
@@ -43,13 +36,7 @@ fn batch(rows: &[Row]) -> RecordBatch {
         Arc::new(BinaryArray::from_iter_values(rows.iter().map(|row| row.key.as_bytes().to_vec()))),
         Arc::new(Int64Array::from(vec![0; rows.len()])),
         text(&|row| row.op.to_owned()),
-        text(&|row| {
-            row.value
-                .iter()
-                .map(|(name, value)| format!("{name}={value}"))
-                .collect::<Vec<_>>()
-                .join(";")
-        }),
+        text(&|row| row.value.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(";")),
         text(&|_| String::new()),
         Arc::new(BinaryArray::from_iter_values(rows.iter().map(|row| [row.position]))),
     ];
@@ -87,11 +74,7 @@ impl Join for RowJoin {
 
     fn join(&mut self, rows: &[RowAt], columns: &[Columns<'_>], out: &mut Survivors) {
         let position = |row: &RowAt| columns[row.0].position.value(row.1)[0];
-        let rows: Vec<RowAt> = rows
-            .iter()
-            .copied()
-            .filter(|row| self.reset.is_none_or(|reset| position(row) > reset))
-            .collect();
+        let rows: Vec<RowAt> = rows.iter().copied().filter(|row| self.reset.is_none_or(|reset| position(row) > reset)).collect();
         let Some(first) = rows.first() else { return };
         let key = String::from_utf8(columns[first.0].key.value(first.1).to_vec()).unwrap();
         if key.is_empty() {
@@ -113,12 +96,7 @@ impl Join for RowJoin {
             }
         }
         if let Some((position, value)) = value {
-            self.made.push(Row {
-                key,
-                position,
-                op: "put",
-                value,
-            });
+            self.made.push(Row { key, position, op: "put", value });
             out.make();
         }
     }
@@ -156,10 +134,7 @@ fn folded(runs: Vec<Vec<Row>>, slice: usize, reset: Option<u8>) -> Vec<(String, 
     let mut fold = Fold::new(runs.collect(), RowJoin { reset, made: Vec::new() });
     let mut state = Vec::new();
     while let Ok(Some(piece)) = block_on(fold.next()) {
-        let columns = RowJoin {
-            reset: None,
-            made: Vec::new(),
-        };
+        let columns = RowJoin { reset: None, made: Vec::new() };
         let columns = columns.columns(&piece.rows);
         for index in 0..columns.key.len() {
             let key = String::from_utf8(columns.key.value(index).to_vec()).unwrap();
@@ -177,12 +152,7 @@ fn histories() -> impl Strategy<Value = Vec<Row>> {
         let row = |(position, (key, delete, name, value)): (usize, (String, bool, String, String))| {
             let delete = delete && !key.is_empty();
             let value = if delete { BTreeMap::new() } else { BTreeMap::from([(name, value)]) };
-            Row {
-                key,
-                position: position as u8,
-                op: if delete { "delete" } else { "put" },
-                value,
-            }
+            Row { key, position: position as u8, op: if delete { "delete" } else { "put" }, value }
         };
         changes.into_iter().enumerate().map(row).collect()
     })

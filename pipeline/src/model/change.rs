@@ -191,10 +191,7 @@ impl ObjectChange {
 
     /// A purge of a version.
     pub fn delete(object: &str, version: &str, at: Timestamp) -> ObjectChange {
-        ObjectChange {
-            op: Op::Delete,
-            ..ObjectChange::put(object, version, at)
-        }
+        ObjectChange { op: Op::Delete, ..ObjectChange::put(object, version, at) }
     }
 
     /// The borrowed form.
@@ -346,14 +343,9 @@ impl ChangeBatch {
             };
             return Err(SchemaError { reason });
         }
-        let batch = ChangeBatch {
-            kind: ResourceKind::Bucket,
-            rows,
-        };
+        let batch = ChangeBatch { kind: ResourceKind::Bucket, rows };
         let columns = batch.object_columns();
-        let unknown = |column: &str, word: &str| SchemaError {
-            reason: format!("{word:?} is no word of column {column}"),
-        };
+        let unknown = |column: &str, word: &str| SchemaError { reason: format!("{word:?} is no word of column {column}") };
         for index in 0..columns.len() {
             let (op, facet) = (columns.op.value(index), columns.facet.value(index));
             Op::parse(op).ok_or_else(|| unknown("op", op))?;
@@ -364,10 +356,7 @@ impl ChangeBatch {
 
     /// An empty batch of object changes.
     pub fn no_objects() -> ChangeBatch {
-        ChangeBatch {
-            kind: ResourceKind::Bucket,
-            rows: RecordBatch::new_empty(object_schema()),
-        }
+        ChangeBatch { kind: ResourceKind::Bucket, rows: RecordBatch::new_empty(object_schema()) }
     }
 
     /// The kind of resource these changes are of.
@@ -403,10 +392,7 @@ impl ChangeBatch {
     /// Takes rows that a fold or a sort selected from checked batches.
     pub(crate) fn from_checked(rows: RecordBatch) -> ChangeBatch {
         debug_assert_eq!(rows.schema_ref().fields(), object_schema().fields());
-        ChangeBatch {
-            kind: ResourceKind::Bucket,
-            rows,
-        }
+        ChangeBatch { kind: ResourceKind::Bucket, rows }
     }
 }
 
@@ -636,10 +622,7 @@ impl ObjectRows {
             Arc::new(self.lost.finish()),
         ];
         let rows = RecordBatch::try_new(object_schema(), columns).expect("one value per column and row");
-        ChangeBatch {
-            kind: ResourceKind::Bucket,
-            rows,
-        }
+        ChangeBatch { kind: ResourceKind::Bucket, rows }
     }
 }
 

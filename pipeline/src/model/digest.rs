@@ -72,9 +72,7 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Digest, DigestError> {
         let mut bytes = [0; 32];
-        hex::decode_to_slice(text, &mut bytes).map_err(|_| DigestError {
-            text: text.chars().take(80).collect(),
-        })?;
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| DigestError { text: text.chars().take(80).collect() })?;
         Ok(Digest(bytes))
     }
 }

@@ -35,9 +35,7 @@ impl ResourceId {
         if wrong {
             return Err(ResourceError { text: name.to_owned() });
         }
-        Ok(ResourceId {
-            text: format!("{BUCKET}{name}"),
-        })
+        Ok(ResourceId { text: format!("{BUCKET}{name}") })
     }
 
     /// What kind of thing this is.

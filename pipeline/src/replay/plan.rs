@@ -93,10 +93,7 @@ pub enum PlanError {
 }
 
 fn proven_up_to(proven: Option<Timestamp>) -> String {
-    proven.map_or_else(
-        || "nothing is proven yet".to_owned(),
-        |proven| format!("proven only up to {proven}"),
-    )
+    proven.map_or_else(|| "nothing is proven yet".to_owned(), |proven| format!("proven only up to {proven}"))
 }
 
 /// Plans a restore from what there is.
@@ -118,36 +115,17 @@ pub fn plan(inventory: &Inventory, point: RestorePoint, certainty: Certainty) ->
     };
     let proven = window.proven.is_some_and(|proven| to <= proven);
     if to < window.earliest {
-        return Err(PlanError::TooEarly {
-            resource,
-            to,
-            earliest: window.earliest,
-        });
+        return Err(PlanError::TooEarly { resource, to, earliest: window.earliest });
     }
     if to > window.latest {
-        return Err(PlanError::TooLate {
-            resource,
-            to,
-            latest: window.latest,
-        });
+        return Err(PlanError::TooLate { resource, to, latest: window.latest });
     }
     if certainty == Certainty::Proven && !proven {
-        return Err(PlanError::NotProven {
-            resource,
-            to,
-            proven: window.proven,
-        });
+        return Err(PlanError::NotProven { resource, to, proven: window.proven });
     }
     let healed = |gap: &Gap| gap.to.is_some_and(|ended| window.proven.is_some_and(|proven| ended <= proven));
     let open_gaps = window.gaps.iter().filter(|gap| gap.from <= to && !healed(gap)).cloned().collect();
-    Ok(ReplayPlan {
-        resource,
-        to,
-        proven,
-        open_gaps,
-        inputs: inventory.inputs(Cut::At(to)),
-        window,
-    })
+    Ok(ReplayPlan { resource, to, proven, open_gaps, inputs: inventory.inputs(Cut::At(to)), window })
 }
 
 #[cfg(test)]
@@ -195,18 +173,8 @@ mod tests {
     #[test]
     fn outside_of_the_window_the_nearest_valid_time_is_named() {
         check(&[], 7, Certainty::Arrived, Err("first full backup"));
-        check(
-            &[(1, 5), (9, 10)],
-            4,
-            Certainty::Arrived,
-            Err("earliest restorable time is 1970-01-01T00:00:05Z"),
-        );
-        check(
-            &[(1, 5), (9, 10)],
-            8,
-            Certainty::Arrived,
-            Err("complete only up to 1970-01-01T00:00:07.999999Z"),
-        );
+        check(&[(1, 5), (9, 10)], 4, Certainty::Arrived, Err("earliest restorable time is 1970-01-01T00:00:05Z"));
+        check(&[(1, 5), (9, 10)], 8, Certainty::Arrived, Err("complete only up to 1970-01-01T00:00:07.999999Z"));
     }
 
     #[test]

@@ -20,9 +20,9 @@ use super::select::{Selection, SelectionError, Selector};
 use crate::base::inputs::{Folding, Loose};
 use crate::fold::Uncertain;
 use crate::fold::siblings::{Sibling, order_siblings};
+use crate::model::Clock;
 use crate::model::change::ChangeBatch;
 use crate::model::key::{bucket_of, khash};
-use crate::model::Clock;
 use crate::s3::{BucketError, Content};
 use crate::target::decide::{Case, decide};
 use crate::target::report::{ReportRow, RestoreReport};
@@ -54,8 +54,6 @@ pub const WRITES_AT_ONCE: usize = 64;
 const TRIES: u32 = 5;
 /// Objects surveyed at the target at the same time, roughly: what bounds the memory of a survey.
 const SURVEYED_OBJECTS_MAX: u64 = 2_000_000;
-/// Hash buckets of a restore, at least: what makes a survey divisible.
-const BITS_MIN: u32 = 4;
 
 /// Why a restore ended without a report.
 #[derive(Debug, thiserror::Error)]
@@ -132,25 +130,11 @@ pub async fn run(
         report.gaps.push(format!("{} to {to}: {}", gap.from, gap.reason));
     }
 
-    let rows = plan
-        .inputs
-        .base
-        .iter()
-        .flat_map(|base| &base.files)
-        .map(|file| file.rows)
-        .sum::<u64>();
-    let bits = (rows / SURVEYED_OBJECTS_MAX + 1).next_power_of_two().ilog2() + BITS_MIN;
+    let rows = plan.inputs.base.iter().flat_map(|base| &base.files).map(|file| file.rows).sum::<u64>();
+    // No more than that takes: a file of fewer hash buckets is read once for each of them.
+    let bits = (rows / SURVEYED_OBJECTS_MAX + 1).next_power_of_two().ilog2();
     let folding = Folding::new(plan.inputs.clone(), plan.cut(), bits);
-    let work = Work {
-        vault,
-        target,
-        options,
-        selector: &selector,
-        mode,
-        folding: &folding,
-        clock,
-        occupied,
-    };
+    let work = Work { vault, target, options, selector: &selector, mode, folding: &folding, clock, occupied };
     progress.total(1 << folding.bits);
     for pass in folding.passes() {
         let loose = folding.load(vault, pass.clone()).await?;
@@ -174,9 +158,7 @@ pub async fn run(
 /// How many buckets a survey of the target covers at a time.
 fn survey_step(folding: &Folding, rows: u64) -> usize {
     let per_bucket = (rows >> folding.bits).max(1);
-    usize::try_from(SURVEYED_OBJECTS_MAX / per_bucket)
-        .unwrap_or(usize::MAX)
-        .clamp(1, 1 << folding.bits)
+    usize::try_from(SURVEYED_OBJECTS_MAX / per_bucket).unwrap_or(usize::MAX).clamp(1, 1 << folding.bits)
 }
 
 fn split_by_bucket(existing: BTreeMap<String, ExistingObject>, bits: u32, prefix: &str) -> BTreeMap<u32, BTreeMap<String, ExistingObject>> {
@@ -278,11 +260,7 @@ impl Work<'_> {
             if existed.contains(&object) || !self.selector.is_by_key() {
                 continue;
             }
-            let case = Case {
-                existing: Some(&there),
-                uncertain: uncertain.contains(&object),
-                ..Case::default()
-            };
+            let case = Case { existing: Some(&there), uncertain: uncertain.contains(&object), ..Case::default() };
             let Some(mut action) = decide(self.mode, &case) else { continue };
             if action == Action::Remove && !self.options.dry_run {
                 fail_point!("restore::before-remove");
@@ -290,17 +268,7 @@ impl Work<'_> {
                     action = Action::Fail(Reason::Failed(error.to_string()));
                 }
             }
-            record(
-                report,
-                vec![Outcome {
-                    object,
-                    wanted: None,
-                    action,
-                    written: None,
-                }],
-                self.target,
-                progress,
-            );
+            record(report, vec![Outcome { object, wanted: None, action, written: None }], self.target, progress);
         }
         Ok(())
     }
@@ -345,12 +313,7 @@ impl Work<'_> {
                     fail_point!("restore::after-object");
                 }
             }
-            outcomes.push(Outcome {
-                object: wanted.object.clone(),
-                wanted: Some(wanted),
-                action,
-                written,
-            });
+            outcomes.push(Outcome { object: wanted.object.clone(), wanted: Some(wanted), action, written });
         }
         Ok(outcomes)
     }
@@ -380,12 +343,7 @@ impl Work<'_> {
                 Err(error) => return Ok(Err(Reason::Lost(format!("{error}")))),
             },
             _ => {
-                return Ok(Err(Reason::Lost(
-                    version
-                        .lost
-                        .clone()
-                        .unwrap_or_else(|| "the vault names no content for it".to_owned()),
-                )));
+                return Ok(Err(Reason::Lost(version.lost.clone().unwrap_or_else(|| "the vault names no content for it".to_owned()))));
             }
         };
         let mut tries = 0;
@@ -396,12 +354,8 @@ impl Work<'_> {
                 Err(error) if error.is_transient() && tries < TRIES => continue,
                 Err(error) => return Ok(Err(Reason::Lost(explain(&error)))),
             };
-            let content: Content = content
-                .map_err(|error| BucketError::Other {
-                    what: "reading the vault".to_owned(),
-                    reason: explain(&error),
-                })
-                .boxed();
+            let content: Content =
+                content.map_err(|error| BucketError::Other { what: "reading the vault".to_owned(), reason: explain(&error) }).boxed();
             match self.target.write(wanted, content).await {
                 Ok(written) => return Ok(Ok(written)),
                 Err(error @ TargetError::Refused { .. }) => return Err(error.into()),
@@ -452,16 +406,8 @@ struct Outcome {
 }
 
 fn record(report: &mut RestoreReport, outcomes: Vec<Outcome>, target: &Arc<dyn Target>, progress: &dyn Progress) {
-    for Outcome {
-        object,
-        wanted,
-        action,
-        written,
-    } in outcomes
-    {
-        let requests = written
-            .as_ref()
-            .map_or_else(|| target.requests(wanted.as_ref()), |written| written.requests);
+    for Outcome { object, wanted, action, written } in outcomes {
+        let requests = written.as_ref().map_or_else(|| target.requests(wanted.as_ref()), |written| written.requests);
         report.count(&object, wanted.as_ref(), &action, requests, written.as_ref());
         progress.object(&ReportRow::new(&object, wanted.as_ref(), &action, written));
     }
@@ -473,24 +419,13 @@ fn group(versions: Vec<ObjectVersion>) -> Vec<WantedVersions> {
     for version in versions {
         match objects.last_mut() {
             Some(last) if last.object == version.object => last.versions.push(version),
-            _ => objects.push(WantedVersions {
-                object: version.object.clone(),
-                versions: vec![version],
-            }),
+            _ => objects.push(WantedVersions { object: version.object.clone(), versions: vec![version] }),
         }
     }
     for object in &mut objects {
         if object.versions.len() > 1 {
-            let siblings: Vec<Sibling<'_>> = object
-                .versions
-                .iter()
-                .map(|v| Sibling {
-                    at: v.at,
-                    position: &v.position,
-                    rank: v.rank,
-                    version: &v.version,
-                })
-                .collect();
+            let siblings: Vec<Sibling<'_>> =
+                object.versions.iter().map(|v| Sibling { at: v.at, position: &v.position, rank: v.rank, version: &v.version }).collect();
             let order = order_siblings(&siblings);
             object.versions = order.into_iter().map(|index| object.versions[index].clone()).collect();
         }

@@ -75,24 +75,13 @@ impl Selector {
     /// # Errors
     /// [`SelectionError`] for a glob that cannot be read.
     pub fn new(selection: &Selection) -> Result<Selector, SelectionError> {
-        let wrong = |glob: &str, error: globset::Error| SelectionError {
-            glob: glob.to_owned(),
-            reason: error.kind().to_string(),
-        };
+        let wrong = |glob: &str, error: globset::Error| SelectionError { glob: glob.to_owned(), reason: error.kind().to_string() };
         let mut globs = GlobSetBuilder::new();
         for glob in &selection.globs {
-            globs.add(
-                GlobBuilder::new(glob)
-                    .literal_separator(true)
-                    .build()
-                    .map_err(|error| wrong(glob, error))?,
-            );
+            globs.add(GlobBuilder::new(glob).literal_separator(true).build().map_err(|error| wrong(glob, error))?);
         }
         let globs = globs.build().map_err(|error| wrong("all of them together", error))?;
-        Ok(Selector {
-            selection: selection.clone(),
-            globs,
-        })
+        Ok(Selector { selection: selection.clone(), globs })
     }
 
     /// Whether a key can be chosen, whatever else is known of it.
@@ -128,7 +117,12 @@ impl Selector {
         };
         let by_prefix = KeyRange {
             from: selection.prefixes.iter().min().map(|prefix| escaped(prefix)),
-            until: selection.prefixes.iter().map(|prefix| behind(escaped(prefix))).max_by(|a, b| a.is_none().cmp(&b.is_none()).then(a.cmp(b))).flatten(),
+            until: selection
+                .prefixes
+                .iter()
+                .map(|prefix| behind(escaped(prefix)))
+                .max_by(|a, b| a.is_none().cmp(&b.is_none()).then(a.cmp(b)))
+                .flatten(),
         };
         let by_key = KeyRange {
             from: selection.keys.first().map(|key| escaped(key)),
@@ -171,34 +165,10 @@ mod tests {
     fn keys_are_chosen_by_prefix_glob_and_name() {
         let strings = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         check(Selection::default(), &["a.jpg", "album/b.jpg", "album/2026/c.png", "notes.txt"]);
-        check(
-            Selection {
-                prefixes: strings(&["album/"]),
-                ..Selection::default()
-            },
-            &["album/b.jpg", "album/2026/c.png"],
-        );
-        check(
-            Selection {
-                globs: strings(&["*.jpg"]),
-                ..Selection::default()
-            },
-            &["a.jpg"],
-        );
-        check(
-            Selection {
-                globs: strings(&["**/*.{jpg,png}"]),
-                ..Selection::default()
-            },
-            &["a.jpg", "album/b.jpg", "album/2026/c.png"],
-        );
-        check(
-            Selection {
-                keys: BTreeSet::from(["notes.txt".to_owned()]),
-                ..Selection::default()
-            },
-            &["notes.txt"],
-        );
+        check(Selection { prefixes: strings(&["album/"]), ..Selection::default() }, &["album/b.jpg", "album/2026/c.png"]);
+        check(Selection { globs: strings(&["*.jpg"]), ..Selection::default() }, &["a.jpg"]);
+        check(Selection { globs: strings(&["**/*.{jpg,png}"]), ..Selection::default() }, &["a.jpg", "album/b.jpg", "album/2026/c.png"]);
+        check(Selection { keys: BTreeSet::from(["notes.txt".to_owned()]), ..Selection::default() }, &["notes.txt"]);
     }
 
     #[test]
@@ -211,7 +181,8 @@ mod tests {
             let range = selector.key_range();
             for object in ["a", "ab", "album/", "album/x", "album0", "b", "b\u{0}", "b\u{0}\u{0}", "c", "\u{10ffff}"] {
                 let key = Key::object_version(object, "v");
-                let inside = range.from.as_deref().is_none_or(|from| key.as_bytes() >= from) && range.until.as_deref().is_none_or(|until| key.as_bytes() < until);
+                let inside = range.from.as_deref().is_none_or(|from| key.as_bytes() >= from)
+                    && range.until.as_deref().is_none_or(|until| key.as_bytes() < until);
                 assert!(inside || !selector.admits_key(object), "{object:?} with {range:?}");
             }
         }
@@ -219,15 +190,7 @@ mod tests {
 
     #[test]
     fn a_glob_that_cannot_be_read_is_named() {
-        let selection = Selection {
-            globs: vec!["a[".to_owned()],
-            ..Selection::default()
-        };
-        assert!(
-            Selector::new(&selection)
-                .unwrap_err()
-                .to_string()
-                .starts_with("\"a[\" is not a glob")
-        );
+        let selection = Selection { globs: vec!["a[".to_owned()], ..Selection::default() };
+        assert!(Selector::new(&selection).unwrap_err().to_string().starts_with("\"a[\" is not a glob"));
     }
 }

@@ -51,11 +51,7 @@ impl AwsBucket {
     /// The bucket of this name, reached through this client.
     pub fn new(client: Client, name: impl Into<String>) -> AwsBucket {
         let sleep = client.config().sleep_impl();
-        AwsBucket {
-            client,
-            name: name.into(),
-            sleep,
-        }
+        AwsBucket { client, name: name.into(), sleep }
     }
 
     fn object(&self, verb: &'static str, object: &str, version: Option<&str>) -> Request {
@@ -95,13 +91,7 @@ impl Bucket for AwsBucket {
 
     async fn versioning(&self) -> Result<Versioning, BucketError> {
         let request = Request::of_bucket("versioning", &self.name);
-        let output = self
-            .client
-            .get_bucket_versioning()
-            .bucket(&self.name)
-            .send()
-            .await
-            .map_err(|error| request.failed(error))?;
+        let output = self.client.get_bucket_versioning().bucket(&self.name).send().await.map_err(|error| request.failed(error))?;
         match output.status() {
             None => Ok(Versioning::Never),
             Some(BucketVersioningStatus::Enabled) => Ok(Versioning::Enabled),
@@ -113,9 +103,7 @@ impl Bucket for AwsBucket {
     async fn list_versions(&self, prefix: &str, after: Option<&ListMarker>, limit: i32) -> Result<VersionPage, BucketError> {
         let request = Request::of_bucket("listing", &self.name);
         if !(1..=LIST_LIMIT_MAX).contains(&limit) {
-            return Err(request.other(format!(
-                "{limit} versions were asked for at a time: it must be 1 to {LIST_LIMIT_MAX}"
-            )));
+            return Err(request.other(format!("{limit} versions were asked for at a time: it must be 1 to {LIST_LIMIT_MAX}")));
         }
         let keep = KeepReply::default();
         let result = self
@@ -161,9 +149,7 @@ impl Bucket for AwsBucket {
             // HTTP cannot ask for no bytes.
             let head = self.head(object, version).await?;
             return match if_match {
-                Some(etag) if etag != head.etag => Err(BucketError::Changed {
-                    what: format!("s3://{}/{object}", self.name),
-                }),
+                Some(etag) if etag != head.etag => Err(BucketError::Changed { what: format!("s3://{}/{object}", self.name) }),
                 _ => Ok((head, futures::stream::empty().boxed())),
             };
         }
@@ -183,24 +169,13 @@ impl Bucket for AwsBucket {
     }
 
     async fn put(&self, object: &str, request: &PutRequest, size: u64, content: Content) -> Result<ObjectHead, BucketError> {
-        let place = upload::Place {
-            client: self.client.clone(),
-            bucket: self.name.clone(),
-            object: object.to_owned(),
-        };
+        let place = upload::Place { client: self.client.clone(), bucket: self.name.clone(), object: object.to_owned() };
         upload::put(place, request, size, content).await
     }
 
     async fn remove(&self, object: &str, version: Option<&str>) -> Result<(), BucketError> {
         let request = self.object("removal", object, version);
-        let result = self
-            .client
-            .delete_object()
-            .bucket(&self.name)
-            .key(object)
-            .set_version_id(version.map(str::to_owned))
-            .send()
-            .await;
+        let result = self.client.delete_object().bucket(&self.name).key(object).set_version_id(version.map(str::to_owned)).send().await;
         match result.map_err(|error| (is_object_gone(&error), request.failed(error))) {
             Ok(_) => Ok(()),
             // Removed is removed, whoever did it; AWS says so with 204, others with 404.
@@ -211,12 +186,7 @@ impl Bucket for AwsBucket {
 
     async fn tags(&self, object: &str, version: Option<&str>) -> Result<Tags, BucketError> {
         let request = self.object("tags", object, version);
-        let operation = self
-            .client
-            .get_object_tagging()
-            .bucket(&self.name)
-            .key(object)
-            .set_version_id(version.map(str::to_owned));
+        let operation = self.client.get_object_tagging().bucket(&self.name).key(object).set_version_id(version.map(str::to_owned));
         let output = operation.send().await.map_err(|error| request.failed(error))?;
         Ok(access::tags(output.tag_set()))
     }
@@ -224,28 +194,13 @@ impl Bucket for AwsBucket {
     async fn set_tags(&self, object: &str, version: Option<&str>, tags: &Tags) -> Result<(), BucketError> {
         let request = self.object("change of tags", object, version);
         let tagging = access::tagging(tags).map_err(|error| request.other(error.to_string()))?;
-        let operation = self
-            .client
-            .put_object_tagging()
-            .bucket(&self.name)
-            .key(object)
-            .set_version_id(version.map(str::to_owned));
-        operation
-            .tagging(tagging)
-            .send()
-            .await
-            .map(|_| ())
-            .map_err(|error| request.failed(error))
+        let operation = self.client.put_object_tagging().bucket(&self.name).key(object).set_version_id(version.map(str::to_owned));
+        operation.tagging(tagging).send().await.map(|_| ()).map_err(|error| request.failed(error))
     }
 
     async fn acl(&self, object: &str, version: Option<&str>) -> Result<Acl, BucketError> {
         let request = self.object("ACL", object, version);
-        let operation = self
-            .client
-            .get_object_acl()
-            .bucket(&self.name)
-            .key(object)
-            .set_version_id(version.map(str::to_owned));
+        let operation = self.client.get_object_acl().bucket(&self.name).key(object).set_version_id(version.map(str::to_owned));
         let output = operation.send().await.map_err(|error| request.failed(error))?;
         access::acl(output.owner(), output.grants()).ok_or_else(|| request.other("a grant names nobody, or nothing that is granted"))
     }
@@ -255,25 +210,11 @@ impl Bucket for AwsBucket {
         // S3 wants the owner named, and only the one that the object has.
         let owner = match &acl.owner {
             Some(owner) => owner.clone(),
-            None => self
-                .acl(object, version)
-                .await?
-                .owner
-                .ok_or_else(|| request.other("the server names no owner"))?,
+            None => self.acl(object, version).await?.owner.ok_or_else(|| request.other("the server names no owner"))?,
         };
         let policy = access::policy(acl, owner).ok_or_else(|| request.other("a grantee is none of id=, uri= and email="))?;
-        let operation = self
-            .client
-            .put_object_acl()
-            .bucket(&self.name)
-            .key(object)
-            .set_version_id(version.map(str::to_owned));
-        operation
-            .access_control_policy(policy)
-            .send()
-            .await
-            .map(|_| ())
-            .map_err(|error| request.failed(error))
+        let operation = self.client.put_object_acl().bucket(&self.name).key(object).set_version_id(version.map(str::to_owned));
+        operation.access_control_policy(policy).send().await.map(|_| ()).map_err(|error| request.failed(error))
     }
 
     async fn configuration(&self) -> Result<Configuration, BucketError> {
@@ -285,8 +226,5 @@ fn is_object_gone<E, R>(error: &aws_sdk_s3::error::SdkError<E, R>) -> bool
 where
     E: std::error::Error + aws_sdk_s3::error::ProvideErrorMetadata,
 {
-    matches!(
-        error.as_service_error().and_then(|error| error.code()),
-        Some("NoSuchKey" | "NoSuchVersion")
-    )
+    matches!(error.as_service_error().and_then(|error| error.code()), Some("NoSuchKey" | "NoSuchVersion"))
 }

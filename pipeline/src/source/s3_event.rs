@@ -154,11 +154,7 @@ impl Decoder {
         self.bucket_index.clear();
         self.messages = 0;
         Decoded {
-            buckets: buckets
-                .into_iter()
-                .zip(parts)
-                .map(|((id, hints), changes)| (id, DecodedBucket { changes, hints }))
-                .collect(),
+            buckets: buckets.into_iter().zip(parts).map(|((id, hints), changes)| (id, DecodedBucket { changes, hints })).collect(),
             rejects: std::mem::take(&mut self.rejects),
             ignored: std::mem::take(&mut self.ignored),
             records: std::mem::take(&mut self.records),
@@ -172,11 +168,7 @@ impl Decoder {
 
     fn reject(&mut self, raw: &[u8], reason: RejectReason) {
         self.records += 1;
-        self.rejects.push(Reject {
-            message: self.messages,
-            raw: raw.to_vec(),
-            reason,
-        });
+        self.rejects.push(Reject { message: self.messages, raw: raw.to_vec(), reason });
     }
 
     /// Turns one event into a change, a hint or an ignored one.
@@ -197,23 +189,9 @@ impl Decoder {
         let object = field::key(event.object, event.dialect.key_encoding(), &mut decoded);
         let outcome = object.and_then(|object| {
             let bucket = self.bucket(event.bucket)?;
-            let sequencer = event
-                .sequencer
-                .filter(|_| event.dialect.orders_changes())
-                .and_then(Sequencer::parse);
+            let sequencer = event.sequencer.filter(|_| event.dialect.orders_changes()).and_then(Sequencer::parse);
             let order = sequencer.map(|sequencer| Position::sequenced(EPOCH, &sequencer));
-            let row = Row {
-                bucket,
-                at,
-                object,
-                version,
-                size,
-                etag,
-                storage_class,
-                requester,
-                request,
-                order,
-            };
+            let row = Row { bucket, at, object, version, size, etag, storage_class, requester, request, order };
             match row.change(event) {
                 Some(change) => self.keep(&row, change),
                 None => self.hint(&row, event.action),
@@ -281,19 +259,13 @@ impl Decoder {
 
     /// The index of the bucket with this name. Most events name the bucket of the one before.
     fn bucket(&mut self, name: &str) -> Result<u32, RejectReason> {
-        if self
-            .buckets
-            .get(self.last_bucket as usize)
-            .is_some_and(|(id, _)| id.bucket_name() == name)
-        {
+        if self.buckets.get(self.last_bucket as usize).is_some_and(|(id, _)| id.bucket_name() == name) {
             return Ok(self.last_bucket);
         }
         self.last_bucket = match self.bucket_index.get(name) {
             Some(&index) => index,
             None => {
-                let id = ResourceId::bucket(name).map_err(|_| RejectReason::Bucket {
-                    name: field::excerpt(name),
-                })?;
+                let id = ResourceId::bucket(name).map_err(|_| RejectReason::Bucket { name: field::excerpt(name) })?;
                 let index = self.buckets.len() as u32;
                 self.buckets.push((id, Vec::new()));
                 self.bucket_index.insert(name.to_owned(), index);
@@ -340,26 +312,11 @@ impl Row<'_> {
         }
         // Tags, ACL and storage class have no sequencer, and a purge needs none: it ends its version wherever it stands.
         let timed = || Position::timed(EPOCH, self.at);
-        let put = |facet, position| Change {
-            op: Op::Put,
-            facet,
-            marker: false,
-            has_content: false,
-            position,
-        };
+        let put = |facet, position| Change { op: Op::Put, facet, marker: false, has_content: false, position };
         match event.action {
-            Action::Put => Some(Change {
-                has_content: true,
-                ..put(Facet::Version, self.order.clone()?)
-            }),
-            Action::Marker => Some(Change {
-                marker: true,
-                ..put(Facet::Version, self.order.clone()?)
-            }),
-            Action::Purge => Some(Change {
-                op: Op::Delete,
-                ..put(Facet::Version, self.order.clone().unwrap_or_else(timed))
-            }),
+            Action::Put => Some(Change { has_content: true, ..put(Facet::Version, self.order.clone()?) }),
+            Action::Marker => Some(Change { marker: true, ..put(Facet::Version, self.order.clone()?) }),
+            Action::Purge => Some(Change { op: Op::Delete, ..put(Facet::Version, self.order.clone().unwrap_or_else(timed)) }),
             Action::Tags => Some(put(Facet::Tags, timed())),
             Action::Acl => Some(put(Facet::Acl, timed())),
             Action::Class => self.storage_class.map(|_| put(Facet::Class, timed())),

@@ -79,10 +79,7 @@ impl Reader {
         check.update(&whole);
         match check.finish() {
             Ok(()) => Ok(Found::Small(properties, whole)),
-            Err(reason) => Err(BucketError::Transient {
-                what: format!("reading {object} ({version})"),
-                reason,
-            }),
+            Err(reason) => Err(BucketError::Transient { what: format!("reading {object} ({version})"), reason }),
         }
     }
 
@@ -165,11 +162,7 @@ impl Check {
         let plain = head.metadata.encryption.as_deref().is_none_or(|mode| mode == "AES256");
         let hex = head.etag.len() == 32 && head.etag.bytes().all(|byte| byte.is_ascii_hexdigit());
         let md5 = (plain && hex).then(|| (Md5::new(), head.etag.to_ascii_lowercase()));
-        Check {
-            size: head.size.max(0) as u64,
-            seen: 0,
-            md5,
-        }
+        Check { size: head.size.max(0) as u64, seen: 0, md5 }
     }
 
     /// Takes in the next bytes.
@@ -190,10 +183,6 @@ impl Check {
         }
         let Some((hasher, etag)) = self.md5 else { return Ok(()) };
         let found = hex::encode(hasher.finalize());
-        if found == etag {
-            Ok(())
-        } else {
-            Err(format!("its content has MD5 {found}, its etag is {etag}"))
-        }
+        if found == etag { Ok(()) } else { Err(format!("its content has MD5 {found}, its etag is {etag}")) }
     }
 }

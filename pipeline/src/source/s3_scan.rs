@@ -40,15 +40,7 @@ pub struct ScanPage {
 impl Scan {
     /// A listing of everything, or of the keys that begin with `prefix`; `after` resumes an earlier one.
     pub fn new(bucket: Arc<dyn Bucket>, prefix: &str, after: Option<ListMarker>) -> Scan {
-        Scan {
-            bucket,
-            prefix: prefix.to_owned(),
-            after,
-            ended: false,
-            waiting: Tie::new(),
-            began: None,
-            last_answer: None,
-        }
+        Scan { bucket, prefix: prefix.to_owned(), after, ended: false, waiting: Tie::new(), began: None, last_answer: None }
     }
 
     /// The source's clock at the first page, where the server said.

@@ -54,12 +54,7 @@ pub fn pack_file(short_digest: &str) -> String {
 
 /// A dead letter, by when it arrived and its content.
 pub fn dead_letter(arrived: Timestamp, digest: &Digest) -> String {
-    format!(
-        "dead/v1/date={}/{:020}-{}.json",
-        arrived.date(),
-        arrived.micros().max(0),
-        digest.short()
-    )
+    format!("dead/v1/date={}/{:020}-{}.json", arrived.date(), arrived.micros().max(0), digest.short())
 }
 
 /// The folder of all dead letters.

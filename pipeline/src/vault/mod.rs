@@ -103,10 +103,7 @@ impl VaultError {
 
     /// A [`VaultError::Damaged`] from anything that explains itself.
     pub fn damaged(path: &str, reason: impl fmt::Display) -> VaultError {
-        VaultError::Damaged {
-            path: path.to_owned(),
-            reason: reason.to_string(),
-        }
+        VaultError::Damaged { path: path.to_owned(), reason: reason.to_string() }
     }
 }
 
@@ -119,19 +116,12 @@ impl fmt::Debug for Vault {
 impl Vault {
     /// The vault under `prefix` of `store`. Nothing is read or written yet.
     pub fn new(store: Arc<dyn ObjectStore>, prefix: &str) -> Vault {
-        Vault {
-            store,
-            prefix: Path::from(prefix),
-        }
+        Vault { store, prefix: Path::from(prefix) }
     }
 
     fn locate(&self, path: &str) -> Path {
         // Our own paths are plain ASCII segments, so joining is concatenation.
-        if self.prefix.as_ref().is_empty() {
-            Path::from(path)
-        } else {
-            Path::from(format!("{}/{path}", self.prefix))
-        }
+        if self.prefix.as_ref().is_empty() { Path::from(path) } else { Path::from(format!("{}/{path}", self.prefix)) }
     }
 
     fn relative(&self, location: &Path) -> String {
@@ -140,10 +130,7 @@ impl Vault {
         if prefix.is_empty() {
             full.to_owned()
         } else {
-            full.strip_prefix(prefix)
-                .and_then(|rest| rest.strip_prefix('/'))
-                .unwrap_or(full)
-                .to_owned()
+            full.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/')).unwrap_or(full).to_owned()
         }
     }
 
@@ -152,22 +139,11 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Store`]; the write may or may not have happened, and doing it again is safe.
     pub async fn create(&self, path: &str, bytes: Bytes) -> Result<Created, VaultError> {
-        let options = PutOptions {
-            mode: PutMode::Create,
-            ..PutOptions::default()
-        };
-        match self
-            .store
-            .put_opts(&self.locate(path), PutPayload::from_bytes(bytes), options)
-            .await
-        {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.store.put_opts(&self.locate(path), PutPayload::from_bytes(bytes), options).await {
             Ok(_) => Ok(Created::New),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(Created::Existed),
-            Err(source) => Err(VaultError::Store {
-                what: "write",
-                path: path.to_owned(),
-                source,
-            }),
+            Err(source) => Err(VaultError::Store { what: "write", path: path.to_owned(), source }),
         }
     }
 
@@ -176,18 +152,11 @@ impl Vault {
     /// # Errors
     /// As [`Vault::create`]; [`VaultError::Damaged`] when what is there already has another length.
     pub async fn create_named_by_content(&self, path: &str, bytes: Bytes) -> Result<FileRef, VaultError> {
-        let file = FileRef {
-            path: path.to_owned(),
-            size: bytes.len() as u64,
-            digest: Digest::of(&bytes),
-        };
+        let file = FileRef { path: path.to_owned(), size: bytes.len() as u64, digest: Digest::of(&bytes) };
         if self.create(path, bytes).await? == Created::Existed {
             let found = self.size(path).await?;
             if found != file.size {
-                return Err(VaultError::damaged(
-                    path,
-                    format!("{found} bytes are there under the name of {} bytes", file.size),
-                ));
+                return Err(VaultError::damaged(path, format!("{found} bytes are there under the name of {} bytes", file.size)));
             }
         }
         Ok(file)
@@ -210,17 +179,11 @@ impl Vault {
     pub async fn read_checked(&self, file: &FileRef) -> Result<Bytes, VaultError> {
         let bytes = self.read(&file.path).await?;
         if bytes.len() as u64 != file.size {
-            return Err(VaultError::damaged(
-                &file.path,
-                format!("it has {} bytes instead of {}", bytes.len(), file.size),
-            ));
+            return Err(VaultError::damaged(&file.path, format!("it has {} bytes instead of {}", bytes.len(), file.size)));
         }
         let digest = Digest::of(&bytes);
         if digest != file.digest {
-            return Err(VaultError::damaged(
-                &file.path,
-                format!("its SHA-256 is {digest} instead of {}", file.digest),
-            ));
+            return Err(VaultError::damaged(&file.path, format!("its SHA-256 is {digest} instead of {}", file.digest)));
         }
         Ok(bytes)
     }
@@ -231,18 +194,12 @@ impl Vault {
     /// [`VaultError::Missing`], [`VaultError::Store`], and [`VaultError::Damaged`] when the file ends before the range does.
     pub async fn read_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, VaultError> {
         let fail = |source| VaultError::from_store("read", path, source);
-        let options = GetOptions {
-            range: Some(GetRange::Bounded(range.clone())),
-            ..GetOptions::default()
-        };
+        let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
         let found = self.store.get_opts(&self.locate(path), options).await.map_err(fail)?;
         let bytes = found.bytes().await.map_err(fail)?;
         let expected = range.end - range.start;
         if bytes.len() as u64 != expected {
-            return Err(VaultError::damaged(
-                path,
-                format!("bytes {} to {} are not all there", range.start, range.end),
-            ));
+            return Err(VaultError::damaged(path, format!("bytes {} to {} are not all there", range.start, range.end)));
         }
         Ok(bytes)
     }
@@ -252,11 +209,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Missing`] and [`VaultError::Store`].
     pub async fn size(&self, path: &str) -> Result<u64, VaultError> {
-        let found = self
-            .store
-            .head(&self.locate(path))
-            .await
-            .map_err(|source| VaultError::from_store("look at", path, source))?;
+        let found = self.store.head(&self.locate(path)).await.map_err(|source| VaultError::from_store("look at", path, source))?;
         Ok(found.size)
     }
 
@@ -265,15 +218,9 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Store`].
     pub async fn list(&self, folder: &str) -> Result<Vec<Listed>, VaultError> {
-        let fail = |source| VaultError::Store {
-            what: "list",
-            path: folder.to_owned(),
-            source,
-        };
-        let entries = self.store.list(Some(&self.locate(folder))).map_ok(|meta| Listed {
-            path: self.relative(&meta.location),
-            size: meta.size,
-        });
+        let fail = |source| VaultError::Store { what: "list", path: folder.to_owned(), source };
+        let entries =
+            self.store.list(Some(&self.locate(folder))).map_ok(|meta| Listed { path: self.relative(&meta.location), size: meta.size });
         let mut listed: Vec<Listed> = entries.try_collect().await.map_err(fail)?;
         listed.sort();
         Ok(listed)
@@ -284,19 +231,12 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Store`].
     pub async fn list_after(&self, folder: &str, after: &str) -> Result<Vec<Listed>, VaultError> {
-        let fail = |source| VaultError::Store {
-            what: "list",
-            path: folder.to_owned(),
-            source,
-        };
+        let fail = |source| VaultError::Store { what: "list", path: folder.to_owned(), source };
         let from = self.locate(after);
         let entries = self
             .store
             .list_with_offset(Some(&self.locate(folder)), &from)
-            .map_ok(|meta| Listed {
-                path: self.relative(&meta.location),
-                size: meta.size,
-            });
+            .map_ok(|meta| Listed { path: self.relative(&meta.location), size: meta.size });
         let mut listed: Vec<Listed> = entries.try_collect().await.map_err(fail)?;
         listed.sort();
         Ok(listed)
@@ -307,17 +247,9 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Store`].
     pub async fn folders(&self, folder: &str) -> Result<Vec<String>, VaultError> {
-        let fail = |source| VaultError::Store {
-            what: "list",
-            path: folder.to_owned(),
-            source,
-        };
+        let fail = |source| VaultError::Store { what: "list", path: folder.to_owned(), source };
         let found = self.store.list_with_delimiter(Some(&self.locate(folder))).await.map_err(fail)?;
-        let mut names: Vec<String> = found
-            .common_prefixes
-            .iter()
-            .filter_map(|path| path.filename().map(str::to_owned))
-            .collect();
+        let mut names: Vec<String> = found.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
         names.sort();
         Ok(names)
     }
@@ -327,11 +259,7 @@ impl VaultError {
     fn from_store(what: &'static str, path: &str, source: object_store::Error) -> VaultError {
         match source {
             object_store::Error::NotFound { .. } => VaultError::Missing { path: path.to_owned() },
-            source => VaultError::Store {
-                what,
-                path: path.to_owned(),
-                source,
-            },
+            source => VaultError::Store { what, path: path.to_owned(), source },
         }
     }
 }

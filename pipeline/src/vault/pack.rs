@@ -96,19 +96,12 @@ impl FromStr for Slice {
                 None => (rest, None),
             };
             let named = pack.len() == 32 && pack.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase());
-            let slice = Slice {
-                pack: pack.to_owned(),
-                offset: offset.parse().ok()?,
-                stored: stored.parse().ok()?,
-                inflated,
-            };
+            let slice = Slice { pack: pack.to_owned(), offset: offset.parse().ok()?, stored: stored.parse().ok()?, inflated };
             // A zstd frame that claims more than a slice may hold is a bomb, or not ours.
             let bounded = slice.inflated.unwrap_or(slice.stored) as usize <= SLICE_BYTES;
             (named && bounded).then_some(slice)
         };
-        parse().ok_or_else(|| BodyError {
-            text: text.chars().take(120).collect(),
-        })
+        parse().ok_or_else(|| BodyError { text: text.chars().take(120).collect() })
     }
 }
 
@@ -200,13 +193,7 @@ impl Default for PackWriter {
 impl PackWriter {
     /// A writer without packs.
     pub fn new() -> PackWriter {
-        PackWriter {
-            open: PackBuilder::default(),
-            sealed: Vec::new(),
-            first: 0,
-            known: HashMap::new(),
-            waiting: HashMap::new(),
-        }
+        PackWriter { open: PackBuilder::default(), sealed: Vec::new(), first: 0, known: HashMap::new(), waiting: HashMap::new() }
     }
 
     /// Takes in one slice of at most [`SLICE_BYTES`].
@@ -219,10 +206,7 @@ impl PackWriter {
         if let Some(pending) = self.waiting.get(&digest) {
             return Placed::Waits(*pending);
         }
-        let pending = Pending {
-            pack: self.first + self.sealed.len(),
-            chunk: self.open.chunks.len(),
-        };
+        let pending = Pending { pack: self.first + self.sealed.len(), chunk: self.open.chunks.len() };
         self.open.add(content, digest);
         self.waiting.insert(digest, pending);
         if self.open.bytes.len() >= PACK_BYTES {
@@ -233,13 +217,7 @@ impl PackWriter {
 
     /// How many bytes wait to be written.
     pub fn waiting_bytes(&self) -> usize {
-        self.open.bytes.len()
-            + self
-                .sealed
-                .iter()
-                .filter_map(|pack| pack.bytes.as_ref())
-                .map(Bytes::len)
-                .sum::<usize>()
+        self.open.bytes.len() + self.sealed.iter().filter_map(|pack| pack.bytes.as_ref()).map(Bytes::len).sum::<usize>()
     }
 
     fn seal(&mut self) {
@@ -281,11 +259,7 @@ impl PackWriter {
     pub fn body(&mut self, slices: Vec<Slice>) -> Result<Body, Placed> {
         let body = Body::Slices(slices);
         let text = body.to_string();
-        if text.len() <= REFERENCE_BYTES_MAX {
-            Ok(body)
-        } else {
-            Err(self.add(text.as_bytes()))
-        }
+        if text.len() <= REFERENCE_BYTES_MAX { Ok(body) } else { Err(self.add(text.as_bytes())) }
     }
 
     /// Ends a batch: places given out so far are no longer asked for; their contents stay known.
@@ -345,11 +319,7 @@ impl PackBuilder {
                 inflated: chunk.compressed.then_some(chunk.length),
             })
             .collect();
-        SealedPack {
-            name,
-            bytes: Some(bytes.into()),
-            slices,
-        }
+        SealedPack { name, bytes: Some(bytes.into()), slices }
     }
 }
 
@@ -389,19 +359,11 @@ pub fn index_of(path: &str, bytes: &[u8]) -> Result<Vec<IndexEntry>, VaultError>
     if Digest::of(bytes).short() != name {
         return Err(wrong("its content is not the one it is named by"));
     }
-    let content = bytes
-        .strip_prefix(MAGIC)
-        .and_then(|rest| rest.strip_suffix(MAGIC))
-        .ok_or_else(|| wrong("it is no pack"))?;
-    let trailer_at = content
-        .len()
-        .checked_sub(TRAILER_BYTES - MAGIC.len())
-        .ok_or_else(|| wrong("it has no trailer"))?;
+    let content = bytes.strip_prefix(MAGIC).and_then(|rest| rest.strip_suffix(MAGIC)).ok_or_else(|| wrong("it is no pack"))?;
+    let trailer_at = content.len().checked_sub(TRAILER_BYTES - MAGIC.len()).ok_or_else(|| wrong("it has no trailer"))?;
     let (content, trailer) = content.split_at(trailer_at);
     let count = u32::from_le_bytes(trailer[..4].try_into().expect("four bytes")) as usize;
-    let index_at = count
-        .checked_mul(INDEX_ENTRY_BYTES)
-        .and_then(|length| content.len().checked_sub(length));
+    let index_at = count.checked_mul(INDEX_ENTRY_BYTES).and_then(|length| content.len().checked_sub(length));
     let (chunks, index) = content.split_at(index_at.ok_or_else(|| wrong("its index is longer than itself"))?);
     if Digest::of(index).bytes() != &trailer[4..36] {
         return Err(wrong("its index is not the one it was written with"));
@@ -414,17 +376,8 @@ pub fn index_of(path: &str, bytes: &[u8]) -> Result<Vec<IndexEntry>, VaultError>
         let length = u32::from_le_bytes(bytes[44..48].try_into().expect("four bytes"));
         let inside = offset >= MAGIC.len() as u64 && offset.checked_add(u64::from(stored)).is_some_and(|to| to <= end);
         let bounded = length as usize <= SLICE_BYTES && bytes[48] <= 1;
-        let slice = Slice {
-            pack: name.to_owned(),
-            offset,
-            stored,
-            inflated: (bytes[48] == 1).then_some(length),
-        };
-        if inside && bounded {
-            Ok(IndexEntry { digest, slice })
-        } else {
-            Err(wrong("its index points outside of it"))
-        }
+        let slice = Slice { pack: name.to_owned(), offset, stored, inflated: (bytes[48] == 1).then_some(length) };
+        if inside && bounded { Ok(IndexEntry { digest, slice }) } else { Err(wrong("its index points outside of it")) }
     };
     index.chunks_exact(INDEX_ENTRY_BYTES).map(entry).collect()
 }
@@ -439,22 +392,14 @@ pub fn inflate(slice: &Slice, stored: Bytes) -> Result<Bytes, VaultError> {
     let content = zstd::bulk::decompress(&stored, length as usize)
         .map_err(|error| VaultError::damaged(&path, format!("the slice at {}: {error}", slice.offset)))?;
     if content.len() != length as usize {
-        return Err(VaultError::damaged(
-            &path,
-            format!("the slice at {} has {} bytes instead of {length}", slice.offset, content.len()),
-        ));
+        return Err(VaultError::damaged(&path, format!("the slice at {} has {} bytes instead of {length}", slice.offset, content.len())));
     }
     Ok(content.into())
 }
 
 impl Vault {
     async fn read_slice(&self, slice: &Slice) -> Result<Bytes, VaultError> {
-        let stored = self
-            .read_range(
-                &layout::pack_file(&slice.pack),
-                slice.offset..slice.offset + u64::from(slice.stored),
-            )
-            .await?;
+        let stored = self.read_range(&layout::pack_file(&slice.pack), slice.offset..slice.offset + u64::from(slice.stored)).await?;
         inflate(slice, stored)
     }
 
@@ -478,12 +423,7 @@ impl Vault {
         if slices.is_empty() && digest != Digest::of(b"") {
             return Err(VaultError::damaged("a body", "it is empty, and its digest is not that of nothing"));
         }
-        let reader = BodyReader {
-            vault: self.clone(),
-            slices: slices.into_iter(),
-            hasher: Hasher::default(),
-            digest,
-        };
+        let reader = BodyReader { vault: self.clone(), slices: slices.into_iter(), hasher: Hasher::default(), digest };
         Ok(futures::stream::try_unfold(reader, BodyReader::next).boxed())
     }
 }
@@ -504,10 +444,7 @@ impl BodyReader {
             let found = self.hasher.clone().finish();
             if found != self.digest {
                 let path = layout::pack_file(&slice.pack);
-                return Err(VaultError::damaged(
-                    &path,
-                    format!("a content read from it has SHA-256 {found} instead of {}", self.digest),
-                ));
+                return Err(VaultError::damaged(&path, format!("a content read from it has SHA-256 {found} instead of {}", self.digest)));
             }
         }
         Ok(Some((content, self)))
@@ -536,13 +473,7 @@ mod tests {
             for (content, placed) in contents.iter().zip(&placed) {
                 let body = Body::Slices(vec![writer.find(placed)]);
                 let body: Body = body.to_string().parse().unwrap();
-                let read: Vec<Bytes> = vault
-                    .read_body(&body, Digest::of(content))
-                    .await
-                    .unwrap()
-                    .try_collect()
-                    .await
-                    .unwrap();
+                let read: Vec<Bytes> = vault.read_body(&body, Digest::of(content)).await.unwrap().try_collect().await.unwrap();
                 assert_eq!(read.concat(), *content);
             }
             writer.settle();
@@ -591,15 +522,9 @@ mod tests {
 
     #[test]
     fn hostile_references_and_packs_are_errors() {
-        for text in [
-            "",
-            "*",
-            "x@1+2",
-            "00@1+2",
-            "0123456789abcdef0123456789abcdef@1+2z99999999",
-            "0123456789abcdef0123456789abcdef@-1+2",
-            "-,-",
-        ] {
+        for text in
+            ["", "*", "x@1+2", "00@1+2", "0123456789abcdef0123456789abcdef@1+2z99999999", "0123456789abcdef0123456789abcdef@-1+2", "-,-"]
+        {
             assert!(text.parse::<Body>().is_err(), "{text}");
         }
         for bytes in [&b""[..], b"HSPACK1\n", b"HSPACK1\nHSPACK1\n", &[0; 100]] {

@@ -38,26 +38,16 @@ pub fn encode<R: Record>(record: &R) -> Bytes {
 /// # Errors
 /// [`VaultError::Damaged`] and [`VaultError::Unknown`].
 pub fn decode<R: Record>(path: &str, bytes: &[u8]) -> Result<R, VaultError> {
-    let end = bytes
-        .iter()
-        .take(200)
-        .position(|&byte| byte == b'\n')
-        .ok_or_else(|| VaultError::damaged(path, "it has no first line"))?;
+    let end = bytes.iter().take(200).position(|&byte| byte == b'\n').ok_or_else(|| VaultError::damaged(path, "it has no first line"))?;
     let (head, payload) = (&bytes[..end], &bytes[end + 1..]);
     let head = std::str::from_utf8(head).map_err(|_| VaultError::damaged(path, "its first line is not text"))?;
     let words: Vec<&str> = head.split(' ').collect();
     let ["hindsight", version, kind, digest] = words[..] else {
         return Err(VaultError::damaged(path, format!("its first line is {head:?}")));
     };
-    let found: u32 = version
-        .parse()
-        .map_err(|_| VaultError::damaged(path, format!("its format version is {version:?}")))?;
+    let found: u32 = version.parse().map_err(|_| VaultError::damaged(path, format!("its format version is {version:?}")))?;
     if found == 0 || found > FORMAT_VERSION {
-        return Err(VaultError::Unknown {
-            path: path.to_owned(),
-            found,
-            known: FORMAT_VERSION,
-        });
+        return Err(VaultError::Unknown { path: path.to_owned(), found, known: FORMAT_VERSION });
     }
     if kind != R::KIND {
         return Err(VaultError::damaged(path, format!("it is a {kind}, not a {}", R::KIND)));
@@ -95,11 +85,7 @@ impl Vault {
     /// As [`Vault::list`] and [`Vault::read_record`].
     pub async fn newest_record<R: Record>(&self, folder: &str) -> Result<Option<Numbered<R>>, VaultError> {
         let listed = self.list(folder).await?;
-        let Some((number, path)) = listed
-            .iter()
-            .rev()
-            .find_map(|file| Some((layout::number_of(&file.path)?, &file.path)))
-        else {
+        let Some((number, path)) = listed.iter().rev().find_map(|file| Some((layout::number_of(&file.path)?, &file.path))) else {
             return Ok(None);
         };
         Ok(Some(self.read_numbered(number, path).await?))
@@ -121,16 +107,8 @@ impl Vault {
 
     async fn read_numbered<R: Record>(&self, number: u64, path: &str) -> Result<Numbered<R>, VaultError> {
         let bytes = self.read(path).await?;
-        let file = FileRef {
-            path: path.to_owned(),
-            size: bytes.len() as u64,
-            digest: Digest::of(&bytes),
-        };
-        Ok(Numbered {
-            number,
-            file,
-            record: decode(path, &bytes)?,
-        })
+        let file = FileRef { path: path.to_owned(), size: bytes.len() as u64, digest: Digest::of(&bytes) };
+        Ok(Numbered { number, file, record: decode(path, &bytes)? })
     }
 
     /// Writes a record under a number, if it is free.
@@ -143,11 +121,7 @@ impl Vault {
         let (path, bytes) = (layout::numbered(folder, number), encode(record));
         match self.create(&path, bytes.clone()).await? {
             Created::New => Ok(Created::New),
-            Created::Existed => Ok(if self.read(&path).await? == bytes {
-                Created::New
-            } else {
-                Created::Existed
-            }),
+            Created::Existed => Ok(if self.read(&path).await? == bytes { Created::New } else { Created::Existed }),
         }
     }
 
@@ -157,11 +131,7 @@ impl Vault {
     /// As [`Vault::write_numbered`].
     pub async fn append_record<R: Record>(&self, folder: &str, record: &R) -> Result<u64, VaultError> {
         let listed = self.list(folder).await?;
-        let mut number = listed
-            .iter()
-            .filter_map(|file| layout::number_of(&file.path))
-            .max()
-            .map_or(1, |newest| newest + 1);
+        let mut number = listed.iter().filter_map(|file| layout::number_of(&file.path)).max().map_or(1, |newest| newest + 1);
         while self.write_numbered(folder, number, record).await? == Created::Existed {
             number += 1;
         }
@@ -213,10 +183,7 @@ mod tests {
     fn a_newer_format_is_refused_politely_and_another_kind_is_damage() {
         let text = String::from_utf8(encode(&note()).to_vec()).unwrap();
         let newer = text.replacen("hindsight 1", "hindsight 2", 1);
-        assert!(matches!(
-            decode::<Note>("n", newer.as_bytes()),
-            Err(VaultError::Unknown { found: 2, .. })
-        ));
+        assert!(matches!(decode::<Note>("n", newer.as_bytes()), Err(VaultError::Unknown { found: 2, .. })));
         let error = decode::<Other>("n", text.as_bytes()).unwrap_err();
         assert_eq!(error.to_string(), "n is damaged: it is a note, not a other");
     }

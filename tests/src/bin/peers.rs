@@ -82,7 +82,12 @@ fn median(mut times: Vec<f64>) -> f64 {
 fn report(what: &str, count: f64, ours: Vec<f64>, theirs: Vec<f64>) {
     let ratios = ours.iter().zip(&theirs).map(|(ours, theirs)| theirs / ours).collect();
     let (ours, theirs) = (median(ours), median(theirs));
-    println!("{what}: hindsight {:.0}/s ({ours:.2} s), duckdb {:.0}/s ({theirs:.2} s), ratio {:.2}", count / ours, count / theirs, median(ratios));
+    println!(
+        "{what}: hindsight {:.0}/s ({ours:.2} s), duckdb {:.0}/s ({theirs:.2} s), ratio {:.2}",
+        count / ours,
+        count / theirs,
+        median(ratios)
+    );
 }
 
 fn append(folder: &Path) -> Result<(), Failure> {
@@ -159,7 +164,14 @@ fn fold(folder: &Path, millions: u64) -> Result<(), Failure> {
     let base = folder.join("vault/base/v1/res=bucket-photos");
     let (mut ours, mut theirs, mut narrow, mut peaks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let output = Command::new("/usr/bin/env").arg("time").arg("-f").arg("%M").arg(std::env::current_exe()?).arg("fold-only").arg(folder).output();
+        let output = Command::new("/usr/bin/env")
+            .arg("time")
+            .arg("-f")
+            .arg("%M")
+            .arg(std::env::current_exe()?)
+            .arg("fold-only")
+            .arg(folder)
+            .output();
         let own = output.ok().filter(|output| output.status.success());
         let (took, count) = match own {
             Some(output) => {

@@ -30,7 +30,9 @@ fn main() -> ExitCode {
     let asked = match parse(std::env::args().skip(1)) {
         Ok(asked) => asked,
         Err(wrong) => {
-            eprintln!("{wrong}\nsim --seeds FROM..TO [--minutes N] [--state FILE] [--bug NAME] | --seeds N [--without A,B] [--operations N] | --bugs");
+            eprintln!(
+                "{wrong}\nsim --seeds FROM..TO [--minutes N] [--state FILE] [--bug NAME] | --seeds N [--without A,B] [--operations N] | --bugs"
+            );
             return ExitCode::from(2);
         }
     };
@@ -124,7 +126,8 @@ fn plant(seeds: Range<u64>) -> ExitCode {
     for bug in BUGS {
         let budget = Budget { cpu_seconds: f64::INFINITY, at_least: 0, failures: 1 };
         let tally = campaign(seeds.clone(), Some(bug), budget, &|_| {});
-        let text = tally.failed.iter().next().map(|(seed, reason)| format!("after {} histories, seed {seed}: {:.160}", tally.histories, reason));
+        let text =
+            tally.failed.iter().next().map(|(seed, reason)| format!("after {} histories, seed {seed}: {:.160}", tally.histories, reason));
         println!("{bug}: {}", text.clone().unwrap_or_else(|| format!("NOT FOUND in {}", tally.histories)));
         found.insert(bug, text.is_some());
     }

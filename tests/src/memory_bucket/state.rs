@@ -84,15 +84,8 @@ impl State {
             _ => self.next_order(),
         };
         let mut request = request.clone();
-        request
-            .metadata
-            .user
-            .values_mut()
-            .for_each(|value| *value = mail_safe(value).into_owned());
-        request
-            .metadata
-            .content_type
-            .get_or_insert_with(|| "binary/octet-stream".to_owned());
+        request.metadata.user.values_mut().for_each(|value| *value = mail_safe(value).into_owned());
+        request.metadata.content_type.get_or_insert_with(|| "binary/octet-stream".to_owned());
         let etag = match upload {
             None => hex::encode(Md5::digest(&bytes)),
             Some(_) => {
@@ -115,10 +108,7 @@ impl State {
         let effect = if upload.is_some() { Effect::PutInParts } else { Effect::Put };
         let happened = stored.happened(effect, object, now, settings.sequencer(order));
         self.insert(object, stored);
-        Happened {
-            overwrote_null,
-            ..happened
-        }
+        Happened { overwrote_null, ..happened }
     }
 
     pub(super) fn delete(&mut self, settings: &Settings, object: &str, now: Timestamp) -> Option<Happened> {
@@ -139,10 +129,7 @@ impl State {
         };
         let happened = stored.happened(Effect::Marker, object, now, settings.sequencer(order));
         self.insert(object, stored);
-        Some(Happened {
-            overwrote_null,
-            ..happened
-        })
+        Some(Happened { overwrote_null, ..happened })
     }
 
     pub(super) fn purge(&mut self, settings: &Settings, object: &str, version: &str, now: Timestamp) -> Option<Happened> {
@@ -201,12 +188,8 @@ impl State {
         limit: usize,
     ) -> (Vec<ListedVersion>, Option<ListMarker>) {
         let begin = after.map(|after| settings.collate(&after.key));
-        let mut keys: Vec<(String, &String)> = self
-            .objects
-            .keys()
-            .filter(|key| key.starts_with(prefix))
-            .map(|key| (settings.collate(key), key))
-            .collect();
+        let mut keys: Vec<(String, &String)> =
+            self.objects.keys().filter(|key| key.starts_with(prefix)).map(|key| (settings.collate(key), key)).collect();
         keys.retain(|(collated, _)| begin.as_ref().is_none_or(|begin| collated >= begin));
         keys.sort();
 
@@ -214,16 +197,9 @@ impl State {
         for (_, key) in keys {
             let versions = &self.objects[key];
             let below = after.filter(|after| after.key == *key).map(|after| self.place_of(after));
-            for stored in versions
-                .iter()
-                .rev()
-                .filter(|stored| below.is_none_or(|below| stored.order < below))
-            {
+            for stored in versions.iter().rev().filter(|stored| below.is_none_or(|below| stored.order < below)) {
                 if listed.len() == limit {
-                    let next = listed.last().map(|last| ListMarker {
-                        key: last.object.clone(),
-                        version: Some(last.version.clone()),
-                    });
+                    let next = listed.last().map(|last| ListMarker { key: last.object.clone(), version: Some(last.version.clone()) });
                     return (listed, next);
                 }
                 listed.push(ListedVersion {
@@ -293,13 +269,7 @@ impl Settings {
 }
 
 fn private() -> Acl {
-    Acl {
-        owner: Some(OWNER.to_owned()),
-        grants: vec![Grant {
-            grantee: format!("id={OWNER}"),
-            permission: "FULL_CONTROL".to_owned(),
-        }],
-    }
+    Acl { owner: Some(OWNER.to_owned()), grants: vec![Grant { grantee: format!("id={OWNER}"), permission: "FULL_CONTROL".to_owned() }] }
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014).

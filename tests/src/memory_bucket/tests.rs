@@ -23,9 +23,7 @@ fn bucket(settings: impl FnOnce(&mut Settings), hook: Arc<dyn Hook>) -> MemoryBu
 }
 
 fn put(bucket: &MemoryBucket, object: &str, content: &'static str) -> Happened {
-    bucket
-        .put_object(object, &PutRequest::default(), Bytes::from_static(content.as_bytes()))
-        .expect("it is a legal key")
+    bucket.put_object(object, &PutRequest::default(), Bytes::from_static(content.as_bytes())).expect("it is a legal key")
 }
 
 fn ids(bucket: &MemoryBucket) -> Vec<String> {
@@ -43,11 +41,7 @@ fn an_upload_in_parts_stands_where_it_began_or_where_it_was_completed() {
         let parts = bucket.complete_upload(upload, Bytes::from_static(b"2")).unwrap();
         assert!(parts.modified < single.modified && parts.at > single.at);
         assert_eq!(bucket.complete_upload(upload, Bytes::new()), None);
-        let (first, second) = if order == MultipartOrder::Begun {
-            (&single, &parts)
-        } else {
-            (&parts, &single)
-        };
+        let (first, second) = if order == MultipartOrder::Begun { (&single, &parts) } else { (&parts, &single) };
         assert_eq!(ids(&bucket), [first.version.clone(), second.version.clone()]);
         assert!(Sequencer::parse(&first.sequencer) > Sequencer::parse(&second.sequencer));
     }
@@ -91,10 +85,7 @@ struct LoseReplies;
 #[async_trait]
 impl Hook for LoseReplies {
     async fn after(&self, call: &Call) -> Result<(), BucketError> {
-        Err(BucketError::Transient {
-            what: format!("{:?}", call.operation),
-            reason: "the reply was lost".to_owned(),
-        })
+        Err(BucketError::Transient { what: format!("{:?}", call.operation), reason: "the reply was lost".to_owned() })
     }
 }
 
@@ -103,10 +94,7 @@ struct FailBefore;
 #[async_trait]
 impl Hook for FailBefore {
     async fn before(&self, call: &Call) -> Result<(), BucketError> {
-        Err(BucketError::Transient {
-            what: format!("{:?}", call.operation),
-            reason: "the request was lost".to_owned(),
-        })
+        Err(BucketError::Transient { what: format!("{:?}", call.operation), reason: "the request was lost".to_owned() })
     }
 }
 
@@ -115,10 +103,7 @@ fn a_hook_decides_whether_a_failed_request_was_carried_out() {
     for (hook, carried_out) in [(Arc::new(LoseReplies) as Arc<dyn Hook>, 1), (Arc::new(FailBefore), 0)] {
         let bucket = bucket(|_| {}, hook);
         let content = futures::stream::once(async { Ok(Bytes::from_static(b"x")) }).boxed();
-        let put = bucket
-            .put("a", &PutRequest::default(), 1, content)
-            .now_or_never()
-            .expect("nothing waits");
+        let put = bucket.put("a", &PutRequest::default(), 1, content).now_or_never().expect("nothing waits");
         assert!(put.is_err_and(|error| error.is_transient()));
         assert_eq!(bucket.versions().len(), carried_out);
     }
@@ -130,8 +115,5 @@ fn an_archived_version_cannot_be_read_and_says_why() {
     put(&bucket, "a", "1");
     bucket.set_class("a", None, "GLACIER").unwrap();
     let error = bucket.get("a", None, None, None).now_or_never().unwrap().map(|_| ()).unwrap_err();
-    assert!(
-        matches!(error, BucketError::Archived { ref class, .. } if class == "GLACIER"),
-        "{error}"
-    );
+    assert!(matches!(error, BucketError::Archived { ref class, .. } if class == "GLACIER"), "{error}");
 }

@@ -40,10 +40,7 @@ fn a_server_that_cannot_start_says_why() {
 
 fn check(server: Server, status: &str) {
     assert_eq!(get(server.endpoint()), status);
-    let processes: Vec<PathBuf> = server.facts["SERVER_PIDS"]
-        .split(',')
-        .map(|pid| Path::new("/proc").join(pid))
-        .collect();
+    let processes: Vec<PathBuf> = server.facts["SERVER_PIDS"].split(',').map(|pid| Path::new("/proc").join(pid)).collect();
     let directory = PathBuf::from(&server.facts["SERVER_DIRECTORY"]);
     let listening: Vec<String> = processes.iter().flat_map(|process| listening(process)).collect();
     assert!(!listening.is_empty(), "no listening socket found");

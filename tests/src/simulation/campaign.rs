@@ -100,7 +100,13 @@ pub fn campaign(seeds: Range<u64>, bug: Option<Bug>, budget: Budget, heard: &(dy
                     }
                     let before = thread_cpu_seconds();
                     let history = run(seed, &Options { bug, ..Options::default() });
-                    let mut one = Tally { histories: 1, next: seed + 1, cpu_seconds: thread_cpu_seconds() - before, counts: history.counts, ..Tally::default() };
+                    let mut one = Tally {
+                        histories: 1,
+                        next: seed + 1,
+                        cpu_seconds: thread_cpu_seconds() - before,
+                        counts: history.counts,
+                        ..Tally::default()
+                    };
                     one.marks = history.marks.into_iter().map(|(mark, count)| (mark.to_owned(), count)).collect();
                     if let Err(reason) = history.verdict {
                         one.failed.insert(seed, reason);

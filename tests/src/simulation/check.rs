@@ -90,7 +90,8 @@ pub struct Checker {
 impl Checker {
     /// What the vault says there is.
     pub fn inventory(&self) -> Result<Inventory, String> {
-        let mut inventory = block_on(Inventory::load(&self.vault, &self.resource)).map_err(|error| format!("the vault cannot be listed: {error}"))?;
+        let mut inventory =
+            block_on(Inventory::load(&self.vault, &self.resource)).map_err(|error| format!("the vault cannot be listed: {error}"))?;
         if self.world.has(Bug::LateIgnored)
             && let Some(cut) = inventory.bases().last().map(|base| base.cut)
         {
@@ -315,7 +316,8 @@ impl One<'_> {
     /// Whatever is restored is something that was there once, exactly as it was.
     fn invented(&self) -> Result<(), String> {
         for restored in self.restored() {
-            let same_id = |version: &&Version| version.id == restored.version || (restored.version == DISGUISED_NULL && version.id == NULL_VERSION);
+            let same_id =
+                |version: &&Version| version.id == restored.version || (restored.version == DISGUISED_NULL && version.id == NULL_VERSION);
             let candidates: Vec<&Version> = self.books.of(self.object).filter(same_id).collect();
             let same = |version: &&&Version| {
                 version.marker == restored.marker
@@ -341,7 +343,9 @@ impl One<'_> {
 
     fn may_fail(&self, version: &Version) -> Result<(), String> {
         match self.failed(version) {
-            Some(reason) if self.books.content_is_due(version, self.readings) => Err(format!("version {} is not restored: {reason}", version.id)),
+            Some(reason) if self.books.content_is_due(version, self.readings) => {
+                Err(format!("version {} is not restored: {reason}", version.id))
+            }
             _ => Ok(()),
         }
     }
@@ -365,7 +369,8 @@ impl One<'_> {
         let place = |restored: &Restored| self.books.of(self.object).enumerate().find(|(_, version)| version.id == restored.version);
         let places: Vec<(usize, &Version)> = self.restored().iter().filter_map(place).collect();
         for (index, (newer, before)) in places.iter().enumerate() {
-            let wrong = places[index + 1..].iter().find(|(older, after)| older < newer && !self.books.are_unordered(before, after, self.readings));
+            let wrong =
+                places[index + 1..].iter().find(|(older, after)| older < newer && !self.books.are_unordered(before, after, self.readings));
             if let Some((_, after)) = wrong {
                 return Err(format!("the versions are in the wrong order: {} before {}", before.id, after.id));
             }
@@ -389,7 +394,8 @@ impl One<'_> {
                 Presence::Gone => continue,
                 Presence::Live => {
                     possible.push(shown);
-                    let older = self.books.of(self.object).filter(|older| older.order < version.order && self.presence(older) != Presence::Gone);
+                    let older =
+                        self.books.of(self.object).filter(|older| older.order < version.order && self.presence(older) != Presence::Gone);
                     let swapped = older.filter(|older| self.books.are_unordered(older, version, self.readings));
                     possible.extend(swapped.map(|older| (!older.marker).then_some(older.id.as_str())));
                     certain = true;
@@ -414,7 +420,12 @@ impl One<'_> {
         let change = |index: usize| {
             let change = &self.books.changes[index];
             let time = |at: Timestamp| format!("{:.6}", (at.micros() % 1_000_000_000) as f64 / 1e6);
-            format!("#{index} {} arrived {} acked {}", time(change.at), change.fate.arrival.map_or("never".to_owned(), time), change.fate.acknowledged.map_or("never".to_owned(), time))
+            format!(
+                "#{index} {} arrived {} acked {}",
+                time(change.at),
+                change.fate.arrival.map_or("never".to_owned(), time),
+                change.fate.acknowledged.map_or("never".to_owned(), time)
+            )
         };
         let versions = self.books.of(self.object).map(|version| {
             format!(
@@ -427,7 +438,14 @@ impl One<'_> {
                 version.tags.iter().skip(1).map(|(at, tags)| format!(" tags {tags:?} {}", change(*at))).collect::<String>(),
             )
         });
-        let readings: Vec<String> = self.readings.of.iter().map(|(began, ended)| format!("{}-{}", began.seconds() % 1_000, ended.seconds() % 1_000)).collect();
-        format!("read {readings:?}, latest {}; restored {:?}; uncertain {:?}{}", self.readings.latest, self.restored(), self.outcome.uncertain, versions.collect::<String>())
+        let readings: Vec<String> =
+            self.readings.of.iter().map(|(began, ended)| format!("{}-{}", began.seconds() % 1_000, ended.seconds() % 1_000)).collect();
+        format!(
+            "read {readings:?}, latest {}; restored {:?}; uncertain {:?}{}",
+            self.readings.latest,
+            self.restored(),
+            self.outcome.uncertain,
+            versions.collect::<String>()
+        )
     }
 }

@@ -4,7 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use pipeline::s3::{Acl, Bucket, BucketError, Configuration, Content, ListMarker, NULL_VERSION, ObjectHead, PutRequest, Tags, VersionPage, Versioning};
+use pipeline::s3::{
+    Acl, Bucket, BucketError, Configuration, Content, ListMarker, NULL_VERSION, ObjectHead, PutRequest, Tags, VersionPage, Versioning,
+};
 
 use super::bugs::Bug;
 use super::world::World;
@@ -96,7 +98,13 @@ impl Bucket for Door {
         }
     }
 
-    async fn get(&self, object: &str, version: Option<&str>, range: Option<Range<u64>>, if_match: Option<&str>) -> Result<(ObjectHead, Content), BucketError> {
+    async fn get(
+        &self,
+        object: &str,
+        version: Option<&str>,
+        range: Option<Range<u64>>,
+        if_match: Option<&str>,
+    ) -> Result<(ObjectHead, Content), BucketError> {
         self.bucket.get(object, self.true_version(version), range, if_match).await
     }
 

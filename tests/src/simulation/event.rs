@@ -31,7 +31,9 @@ pub fn message(form: Form, events: Vec<Value>, wrapping: u64) -> Bytes {
         Form::EventBridge | Form::Blind => Value::Array(events),
     };
     let wrapped = match wrapping {
-        0 => json!({ "Type": "Notification", "MessageId": "m", "TopicArn": "arn:aws:sns:eu-west-1:111122223333:t", "Message": body.to_string() }),
+        0 => {
+            json!({ "Type": "Notification", "MessageId": "m", "TopicArn": "arn:aws:sns:eu-west-1:111122223333:t", "Message": body.to_string() })
+        }
         1 => json!({ "Records": [{ "messageId": "m", "body": body.to_string(), "eventSource": "aws:sqs" }] }),
         _ => body,
     };

@@ -87,13 +87,17 @@ fn live(seed: u64, world: &Arc<World>, trace: bool) -> Result<(), String> {
     let resource = ResourceId::bucket(BUCKET).map_err(|error| error.to_string())?;
     let queue = Arc::new(Queue::new(Arc::clone(world), Arc::clone(&oracle)));
     let vault = Vault::new(Arc::new(SimStore::calm(Arc::clone(world), Arc::clone(&files))), "");
-    let checker = Arc::new(Checker { world: Arc::clone(world), vault: vault.clone(), resource: resource.clone(), oracle: Arc::clone(&oracle) });
+    let checker =
+        Arc::new(Checker { world: Arc::clone(world), vault: vault.clone(), resource: resource.clone(), oracle: Arc::clone(&oracle) });
     let mut workload = Workload::new(Arc::clone(world), bucket.undisturbed(), Arc::clone(&queue), Arc::clone(&oracle));
     workload.before();
     let door = Door { bucket: bucket.clone(), world: Arc::clone(world) };
-    let stage = Arc::new(Stage::new(Arc::clone(world), Arc::clone(&files), door, Arc::clone(&queue), resource.clone(), Arc::clone(&checker)));
+    let stage =
+        Arc::new(Stage::new(Arc::clone(world), Arc::clone(&files), door, Arc::clone(&queue), resource.clone(), Arc::clone(&checker)));
 
-    let lived = act(&stage, &checker, workload).and_then(|()| finish(&checker, &oracle, world)).and_then(|()| again(&checker, world, &queue, bucket, vault, resource));
+    let lived = act(&stage, &checker, workload)
+        .and_then(|()| finish(&checker, &oracle, world))
+        .and_then(|()| again(&checker, world, &queue, bucket, vault, resource));
     if lived.is_err() && trace {
         checker.print_rows()?;
     }
@@ -194,7 +198,9 @@ fn finish(checker: &Checker, oracle: &Arc<Mutex<Oracle>>, world: &Arc<World>) ->
             let found = restored.iter().find(|restored| restored.version == version.id);
             match (version.purge, found) {
                 (None, Some(found)) if found.marker == version.marker && (found.marker || found.digest == version.digest) => {}
-                (None, found) => return Err(format!("at the end {object:?} version {} is not as it is in the bucket: {found:?}", version.id)),
+                (None, found) => {
+                    return Err(format!("at the end {object:?} version {} is not as it is in the bucket: {found:?}", version.id));
+                }
                 // Version `null` comes again under its name, and whose removal was learned late is named uncertain.
                 (Some(_), Some(_)) if version.id == pipeline::s3::NULL_VERSION || outcome.names(version) => {}
                 (Some(_), Some(_)) => return Err(format!("at the end {object:?} version {} is there although it was removed", version.id)),
@@ -207,11 +213,19 @@ fn finish(checker: &Checker, oracle: &Arc<Mutex<Oracle>>, world: &Arc<World>) ->
 }
 
 /// All events once more, shuffled: no restore may change.
-fn again(checker: &Checker, world: &Arc<World>, queue: &Queue, bucket: MemoryBucket, vault: Vault, resource: ResourceId) -> Result<(), String> {
+fn again(
+    checker: &Checker,
+    world: &Arc<World>,
+    queue: &Queue,
+    bucket: MemoryBucket,
+    vault: Vault,
+    resource: ResourceId,
+) -> Result<(), String> {
     let inventory = checker.inventory()?;
     let window = inventory.window().ok_or("there is no window at the end")?;
     let span = window.latest.micros() - window.earliest.micros();
-    let instants: Vec<Timestamp> = (0..4).map(|_| Timestamp::from_micros(window.earliest.micros() + world.random.below(span as u64 + 1) as i64)).collect();
+    let instants: Vec<Timestamp> =
+        (0..4).map(|_| Timestamp::from_micros(window.earliest.micros() + world.random.below(span as u64 + 1) as i64)).collect();
     let states = || -> Result<Vec<Outcome>, String> {
         let inventory = checker.inventory()?;
         let one = |&to: &Timestamp| {

@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::bugs::Bug;
 use super::history::{Options, run};
-use super::swarm::{Ingredient, INGREDIENTS};
+use super::swarm::{INGREDIENTS, Ingredient};
 
 /// A seed, and what was taken away from it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -144,9 +144,10 @@ impl Oracle {
     fn was_listed(&self, version: &Version, readings: &Readings, before: Timestamp) -> bool {
         let put = self.changes[version.put].at;
         let purged = version.purge.map(|purge| self.changes[purge].at);
-        readings.of.iter().any(|&(began, ended)| {
-            began <= before && put < began && purged.is_none_or(|purged| purged.micros() >= ended.micros() + SECOND)
-        })
+        readings
+            .of
+            .iter()
+            .any(|&(began, ended)| began <= before && put < began && purged.is_none_or(|purged| purged.micros() >= ended.micros() + SECOND))
     }
 
     /// Whether the content must have been stored before the version was removed.
@@ -211,7 +212,8 @@ impl Oracle {
     /// The tags that a backup may show for a version at an instant: those that were in force, and where they were read
     /// late, any that came after.
     pub fn may_have_tags(&self, version: &Version, tags: &Tags, to: Timestamp, readings: &Readings) -> bool {
-        let known = version.tags.iter().skip(1).rposition(|(change, _)| self.is_durable(*change, readings) && self.changes[*change].told <= to);
+        let known =
+            version.tags.iter().skip(1).rposition(|(change, _)| self.is_durable(*change, readings) && self.changes[*change].told <= to);
         let from = known.map_or(0, |index| index + 1);
         version.tags[from..].iter().any(|(_, had)| had == tags)
     }

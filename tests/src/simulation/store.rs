@@ -12,8 +12,8 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 use super::bugs::Bug;
@@ -97,7 +97,13 @@ impl SimStore {
 
     /// A view of the store that can be moved into a stream.
     fn view(&self) -> SimStore {
-        SimStore { world: Arc::clone(&self.world), files: Arc::clone(&self.files), actor: self.actor, calm: self.calm, held_back: Mutex::default() }
+        SimStore {
+            world: Arc::clone(&self.world),
+            files: Arc::clone(&self.files),
+            actor: self.actor,
+            calm: self.calm,
+            held_back: Mutex::default(),
+        }
     }
 }
 
@@ -169,7 +175,12 @@ impl ObjectStore for SimStore {
             None => 0..length,
         };
         let mut bytes = bytes.slice(range.start as usize..range.end as usize);
-        if !self.calm && !options.head && self.world.is_faulty() && !bytes.is_empty() && self.world.random.permyriad(self.world.swarm.store_flips) {
+        if !self.calm
+            && !options.head
+            && self.world.is_faulty()
+            && !bytes.is_empty()
+            && self.world.random.permyriad(self.world.swarm.store_flips)
+        {
             self.world.count(|counts| counts.faults += 1);
             let at = self.world.random.index(bytes.len());
             if self.world.random.percent(50) {

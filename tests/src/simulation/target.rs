@@ -64,7 +64,12 @@ impl MemoryTarget {
         self.world.delay().await;
         if self.world.is_faulty() && self.world.random.permyriad(self.world.swarm.bucket_faults) {
             self.world.count(|counts| counts.faults += 1);
-            return Err(TargetError::Object { target: self.name(), object: object.to_owned(), reason: "a fault".to_owned(), transient: true });
+            return Err(TargetError::Object {
+                target: self.name(),
+                object: object.to_owned(),
+                reason: "a fault".to_owned(),
+                transient: true,
+            });
         }
         Ok(())
     }
@@ -90,7 +95,8 @@ impl Target for MemoryTarget {
         let mut found = BTreeMap::new();
         for (object, versions) in self.held().iter().filter(|(object, _)| wanted(object)) {
             if let Some(current) = versions.last().filter(|current| !current.marker) {
-                let existing = ExistingObject { object: object.clone(), size: current.size, etag: None, version: Some(current.version.clone()) };
+                let existing =
+                    ExistingObject { object: object.clone(), size: current.size, etag: None, version: Some(current.version.clone()) };
                 found.insert(object.clone(), existing);
             }
         }
@@ -102,7 +108,9 @@ impl Target for MemoryTarget {
         let held = self.held();
         let current = held.get(&existing.object).and_then(|versions| versions.last());
         Ok(current.is_some_and(|current| {
-            Some(current.digest.to_string()) == wanted.digest && current.tags == wanted.tags && current.metadata == metadata_text(&wanted.metadata)
+            Some(current.digest.to_string()) == wanted.digest
+                && current.tags == wanted.tags
+                && current.metadata == metadata_text(&wanted.metadata)
         }))
     }
 

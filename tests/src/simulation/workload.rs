@@ -17,8 +17,20 @@ use super::world::World;
 use crate::memory_bucket::{Effect, Happened, MemoryBucket, UploadId};
 
 /// Keys of every odd kind.
-const ODD_KEYS: [&str; 12] =
-    ["a b", "a+b", "a%2Fb", "../up", "/leading", "trailing/", "two//slashes", "ü/€/😀", "e\u{301}", "line\nfeed", "a\u{1}b", "version?versionId=null"];
+const ODD_KEYS: [&str; 12] = [
+    "a b",
+    "a+b",
+    "a%2Fb",
+    "../up",
+    "/leading",
+    "trailing/",
+    "two//slashes",
+    "ü/€/😀",
+    "e\u{301}",
+    "line\nfeed",
+    "a\u{1}b",
+    "version?versionId=null",
+];
 
 /// The users of the bucket.
 pub struct Workload {
@@ -44,7 +56,8 @@ impl Workload {
     /// Users who have done nothing yet.
     pub fn new(world: Arc<World>, bucket: MemoryBucket, queue: Arc<Queue>, oracle: Arc<Mutex<Oracle>>) -> Workload {
         let swarm = &world.swarm;
-        let mut keys: Vec<String> = (0..swarm.keys).map(|index| if index % 3 == 0 { format!("k{index}") } else { format!("dir/k{index}") }).collect();
+        let mut keys: Vec<String> =
+            (0..swarm.keys).map(|index| if index % 3 == 0 { format!("k{index}") } else { format!("dir/k{index}") }).collect();
         if swarm.odd_keys {
             for key in keys.iter_mut().skip(1).step_by(2) {
                 *key = world.random.pick(&ODD_KEYS).to_owned();
@@ -114,14 +127,20 @@ impl Workload {
                 }
             }
             Some(2) => {
-                let current = self.bucket.versions().into_iter().find(|version| version.object == object && version.latest && version.marker);
+                let current =
+                    self.bucket.versions().into_iter().find(|version| version.object == object && version.latest && version.marker);
                 if let Some(marker) = current {
                     world.mark("undelete");
                     self.purge(&object, &marker.version);
                 }
             }
             Some(kind @ (3 | 4)) => {
-                let versions: Vec<_> = self.bucket.versions().into_iter().filter(|version| version.object == object && version.latest == (kind == 3)).collect();
+                let versions: Vec<_> = self
+                    .bucket
+                    .versions()
+                    .into_iter()
+                    .filter(|version| version.object == object && version.latest == (kind == 3))
+                    .collect();
                 if !versions.is_empty() {
                     let version = versions[random.index(versions.len())].version.clone();
                     self.purge(&object, &version);
@@ -149,7 +168,8 @@ impl Workload {
 
     fn request(&self) -> PutRequest {
         let random = &self.world.random;
-        let mut metadata = ObjectMetadata { content_type: Some(random.pick(&["text/plain", "image/png"]).to_owned()), ..ObjectMetadata::default() };
+        let mut metadata =
+            ObjectMetadata { content_type: Some(random.pick(&["text/plain", "image/png"]).to_owned()), ..ObjectMetadata::default() };
         if random.percent(30) {
             metadata.cache_control = Some("no-cache".to_owned());
             metadata.user.insert("colour".to_owned(), format!("c{}", random.below(9)));

@@ -54,11 +54,7 @@ struct Quirks {
 
 impl Shelf {
     fn new(quirks: Quirks) -> Arc<Shelf> {
-        Arc::new(Shelf {
-            quirks,
-            versions: Mutex::default(),
-            calls: Mutex::default(),
-        })
+        Arc::new(Shelf { quirks, versions: Mutex::default(), calls: Mutex::default() })
     }
 
     fn target(self: &Arc<Shelf>, prefix: &str) -> BucketTarget {
@@ -67,25 +63,13 @@ impl Shelf {
 
     fn find(&self, object: &str, version: Option<&str>) -> Result<Version, BucketError> {
         let versions = self.versions.lock().unwrap();
-        let found = versions
-            .iter()
-            .rev()
-            .find(|found| found.object == object && version.is_none_or(|id| id == found.id));
-        found
-            .filter(|found| found.content.is_some())
-            .cloned()
-            .ok_or_else(|| BucketError::NotFound { what: object.to_owned() })
+        let found = versions.iter().rev().find(|found| found.object == object && version.is_none_or(|id| id == found.id));
+        found.filter(|found| found.content.is_some()).cloned().ok_or_else(|| BucketError::NotFound { what: object.to_owned() })
     }
 
     fn plant(&self, object: &str, content: &'static [u8]) {
         let content = Some(Bytes::from_static(content));
-        self.push(Version {
-            object: object.to_owned(),
-            id: String::new(),
-            content,
-            request: PutRequest::default(),
-            acl: private(),
-        });
+        self.push(Version { object: object.to_owned(), id: String::new(), content, request: PutRequest::default(), acl: private() });
     }
 
     fn push(&self, mut version: Version) -> String {
@@ -117,17 +101,11 @@ impl Shelf {
 }
 
 fn private() -> Acl {
-    Acl {
-        owner: Some("here".to_owned()),
-        grants: vec![grant("id=here", "FULL_CONTROL")],
-    }
+    Acl { owner: Some("here".to_owned()), grants: vec![grant("id=here", "FULL_CONTROL")] }
 }
 
 fn grant(grantee: &str, permission: &str) -> Grant {
-    Grant {
-        grantee: grantee.to_owned(),
-        permission: permission.to_owned(),
-    }
+    Grant { grantee: grantee.to_owned(), permission: permission.to_owned() }
 }
 
 #[async_trait]
@@ -137,13 +115,7 @@ impl Bucket for Shelf {
     }
 
     async fn versioning(&self) -> Result<Versioning, BucketError> {
-        if self.quirks.missing {
-            Err(BucketError::NotFound {
-                what: "bucket shelf".to_owned(),
-            })
-        } else {
-            Ok(Versioning::Enabled)
-        }
+        if self.quirks.missing { Err(BucketError::NotFound { what: "bucket shelf".to_owned() }) } else { Ok(Versioning::Enabled) }
     }
 
     async fn list_versions(&self, prefix: &str, after: Option<&ListMarker>, limit: i32) -> Result<VersionPage, BucketError> {
@@ -171,15 +143,8 @@ impl Bucket for Shelf {
             });
             listed.collect()
         };
-        let next = page.last().filter(|_| page.len() < objects.len()).map(|last| ListMarker {
-            key: (*last).to_owned(),
-            version: None,
-        });
-        Ok(VersionPage {
-            versions: page.iter().flat_map(list).collect(),
-            next,
-            server_time: None,
-        })
+        let next = page.last().filter(|_| page.len() < objects.len()).map(|last| ListMarker { key: (*last).to_owned(), version: None });
+        Ok(VersionPage { versions: page.iter().flat_map(list).collect(), next, server_time: None })
     }
 
     async fn head(&self, object: &str, version: Option<&str>) -> Result<ObjectHead, BucketError> {
@@ -200,10 +165,7 @@ impl Bucket for Shelf {
 
     async fn put(&self, object: &str, request: &PutRequest, _size: u64, content: Content) -> Result<ObjectHead, BucketError> {
         if self.quirks.one_class && request.storage_class.is_some() {
-            return Err(BucketError::Other {
-                what: format!("put {object}"),
-                reason: "InvalidStorageClass".to_owned(),
-            });
+            return Err(BucketError::Other { what: format!("put {object}"), reason: "InvalidStorageClass".to_owned() });
         }
         self.called(format!("put {object}"));
         let mut bytes: Vec<u8> = content.try_collect::<Vec<Bytes>>().await?.concat();
@@ -211,13 +173,7 @@ impl Bucket for Shelf {
             bytes.iter_mut().for_each(|byte| *byte ^= 1);
         }
         let content = Some(Bytes::from(bytes));
-        let mut version = Version {
-            object: object.to_owned(),
-            id: String::new(),
-            content,
-            request: request.clone(),
-            acl: private(),
-        };
+        let mut version = Version { object: object.to_owned(), id: String::new(), content, request: request.clone(), acl: private() };
         version.id = self.push(version.clone());
         Ok(ObjectHead {
             metadata: self.head_of(&version).metadata,
@@ -229,13 +185,7 @@ impl Bucket for Shelf {
 
     async fn remove(&self, object: &str, _version: Option<&str>) -> Result<(), BucketError> {
         self.called(format!("remove {object}"));
-        self.push(Version {
-            object: object.to_owned(),
-            id: String::new(),
-            content: None,
-            request: PutRequest::default(),
-            acl: private(),
-        });
+        self.push(Version { object: object.to_owned(), id: String::new(), content: None, request: PutRequest::default(), acl: private() });
         Ok(())
     }
 
@@ -253,19 +203,11 @@ impl Bucket for Shelf {
 
     async fn set_acl(&self, object: &str, version: Option<&str>, acl: &Acl) -> Result<(), BucketError> {
         if self.quirks.no_acls {
-            return Err(BucketError::Unsupported {
-                what: "acl".to_owned(),
-                reason: "the bucket does not allow ACLs".to_owned(),
-            });
+            return Err(BucketError::Unsupported { what: "acl".to_owned(), reason: "the bucket does not allow ACLs".to_owned() });
         }
         self.called(format!("acl {object}"));
         let id = self.find(object, version)?.id;
-        self.versions
-            .lock()
-            .unwrap()
-            .iter_mut()
-            .filter(|version| version.id == id)
-            .for_each(|version| version.acl = acl.clone());
+        self.versions.lock().unwrap().iter_mut().filter(|version| version.id == id).for_each(|version| version.acl = acl.clone());
         Ok(())
     }
 
@@ -352,39 +294,22 @@ fn put(target: &BucketTarget, wanted: &WantedObject, bytes: &[u8]) -> Result<pip
 
 #[test]
 fn nothing_outside_the_prefix_is_seen_or_written() {
-    let shelf = Shelf::new(Quirks {
-        lists_everything: true,
-        ..Quirks::default()
-    });
+    let shelf = Shelf::new(Quirks { lists_everything: true, ..Quirks::default() });
     shelf.plant("photos-private/a", b"mine");
     let target = shelf.target("photos/");
     assert!(block_on(target.survey(&|_: &str| true)).unwrap().is_empty());
     for outside in ["photos-private/a", "photos", "", "a/photos/"] {
         let written = put(&target, &wanted(outside, b"x"), b"x").unwrap_err();
         assert!(matches!(written, TargetError::Refused { .. }), "{written}");
-        assert!(
-            matches!(block_on(target.remove(outside)), Err(TargetError::Refused { .. })),
-            "{outside}"
-        );
+        assert!(matches!(block_on(target.remove(outside)), Err(TargetError::Refused { .. })), "{outside}");
     }
     assert!(shelf.calls.lock().unwrap().is_empty());
 }
 
 #[test]
 fn a_bucket_that_is_not_there_is_refused_with_what_to_do() {
-    let error = block_on(
-        Shelf::new(Quirks {
-            missing: true,
-            ..Quirks::default()
-        })
-        .target("")
-        .open(),
-    )
-    .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "cannot restore to s3://shelf/: bucket shelf does not exist; create the bucket first"
-    );
+    let error = block_on(Shelf::new(Quirks { missing: true, ..Quirks::default() }).target("").open()).unwrap_err();
+    assert_eq!(error.to_string(), "cannot restore to s3://shelf/: bucket shelf does not exist; create the bucket first");
 }
 
 #[test]
@@ -405,27 +330,15 @@ fn metadata_and_tags_go_with_the_content_in_one_request() {
     object.metadata.user.insert("color".to_owned(), "red".to_owned());
     object.storage_class = Some("STANDARD_IA".to_owned());
     let written = put(&target, &object, b"x").unwrap();
-    assert_eq!(
-        (written.version.as_deref(), written.requests, written.left_out.len()),
-        (Some("v0"), 1, 0)
-    );
+    assert_eq!((written.version.as_deref(), written.requests, written.left_out.len()), (Some("v0"), 1, 0));
     assert_eq!(*shelf.calls.lock().unwrap(), ["put a"]);
     let stored = shelf.find("a", None).unwrap().request;
-    assert_eq!(
-        (stored.metadata, stored.tags, stored.storage_class),
-        (object.metadata, object.tags, object.storage_class)
-    );
+    assert_eq!((stored.metadata, stored.tags, stored.storage_class), (object.metadata, object.tags, object.storage_class));
 }
 
 fn public(key: &str) -> WantedObject {
     let grants = vec![grant("id=there", "FULL_CONTROL"), grant("uri=everybody", "READ")];
-    WantedObject {
-        acl: Some(Acl {
-            owner: Some("there".to_owned()),
-            grants,
-        }),
-        ..wanted(key, b"x")
-    }
+    WantedObject { acl: Some(Acl { owner: Some("there".to_owned()), grants }), ..wanted(key, b"x") }
 }
 
 #[test]
@@ -434,105 +347,43 @@ fn an_acl_follows_the_object_and_goes_over_to_the_new_owner() {
     let target = shelf.target("");
     let object = public("a");
     assert_eq!(put(&target, &object, b"x").unwrap().requests, 2);
-    let expected = Acl {
-        owner: Some("here".to_owned()),
-        grants: vec![grant("id=here", "FULL_CONTROL"), grant("uri=everybody", "READ")],
-    };
+    let expected = Acl { owner: Some("here".to_owned()), grants: vec![grant("id=here", "FULL_CONTROL"), grant("uri=everybody", "READ")] };
     assert_eq!(shelf.find("a", None).unwrap().acl, expected);
     let existing = block_on(target.survey(&|_: &str| true)).unwrap().remove("a").unwrap();
-    let object = WantedObject {
-        etag: existing.etag.clone(),
-        ..object
-    };
+    let object = WantedObject { etag: existing.etag.clone(), ..object };
     assert!(block_on(target.is_same(&object, &existing)).unwrap());
-    let other = Acl {
-        owner: Some("there".to_owned()),
-        grants: vec![grant("id=there", "FULL_CONTROL")],
-    };
-    assert!(
-        !block_on(target.is_same(
-            &WantedObject {
-                acl: Some(other.clone()),
-                ..object.clone()
-            },
-            &existing
-        ))
-        .unwrap()
-    );
+    let other = Acl { owner: Some("there".to_owned()), grants: vec![grant("id=there", "FULL_CONTROL")] };
+    assert!(!block_on(target.is_same(&WantedObject { acl: Some(other.clone()), ..object.clone() }, &existing)).unwrap());
     // A private ACL is what every new object has: no request, on any bucket.
-    let written = put(
-        &target,
-        &WantedObject {
-            acl: Some(other),
-            ..object
-        },
-        b"x",
-    )
-    .unwrap();
+    let written = put(&target, &WantedObject { acl: Some(other), ..object }, b"x").unwrap();
     assert_eq!(written.requests, 1);
 }
 
 #[test]
 fn a_bucket_without_acls_takes_the_object_and_says_so() {
-    let target = Shelf::new(Quirks {
-        no_acls: true,
-        ..Quirks::default()
-    })
-    .target("");
+    let target = Shelf::new(Quirks { no_acls: true, ..Quirks::default() }).target("");
     let written = put(&target, &public("a"), b"x").unwrap();
-    assert_eq!(
-        written.left_out,
-        ["acl: the bucket does not allow ACLs; ACLs must be enabled at the destination"]
-    );
+    assert_eq!(written.left_out, ["acl: the bucket does not allow ACLs; ACLs must be enabled at the destination"]);
     assert_eq!(written.requests, target.requests(Some(&public("a"))));
 }
 
 #[test]
 fn a_storage_class_that_the_server_does_not_take_is_left_out_at_the_next_attempt() {
-    let target = Shelf::new(Quirks {
-        one_class: true,
-        ..Quirks::default()
-    })
-    .target("");
-    let object = WantedObject {
-        storage_class: Some("ONEZONE_IA".to_owned()),
-        ..wanted("a", b"x")
-    };
+    let target = Shelf::new(Quirks { one_class: true, ..Quirks::default() }).target("");
+    let object = WantedObject { storage_class: Some("ONEZONE_IA".to_owned()), ..wanted("a", b"x") };
     let error = put(&target, &object, b"x").unwrap_err();
     assert!(error.is_transient(), "{error}");
-    assert_eq!(
-        put(&target, &object, b"x").unwrap().left_out,
-        ["storage class ONEZONE_IA: the server does not take it"]
-    );
+    assert_eq!(put(&target, &object, b"x").unwrap().left_out, ["storage class ONEZONE_IA: the server does not take it"]);
     let existing = block_on(target.survey(&|_: &str| true)).unwrap().remove("a").unwrap();
-    let object = WantedObject {
-        etag: existing.etag.clone(),
-        ..object
-    };
+    let object = WantedObject { etag: existing.etag.clone(), ..object };
     assert!(block_on(target.is_same(&object, &existing)).unwrap());
 }
 
 #[test]
 fn what_the_server_stored_is_checked() {
-    let target = Shelf::new(Quirks {
-        corrupts: true,
-        ..Quirks::default()
-    })
-    .target("");
+    let target = Shelf::new(Quirks { corrupts: true, ..Quirks::default() }).target("");
     let error = put(&target, &wanted("a", b"x"), b"x").unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "cannot restore \"a\" to s3://shelf/: what the server stored is not what was sent"
-    );
+    assert_eq!(error.to_string(), "cannot restore \"a\" to s3://shelf/: what the server stored is not what was sent");
     // Its etag is no MD5, and KMS says so: nothing to compare, nothing to read back.
-    put(
-        &Shelf::new(Quirks {
-            kms: true,
-            ..Quirks::default()
-        })
-        .target(""),
-        &wanted("a", b"x"),
-        b"x",
-    )
-    .unwrap();
+    put(&Shelf::new(Quirks { kms: true, ..Quirks::default() }).target(""), &wanted("a", b"x"), b"x").unwrap();
 }

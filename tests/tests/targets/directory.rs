@@ -28,11 +28,7 @@ impl Place for Directory {
     async fn read(&self, object: &str) -> Option<Vec<u8>> {
         let root = self.0.path().join("some/root");
         let plain = root.join(path::encode(object));
-        let found = if plain.is_file() {
-            plain
-        } else {
-            root.join(path::encode_beside(object))
-        };
+        let found = if plain.is_file() { plain } else { root.join(path::encode_beside(object)) };
         fs::read(found).ok()
     }
 }
@@ -97,11 +93,8 @@ fn nothing_is_written_through_a_planted_link() {
     let (outside, root) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     fs::write(outside.path().join("secret"), "mine").unwrap();
     fs::create_dir(root.path().join("inside")).unwrap();
-    let links = [
-        ("absolute", outside.path().to_owned()),
-        ("relative", Path::new("../..").to_owned()),
-        ("within", Path::new("inside").to_owned()),
-    ];
+    let links =
+        [("absolute", outside.path().to_owned()), ("relative", Path::new("../..").to_owned()), ("within", Path::new("inside").to_owned())];
     for (name, to) in &links {
         symlink(to, root.path().join(name)).unwrap();
     }
@@ -114,12 +107,7 @@ fn nothing_is_written_through_a_planted_link() {
             let error = put(&target, &key, b"evil").unwrap_err();
             assert!(error.to_string().contains("is a link or a device"), "{error}");
             block_on(target.remove(&key)).unwrap();
-            let existing = pipeline::target::ExistingObject {
-                object: key.clone(),
-                size: 4,
-                etag: None,
-                version: None,
-            };
+            let existing = pipeline::target::ExistingObject { object: key.clone(), size: 4, etag: None, version: None };
             assert!(!block_on(target.is_same(&wanted(&key, b"mine"), &existing)).unwrap());
         }
     }
@@ -129,10 +117,7 @@ fn nothing_is_written_through_a_planted_link() {
         assert_eq!(fs::read(root.path().join(key)).unwrap(), b"new");
         assert!(!root.path().join(key).is_symlink());
     }
-    assert_eq!(
-        files(outside.path()),
-        [(outside.path().join("secret").to_str().unwrap().to_owned(), "mine".to_owned())]
-    );
+    assert_eq!(files(outside.path()), [(outside.path().join("secret").to_str().unwrap().to_owned(), "mine".to_owned())]);
     assert_eq!(fs::read_dir(root.path().join("inside")).unwrap().count(), 0);
     // What is there is told, so that mode skip leaves it and mode exact removes the link alone.
     assert_eq!(survey(&target), ["absolute", "dangling", "file", "relative", "within"]);
@@ -148,19 +133,14 @@ fn the_other_name_of_a_hard_link_keeps_its_content() {
     fs::hard_link(&other, root.path().join("a")).unwrap();
     let target = DirectoryTarget::new(root.path());
     put(&target, "a", b"new").unwrap();
-    assert_eq!(
-        (fs::read(&other).unwrap(), fs::read(root.path().join("a")).unwrap()),
-        (b"mine".to_vec(), b"new".to_vec())
-    );
+    assert_eq!((fs::read(&other).unwrap(), fs::read(root.path().join("a")).unwrap()), (b"mine".to_vec(), b"new".to_vec()));
 }
 
 #[test]
 fn our_own_directory_is_not_taken_from_a_stranger() {
     type Plant = fn(&Path, &Path);
     let plants: [(&str, Plant); 4] = [
-        ("a link as directory", |root, outside| {
-            symlink(outside, root.join(".hindsight")).unwrap()
-        }),
+        ("a link as directory", |root, outside| symlink(outside, root.join(".hindsight")).unwrap()),
         ("a file as directory", |root, _| fs::write(root.join(".hindsight"), "x").unwrap()),
         ("a link as record", |root, outside| {
             fs::create_dir(root.join(".hindsight")).unwrap();
@@ -194,15 +174,8 @@ fn what_a_killed_restore_left_over_is_removed_and_its_torn_record_closed() {
     let target = DirectoryTarget::new(root.path());
     put(&target, "c", b"two").unwrap();
     assert_eq!(fs::read_dir(root.path().join(".hindsight/scratch")).unwrap().count(), 0);
-    let lines: Vec<_> = fs::read_to_string(&records)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str::<Record>(line).ok())
-        .collect();
-    let objects: Vec<_> = lines
-        .iter()
-        .map(|line| line.as_ref().map(|record| record.object.as_str()))
-        .collect();
+    let lines: Vec<_> = fs::read_to_string(&records).unwrap().lines().map(|line| serde_json::from_str::<Record>(line).ok()).collect();
+    let objects: Vec<_> = lines.iter().map(|line| line.as_ref().map(|record| record.object.as_str())).collect();
     assert_eq!(objects, [Some("a"), None, Some("c")]);
     assert_eq!(survey(&target), ["a", "c"]);
 }
@@ -211,14 +184,7 @@ fn what_a_killed_restore_left_over_is_removed_and_its_torn_record_closed() {
 fn a_failed_write_leaves_no_scratch_file() {
     let root = TempDir::new().unwrap();
     let target = DirectoryTarget::new(root.path());
-    block_on(target.write(
-        &WantedObject {
-            size: 9,
-            ..wanted("a", b"")
-        },
-        content(b"short"),
-    ))
-    .unwrap_err();
+    block_on(target.write(&WantedObject { size: 9, ..wanted("a", b"") }, content(b"short"))).unwrap_err();
     assert_eq!(fs::read_dir(root.path().join(".hindsight/scratch")).unwrap().count(), 0);
 }
 
@@ -229,10 +195,7 @@ fn a_second_restore_at_the_same_time_is_refused() {
     put(&first, "a", b"one").unwrap();
     block_on(second.open()).unwrap();
     let error = put(&second, "a", b"two").unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        format!("cannot restore to {}: another restore is writing to it", root.path().display())
-    );
+    assert_eq!(error.to_string(), format!("cannot restore to {}: another restore is writing to it", root.path().display()));
     drop(first);
     put(&second, "a", b"two").unwrap();
 }

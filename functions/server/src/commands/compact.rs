@@ -40,7 +40,8 @@ pub async fn run(app: &App, command: Compact) -> Result<Ended> {
     };
     let mut output = Output::new(app.flags.json);
     if output.json {
-        output.document(&json!({ "dry_run": command.dry_run, "segments": segments, "merges": merges, "base": base, "manifest": manifest }))?;
+        output
+            .document(&json!({ "dry_run": command.dry_run, "segments": segments, "merges": merges, "base": base, "manifest": manifest }))?;
     } else {
         let would = if command.dry_run { "would be " } else { "" };
         output.line(format_args!("{segments} segments {would}merged into {merges}"))?;

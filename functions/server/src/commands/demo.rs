@@ -61,7 +61,8 @@ pub async fn run(app: &App, command: Demo) -> Result<Ended> {
     let endpoint = app.endpoint(None)?;
     let local = endpoint.url().and_then(host).is_some_and(|host| host == "localhost" || host.starts_with("127."));
     if !local {
-        let reason = "the demo creates and destroys buckets: say --endpoint-url http://127.0.0.1:PORT of an AWS emulator, or run ./dev demo";
+        let reason =
+            "the demo creates and destroys buckets: say --endpoint-url http://127.0.0.1:PORT of an AWS emulator, or run ./dev demo";
         return Err(Failure::refused(reason).into());
     }
     let name = new_name();
@@ -107,12 +108,22 @@ pub async fn run(app: &App, command: Demo) -> Result<Ended> {
         format!("hindsight diff s3://{name} --vault {url} --from {good}"),
         format!("hindsight restore s3://{name} --vault {url} --to {good} --target ./restored"),
     ];
-    steps.finish(&proof, &commands, json!({ "bucket": name, "vault": url, "good": good, "proof": proof, "proven": proven, "next": commands }))?;
+    steps.finish(
+        &proof,
+        &commands,
+        json!({ "bucket": name, "vault": url, "good": good, "proof": proof, "proven": proven, "next": commands }),
+    )?;
     Ok(if proven { Ended::Whole } else { Ended::InPart })
 }
 
 /// What happens to the bucket, and how it is put right.
-async fn story(app: &App, account: &Account, opened: &OpenVault, resource: &ResourceId, steps: &mut Steps) -> Result<(Timestamp, tree::Proof)> {
+async fn story(
+    app: &App,
+    account: &Account,
+    opened: &OpenVault,
+    resource: &ResourceId,
+    steps: &mut Steps,
+) -> Result<(Timestamp, tree::Proof)> {
     steps.begin("Write real files into it, change some, delete some")?;
     let files = tokio::task::spawn_blocking(Files::find).await??;
     let mut tree = Tree::new(account.clone());

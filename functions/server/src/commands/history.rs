@@ -4,8 +4,8 @@ use anyhow::Result;
 use clap::Args;
 use handlers::browse;
 use pipeline::base::inputs::Inventory;
-use pipeline::model::change::{Facet, ObjectChange, Op};
 use pipeline::model::Timestamp;
+use pipeline::model::change::{Facet, ObjectChange, Op};
 use serde::Serialize;
 
 use crate::app::{App, VaultFlag, bucket_and_rest};

@@ -180,7 +180,10 @@ async fn warnings(protection: &Protection, bucket: &dyn Bucket) -> Result<Vec<St
     match (sends_events(notification), configuration.unread.get("notification")) {
         (Some(true), _) => {}
         (_, Some(reason)) => warnings.push(format!("whether the bucket sends events cannot be read: {reason}")),
-        _ => warnings.push("the bucket is not seen to send events: switch on EventBridge or a notification, or only reconciliation finds its changes".to_owned()),
+        _ => warnings.push(
+            "the bucket is not seen to send events: switch on EventBridge or a notification, or only reconciliation finds its changes"
+                .to_owned(),
+        ),
     }
     Ok(warnings)
 }

@@ -32,14 +32,18 @@ pub async fn run(app: &App, command: Reconcile) -> Result<Ended> {
     };
     let reader = app.reader(&resource, known.record.endpoint.as_deref(), known.record.acls).await?;
     let mut capture = Capture::open(opened.vault, resource.clone(), reader, Arc::clone(&app.clock)).await?;
-    let progress: Box<dyn ScanProgress> = if std::io::stderr().is_terminal() && !app.flags.json { Box::new(Spinner::new()) } else { Box::new(Quiet) };
+    let progress: Box<dyn ScanProgress> =
+        if std::io::stderr().is_terminal() && !app.flags.json { Box::new(Spinner::new()) } else { Box::new(Quiet) };
     let reading = reconcile(&mut capture, progress.as_ref()).await?;
     drop(progress);
     let mut output = Output::new(app.flags.json);
     if output.json {
         output.document(&reading)?;
     } else {
-        output.line(format_args!("{resource}: {} versions listed, {} newly kept, {} purged without an event, {} lost", reading.listed, reading.found, reading.purged, reading.lost))?;
+        output.line(format_args!(
+            "{resource}: {} versions listed, {} newly kept, {} purged without an event, {} lost",
+            reading.listed, reading.found, reading.purged, reading.lost
+        ))?;
         match reading.proves() {
             Some(proven) => output.line(format_args!("nothing that still existed is missing up to {proven}"))?,
             None => output.line("the bucket keeps no versions, so nothing is proven")?,

@@ -114,7 +114,13 @@ async fn confirm(app: &App, opened: &OpenVault, request: &mut RestoreRequest, ta
 }
 
 /// The target that a person wrote, and what stands before every key there.
-async fn target(app: &App, opened: &OpenVault, resource: &pipeline::model::ResourceId, text: &str, endpoint: Option<&str>) -> Result<(Arc<dyn Target>, String)> {
+async fn target(
+    app: &App,
+    opened: &OpenVault,
+    resource: &pipeline::model::ResourceId,
+    text: &str,
+    endpoint: Option<&str>,
+) -> Result<(Arc<dyn Target>, String)> {
     if !text.starts_with("s3://") {
         let path = text.strip_prefix("file://").unwrap_or(text);
         return Ok((Arc::new(DirectoryTarget::new(path)), String::new()));

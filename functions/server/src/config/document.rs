@@ -38,11 +38,9 @@ browser (SSO) or start a program (`credential_process`) are not read.
 /// The page.
 pub fn markdown() -> String {
     let mut page = HEAD.to_owned();
-    for (title, settings) in [
-        ("The file", Config::SETTINGS),
-        ("`[vaults.NAME]`", VaultSettings::SETTINGS),
-        ("`[endpoints.NAME]`", EndpointSettings::SETTINGS),
-    ] {
+    for (title, settings) in
+        [("The file", Config::SETTINGS), ("`[vaults.NAME]`", VaultSettings::SETTINGS), ("`[endpoints.NAME]`", EndpointSettings::SETTINGS)]
+    {
         table(&mut page, title, settings);
     }
     page.push_str(FOOT);

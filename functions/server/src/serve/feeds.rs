@@ -144,7 +144,11 @@ impl Feed {
                 }
                 Err(error) => {
                     self.metrics.error("intake");
-                    tracing::warn!(stream = self.source.stream(), error = format!("{:#}", anyhow::Error::new(error)), "a round failed; its events come again");
+                    tracing::warn!(
+                        stream = self.source.stream(),
+                        error = format!("{:#}", anyhow::Error::new(error)),
+                        "a round failed; its events come again"
+                    );
                     tokio::select! {
                         () = self.app.clock.sleep(backoff) => {}
                         () = stopped(&self.stop) => return,

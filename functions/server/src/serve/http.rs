@@ -54,7 +54,9 @@ async fn webhook(State(shared): State<Shared>, Query(query): Query<BTreeMap<Stri
     }
     match inlet.post(body).await {
         Posted::Durable => StatusCode::OK.into_response(),
-        Posted::Again => (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_AFTER_SECONDS)], "not durable yet: send it again\n").into_response(),
+        Posted::Again => {
+            (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_AFTER_SECONDS)], "not durable yet: send it again\n").into_response()
+        }
     }
 }
 

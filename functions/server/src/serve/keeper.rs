@@ -103,7 +103,9 @@ impl Keeper {
         self.app.clock.sleep(COMPACT.0).await;
         loop {
             match compact(&self.vault.vault, resource, self.app.clock.as_ref(), Policy::default()).await {
-                Ok(report) => tracing::info!(%resource, segments = report.segments, base = report.base.map(|base| base.to_string()), "compacted"),
+                Ok(report) => {
+                    tracing::info!(%resource, segments = report.segments, base = report.base.map(|base| base.to_string()), "compacted")
+                }
                 Err(error) => {
                     self.metrics.error("compact");
                     tracing::warn!(%resource, error = format!("{:#}", anyhow::Error::new(error)), "compaction broke off; the next one goes on");

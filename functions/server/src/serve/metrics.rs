@@ -166,26 +166,44 @@ impl Metrics {
     pub fn text(&self, now: Timestamp) -> String {
         let inner = self.inner();
         let mut page = Page::default();
-        let labels = |resource: &ResourceId, counts: &ResourceCounts| format!("resource=\"{}\",vault=\"{}\"", resource.bucket_name(), escaped(&counts.vault));
-        let resources: Vec<(String, &ResourceCounts)> = inner.resources.iter().map(|(resource, counts)| (labels(resource, counts), counts)).collect();
+        let labels = |resource: &ResourceId, counts: &ResourceCounts| {
+            format!("resource=\"{}\",vault=\"{}\"", resource.bucket_name(), escaped(&counts.vault))
+        };
+        let resources: Vec<(String, &ResourceCounts)> =
+            inner.resources.iter().map(|(resource, counts)| (labels(resource, counts), counts)).collect();
         let seconds = |at: Option<Timestamp>| at.map(|at| at.micros() as f64 / 1e6);
-        let latest = |counts: &ResourceCounts| counts.capture.as_ref().map(Capture::latest).filter(|at| *at > Timestamp::default()).max(counts.proven);
-        let mut gauge = |name, help, value: &dyn Fn(&ResourceCounts) -> Option<f64>| page.family(name, "gauge", help, resources.iter().map(|(labels, counts)| (labels.as_str(), value(counts))));
+        let latest = |counts: &ResourceCounts| {
+            counts.capture.as_ref().map(Capture::latest).filter(|at| *at > Timestamp::default()).max(counts.proven)
+        };
+        let mut gauge = |name, help, value: &dyn Fn(&ResourceCounts) -> Option<f64>| {
+            page.family(name, "gauge", help, resources.iter().map(|(labels, counts)| (labels.as_str(), value(counts))))
+        };
         gauge("earliest_timestamp_seconds", "The first restorable instant.", &|counts| seconds(counts.earliest));
         gauge("proven_timestamp_seconds", "Nothing that still existed is missing up to here.", &|counts| seconds(counts.proven));
         gauge("latest_timestamp_seconds", "The last restorable instant.", &|counts| seconds(latest(counts)));
-        gauge("watermark_lag_seconds", "How long ago the last restorable instant was.", &|counts| latest(counts).map(|at| now.since(at).as_secs_f64()));
-        gauge("proven_lag_seconds", "How long ago the last proven instant was.", &|counts| counts.proven.map(|at| now.since(at).as_secs_f64()));
+        gauge("watermark_lag_seconds", "How long ago the last restorable instant was.", &|counts| {
+            latest(counts).map(|at| now.since(at).as_secs_f64())
+        });
+        gauge("proven_lag_seconds", "How long ago the last proven instant was.", &|counts| {
+            counts.proven.map(|at| now.since(at).as_secs_f64())
+        });
         gauge("events_off", "1 where the bucket is known not to send events.", &|counts| Some(f64::from(u8::from(counts.events_off))));
-        gauge("known_versions", "Versions that the vault holds to be live.", &|counts| counts.capture.as_ref().map(|capture| capture.known(|known| known.len()) as f64));
-        let mut counter = |name, help, value: &dyn Fn(&ResourceCounts) -> u64| page.family(name, "counter", help, resources.iter().map(|(labels, counts)| (labels.as_str(), Some(value(counts) as f64))));
+        gauge("known_versions", "Versions that the vault holds to be live.", &|counts| {
+            counts.capture.as_ref().map(|capture| capture.known(|known| known.len()) as f64)
+        });
+        let mut counter = |name, help, value: &dyn Fn(&ResourceCounts) -> u64| {
+            page.family(name, "counter", help, resources.iter().map(|(labels, counts)| (labels.as_str(), Some(value(counts) as f64))))
+        };
         counter("reconciliations_total", "Readings of the truth.", &|counts| counts.readings);
         counter("reconciliation_found_total", "Versions that a listing found and the vault did not know.", &|counts| counts.found);
         counter("reconciliation_purged_total", "Versions that a listing found to be gone without an event.", &|counts| counts.purged);
         counter("reconciliation_lost_total", "Versions that a listing found and that could not be read.", &|counts| counts.lost);
         page.histogram(&resources);
-        let feeds: Vec<(String, &FeedCounts)> = inner.feeds.iter().map(|(stream, counts)| (format!("stream=\"{}\"", escaped(stream)), counts)).collect();
-        let mut counter = |name, help, value: &dyn Fn(&FeedCounts) -> u64| page.family(name, "counter", help, feeds.iter().map(|(labels, counts)| (labels.as_str(), Some(value(counts) as f64))));
+        let feeds: Vec<(String, &FeedCounts)> =
+            inner.feeds.iter().map(|(stream, counts)| (format!("stream=\"{}\"", escaped(stream)), counts)).collect();
+        let mut counter = |name, help, value: &dyn Fn(&FeedCounts) -> u64| {
+            page.family(name, "counter", help, feeds.iter().map(|(labels, counts)| (labels.as_str(), Some(value(counts) as f64))))
+        };
         counter("rounds_total", "Rounds of intake.", &|counts| counts.rounds);
         counter("messages_total", "Messages that came.", &|counts| counts.sum.messages);
         counter("changes_total", "Changes that were kept.", &|counts| counts.sum.changes);
@@ -197,7 +215,12 @@ impl Metrics {
         counter("again_total", "Messages that were left to come again.", &|counts| counts.sum.again);
         let errors = inner.errors.iter().map(|(part, count)| (format!("part=\"{part}\""), *count));
         let errors: Vec<(String, u64)> = errors.collect();
-        page.family("errors_total", "counter", "What went wrong and was tried again.", errors.iter().map(|(labels, count)| (labels.as_str(), Some(*count as f64))));
+        page.family(
+            "errors_total",
+            "counter",
+            "What went wrong and was tried again.",
+            errors.iter().map(|(labels, count)| (labels.as_str(), Some(*count as f64))),
+        );
         page.text
     }
 }

@@ -57,7 +57,7 @@ impl Truth {
                     if first {
                         tracing::info!(%resource, listed, lost, "first full backup completed");
                     } else if found + purged + lost > 0 && !self.listing_only {
-                        tracing::warn!(%resource, listed, found, purged, lost, "reconciled: events had been missed");
+                        tracing::info!(%resource, listed, found, purged, lost, "reconciled: kept what events had not brought yet");
                     } else {
                         tracing::debug!(%resource, listed, found, purged, lost, "reconciled");
                     }

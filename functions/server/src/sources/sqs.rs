@@ -74,15 +74,31 @@ impl SqsSource {
     async fn delete(&self, receipts: Vec<String>) -> Result<(), SourceError> {
         let mut left = receipts;
         for tries in 1.. {
-            let entry = |(index, receipt): (usize, &String)| DeleteMessageBatchRequestEntry::builder().id(index.to_string()).receipt_handle(receipt).build();
-            let entries: Vec<_> = left.iter().enumerate().map(entry).collect::<Result<_, _>>().map_err(|error| self.failed("cannot delete messages", &error))?;
+            let entry = |(index, receipt): (usize, &String)| {
+                DeleteMessageBatchRequestEntry::builder().id(index.to_string()).receipt_handle(receipt).build()
+            };
+            let entries: Vec<_> = left
+                .iter()
+                .enumerate()
+                .map(entry)
+                .collect::<Result<_, _>>()
+                .map_err(|error| self.failed("cannot delete messages", &error))?;
             let sent = self.client.delete_message_batch().queue_url(&self.queue).set_entries(Some(entries)).send().await;
             let failed = sent.map_err(|error| self.failed("cannot delete messages", &error))?.failed;
             let Some(first) = failed.first() else { break };
             // What is the sender's fault will fail again: a receipt that is too old. The message comes again, and that is harmless.
-            let again: Vec<String> = failed.iter().filter(|entry| !entry.sender_fault).filter_map(|entry| left.get(entry.id.parse::<usize>().ok()?).cloned()).collect();
+            let again: Vec<String> = failed
+                .iter()
+                .filter(|entry| !entry.sender_fault)
+                .filter_map(|entry| left.get(entry.id.parse::<usize>().ok()?).cloned())
+                .collect();
             if again.is_empty() || tries == DELETE_TRIES {
-                tracing::warn!(stream = self.stream, messages = failed.len(), reason = first.message.as_deref().unwrap_or(&first.code), "messages were not deleted and come again");
+                tracing::warn!(
+                    stream = self.stream,
+                    messages = failed.len(),
+                    reason = first.message.as_deref().unwrap_or(&first.code),
+                    "messages were not deleted and come again"
+                );
                 break;
             }
             left = again;

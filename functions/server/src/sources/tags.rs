@@ -4,9 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use pipeline::s3::{
-    Acl, Bucket, BucketError, Configuration, Content, ListMarker, ObjectHead, PutRequest, Tags, VersionPage, Versioning,
-};
+use pipeline::s3::{Acl, Bucket, BucketError, Configuration, Content, ListMarker, ObjectHead, PutRequest, Tags, VersionPage, Versioning};
 
 /// Says of every object that it has tags, so that they are asked for.
 pub struct AlwaysTags {
@@ -38,7 +36,13 @@ impl Bucket for AlwaysTags {
         self.bucket.head(object, version).await
     }
 
-    async fn get(&self, object: &str, version: Option<&str>, range: Option<Range<u64>>, if_match: Option<&str>) -> Result<(ObjectHead, Content), BucketError> {
+    async fn get(
+        &self,
+        object: &str,
+        version: Option<&str>,
+        range: Option<Range<u64>>,
+        if_match: Option<&str>,
+    ) -> Result<(ObjectHead, Content), BucketError> {
         let (mut head, content) = self.bucket.get(object, version, range, if_match).await?;
         head.tag_count = Some(head.tag_count.unwrap_or(0).max(1));
         Ok((head, content))

@@ -66,8 +66,14 @@ pub struct WebhookSource {
 pub fn webhook(token: &str, clock: Arc<dyn Clock>, stop: Stop) -> (Inlet, WebhookSource) {
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
     let inlet = Inlet { sender, token: Digest::of(token.as_bytes()) };
-    let source =
-        WebhookSource { receiver: AsyncMutex::new(receiver), unanswered: Mutex::default(), next: AtomicU64::new(0), clock, stop, drain: Mutex::default() };
+    let source = WebhookSource {
+        receiver: AsyncMutex::new(receiver),
+        unanswered: Mutex::default(),
+        next: AtomicU64::new(0),
+        clock,
+        stop,
+        drain: Mutex::default(),
+    };
     (inlet, source)
 }
 
@@ -170,7 +176,10 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_answered_when_it_is_acknowledged_and_not_before() {
         let (inlet, source, _stopper) = pair();
-        let posts = tokio::spawn(async move { futures::future::join(inlet.post(Bytes::from_static(b"a")), inlet.post(Bytes::from_static(b"b"))).await });
+        let posts =
+            tokio::spawn(
+                async move { futures::future::join(inlet.post(Bytes::from_static(b"a")), inlet.post(Bytes::from_static(b"b"))).await },
+            );
         let mut messages = source.poll().await.unwrap().messages;
         while messages.len() < 2 {
             messages.extend(source.poll().await.unwrap().messages);

@@ -90,7 +90,9 @@ fn look(world: &World, before: &str) {
     assert_eq!((resource["versions"].as_u64(), resource["lost"].as_u64()), (Some(5), Some(0)), "{resource}");
     assert!(resource["window"]["proven"].is_string(), "{resource}");
 
-    let keys = |documents: Vec<serde_json::Value>| documents.iter().map(|line| line["object"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>();
+    let keys = |documents: Vec<serde_json::Value>| {
+        documents.iter().map(|line| line["object"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
     assert_eq!(keys(program.json(&["ls", &url, "--vault", "./vault", "--at", before])), ["a/one.txt", "two \u{1b}[2J.txt"]);
     assert_eq!(keys(program.json(&["ls", &url, "--vault", "./vault"])), ["a/one.txt", "three.txt"]);
     assert_eq!(keys(program.json(&["ls", &format!("{url}/a"), "--vault", "./vault", "--versions"])), ["a/one.txt", "a/one.txt"]);
@@ -107,7 +109,8 @@ fn look(world: &World, before: &str) {
     assert_eq!(program.ok(&["cat", &one, "--vault", "./vault", "--version-id", first]), "first");
 
     let diff = program.json(&["diff", &url, "--vault", "./vault", "--from", before, "--to", "now"]);
-    let mut changes: Vec<(&str, &str)> = diff[..3].iter().map(|line| (line["object"].as_str().unwrap_or_default(), line["change"].as_str().unwrap_or_default())).collect();
+    let mut changes: Vec<(&str, &str)> =
+        diff[..3].iter().map(|line| (line["object"].as_str().unwrap_or_default(), line["change"].as_str().unwrap_or_default())).collect();
     changes.sort_unstable();
     assert_eq!(changes, [("a/one.txt", "changed"), ("three.txt", "added"), ("two \u{1b}[2J.txt", "removed")]);
     assert_eq!(diff[3]["summary"]["same"], 0);

@@ -122,10 +122,7 @@ fn of_one_change_the_event_tells_the_time_and_the_reader_the_content() {
     assert_eq!(state.len(), 1);
     let joined = &state[0];
     assert_eq!((joined.at.seconds(), joined.rank, joined.via.as_str()), (7, Some(1), "event"));
-    assert_eq!(
-        (joined.body.as_deref(), joined.lost.as_deref(), joined.etag.as_deref()),
-        (Some("B"), None, Some("E"))
-    );
+    assert_eq!((joined.body.as_deref(), joined.lost.as_deref(), joined.etag.as_deref()), (Some("B"), None, Some("E")));
 }
 
 #[test]
@@ -164,14 +161,7 @@ fn the_last_n_versions_are_the_newest() {
 
 /// A history that S3 could have: versions put once, perhaps purged, learned by event, scan or both.
 fn histories() -> impl Strategy<Value = Vec<ObjectChange>> {
-    let version = (
-        0u8..3,
-        0i64..8,
-        proptest::option::of(0i64..8),
-        0u8..4,
-        any::<bool>(),
-        proptest::option::of(0i64..10),
-    );
+    let version = (0u8..3, 0i64..8, proptest::option::of(0i64..8), 0u8..4, any::<bool>(), proptest::option::of(0i64..10));
     proptest::collection::vec(version, 0..10).prop_map(|versions| {
         let mut rows = Vec::new();
         for (index, (object, at, purged, learned, marker, tagged)) in versions.into_iter().enumerate() {

@@ -12,10 +12,7 @@ pub(super) fn tags(set: &[Tag]) -> Tags {
 
 /// A tag set of these tags.
 pub(super) fn tagging(tags: &Tags) -> Result<Tagging, BuildError> {
-    let set = tags
-        .iter()
-        .map(|(key, value)| Tag::builder().key(key).value(value).build())
-        .collect::<Result<Vec<_>, _>>()?;
+    let set = tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect::<Result<Vec<_>, _>>()?;
     Tagging::builder().set_tag_set(Some(set)).build()
 }
 
@@ -23,10 +20,7 @@ pub(super) fn tagging(tags: &Tags) -> Result<Tagging, BuildError> {
 pub(super) fn acl(owner: Option<&Owner>, grants: &[types::Grant]) -> Option<Acl> {
     let mut ours = grants.iter().map(grant).collect::<Option<Vec<_>>>()?;
     ours.sort();
-    Some(Acl {
-        owner: owner.and_then(|owner| owner.id()).map(str::to_owned),
-        grants: ours,
-    })
+    Some(Acl { owner: owner.and_then(|owner| owner.id()).map(str::to_owned), grants: ours })
 }
 
 fn grant(grant: &types::Grant) -> Option<Grant> {
@@ -37,21 +31,13 @@ fn grant(grant: &types::Grant) -> Option<Grant> {
         (None, None, Some(email)) => format!("email={email}"),
         (None, None, None) => return None,
     };
-    Some(Grant {
-        grantee: who,
-        permission: grant.permission()?.as_str().to_owned(),
-    })
+    Some(Grant { grantee: who, permission: grant.permission()?.as_str().to_owned() })
 }
 
 /// An ACL as the SDK takes it; nothing if a grantee is none of `id=`, `uri=`, `email=`.
 pub(super) fn policy(acl: &Acl, owner: String) -> Option<AccessControlPolicy> {
     let grants = acl.grants.iter().map(sdk_grant).collect::<Option<Vec<_>>>()?;
-    Some(
-        AccessControlPolicy::builder()
-            .owner(Owner::builder().id(owner).build())
-            .set_grants(Some(grants))
-            .build(),
-    )
+    Some(AccessControlPolicy::builder().owner(Owner::builder().id(owner).build()).set_grants(Some(grants)).build())
 }
 
 fn sdk_grant(grant: &Grant) -> Option<types::Grant> {
@@ -62,12 +48,7 @@ fn sdk_grant(grant: &Grant) -> Option<types::Grant> {
         "email" => Grantee::builder().r#type(Type::AmazonCustomerByEmail).email_address(who),
         _ => return None,
     };
-    Some(
-        types::Grant::builder()
-            .grantee(grantee.build().ok()?)
-            .permission(Permission::from(grant.permission.as_str()))
-            .build(),
-    )
+    Some(types::Grant::builder().grantee(grantee.build().ok()?).permission(Permission::from(grant.permission.as_str())).build())
 }
 
 #[cfg(test)]
@@ -76,10 +57,7 @@ mod tests {
 
     #[test]
     fn an_acl_survives_the_way_to_the_sdk_and_back() {
-        let grant = |grantee: &str, permission: &str| Grant {
-            grantee: grantee.to_owned(),
-            permission: permission.to_owned(),
-        };
+        let grant = |grantee: &str, permission: &str| Grant { grantee: grantee.to_owned(), permission: permission.to_owned() };
         let ours = Acl {
             owner: Some("o".to_owned()),
             grants: vec![
@@ -94,13 +72,7 @@ mod tests {
 
     #[test]
     fn a_grant_to_nobody_is_not_left_out() {
-        let nobody = Acl {
-            owner: None,
-            grants: vec![Grant {
-                grantee: "group".to_owned(),
-                permission: "READ".to_owned(),
-            }],
-        };
+        let nobody = Acl { owner: None, grants: vec![Grant { grantee: "group".to_owned(), permission: "READ".to_owned() }] };
         assert!(policy(&nobody, "o".to_owned()).is_none());
         assert_eq!(acl(None, &[types::Grant::builder().permission(Permission::Read).build()]), None);
     }

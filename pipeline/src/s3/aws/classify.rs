@@ -25,11 +25,7 @@ pub(super) struct Request {
 impl Request {
     /// Something done to a bucket or a setting of it.
     pub(super) fn of_bucket(verb: &'static str, bucket: &str) -> Request {
-        Request {
-            verb,
-            target: format!("s3://{bucket}"),
-            reads_object: false,
-        }
+        Request { verb, target: format!("s3://{bucket}"), reads_object: false }
     }
 
     /// Something done to an object or one version of it.
@@ -38,11 +34,7 @@ impl Request {
             Some(version) => format!("s3://{bucket}/{object} (version {version})"),
             None => format!("s3://{bucket}/{object}"),
         };
-        Request {
-            verb,
-            target,
-            reads_object: true,
-        }
+        Request { verb, target, reads_object: true }
     }
 
     /// What is done, and to what: `listing of s3://photos`.
@@ -52,18 +44,12 @@ impl Request {
 
     /// It may work when tried again.
     pub(super) fn transient(&self, reason: impl Into<String>) -> BucketError {
-        BucketError::Transient {
-            what: self.what(),
-            reason: reason.into(),
-        }
+        BucketError::Transient { what: self.what(), reason: reason.into() }
     }
 
     /// It will not work when tried again.
     pub(super) fn other(&self, reason: impl Into<String>) -> BucketError {
-        BucketError::Other {
-            what: self.what(),
-            reason: reason.into(),
-        }
+        BucketError::Other { what: self.what(), reason: reason.into() }
     }
 
     /// There is no such thing.
@@ -187,13 +173,7 @@ mod tests {
 
     fn check(code: &str, status: u16, expected: &str) {
         let request = Request::of_object("get", "photos", "a/b", Some("v1"));
-        let refusal = Refusal {
-            code,
-            status,
-            message: "m",
-            class: Some("GLACIER".to_owned()),
-            ..Refusal::default()
-        };
+        let refusal = Refusal { code, status, message: "m", class: Some("GLACIER".to_owned()), ..Refusal::default() };
         assert_eq!(request.refused(refusal).to_string(), expected, "{code} {status}");
     }
 
@@ -211,68 +191,32 @@ mod tests {
             403,
             "s3://photos/a/b (version v1) is archived in storage class GLACIER: restore it from the archive first",
         );
-        check(
-            "AccessDenied",
-            403,
-            "get of s3://photos/a/b (version v1) is not allowed: the server answered 403 AccessDenied: m",
-        );
-        check(
-            "",
-            403,
-            "get of s3://photos/a/b (version v1) is not allowed: the server answered 403: m",
-        );
+        check("AccessDenied", 403, "get of s3://photos/a/b (version v1) is not allowed: the server answered 403 AccessDenied: m");
+        check("", 403, "get of s3://photos/a/b (version v1) is not allowed: the server answered 403: m");
         let unsupported = "get of s3://photos/a/b (version v1) is not supported by this server: the server answered";
         check("NotImplemented", 501, &format!("{unsupported} 501 NotImplemented: m"));
-        check(
-            "AccessControlListNotSupported",
-            400,
-            &format!("{unsupported} 400 AccessControlListNotSupported: m"),
-        );
+        check("AccessControlListNotSupported", 400, &format!("{unsupported} 400 AccessControlListNotSupported: m"));
     }
 
     #[test]
     fn what_may_pass_is_transient_and_nothing_else_is() {
         let request = Request::of_bucket("listing", "photos");
-        let transient = |code, status| {
-            request
-                .refused(Refusal {
-                    code,
-                    status,
-                    ..Refusal::default()
-                })
-                .is_transient()
-        };
-        for (code, status) in [
-            ("SlowDown", 503),
-            ("InternalError", 200),
-            ("", 500),
-            ("", 502),
-            ("", 429),
-            ("RequestTimeout", 400),
-            ("BadDigest", 400),
-        ] {
+        let transient = |code, status| request.refused(Refusal { code, status, ..Refusal::default() }).is_transient();
+        for (code, status) in
+            [("SlowDown", 503), ("InternalError", 200), ("", 500), ("", 502), ("", 429), ("RequestTimeout", 400), ("BadDigest", 400)]
+        {
             assert!(transient(code, status), "{code} {status}");
         }
-        for (code, status) in [
-            ("AccessDenied", 403),
-            ("NoSuchBucket", 404),
-            ("", 405),
-            ("", 412),
-            ("MalformedXML", 400),
-            ("", 301),
-            ("", 501),
-        ] {
+        for (code, status) in
+            [("AccessDenied", 403), ("NoSuchBucket", 404), ("", 405), ("", 412), ("MalformedXML", 400), ("", 301), ("", 501)]
+        {
             assert!(!transient(code, status), "{code} {status}");
         }
     }
 
     #[test]
     fn a_bucket_operation_that_the_server_does_not_know_is_unsupported_and_not_missing() {
-        let error = Request::of_bucket("policy", "photos").refused(Refusal {
-            code: "MethodNotAllowed",
-            status: 405,
-            ..Refusal::default()
-        });
+        let error = Request::of_bucket("policy", "photos").refused(Refusal { code: "MethodNotAllowed", status: 405, ..Refusal::default() });
         assert!(matches!(error, BucketError::Unsupported { .. }), "{error}");
     }
 }

@@ -52,16 +52,8 @@ pub(super) fn parse(document: &[u8], after: Option<&ListMarker>, server_time: Op
     let mut versions = Vec::with_capacity(raw.entries.len());
     for entry in &raw.entries {
         versions.push(ListedVersion {
-            object: entry
-                .key
-                .as_deref()
-                .and_then(decode)
-                .ok_or(ListingError::Entry { element: "Key" })?,
-            version: entry
-                .version
-                .clone()
-                .filter(|id| !id.is_empty())
-                .unwrap_or_else(|| NULL_VERSION.to_owned()),
+            object: entry.key.as_deref().and_then(decode).ok_or(ListingError::Entry { element: "Key" })?,
+            version: entry.version.clone().filter(|id| !id.is_empty()).unwrap_or_else(|| NULL_VERSION.to_owned()),
             marker: entry.marker,
             latest: entry.latest,
             modified: entry
@@ -75,11 +67,7 @@ pub(super) fn parse(document: &[u8], after: Option<&ListMarker>, server_time: Op
                 let size = entry.size.as_deref().and_then(|text| text.parse().ok()).filter(|size| *size >= 0);
                 Some(size.ok_or(ListingError::Entry { element: "Size" })?)
             },
-            etag: entry
-                .etag
-                .as_deref()
-                .map(|etag| etag.trim_matches('"').to_owned())
-                .filter(|etag| !etag.is_empty()),
+            etag: entry.etag.as_deref().map(|etag| etag.trim_matches('"').to_owned()).filter(|etag| !etag.is_empty()),
             storage_class: entry.class.clone().filter(|class| !class.is_empty()),
         });
     }
@@ -87,19 +75,11 @@ pub(super) fn parse(document: &[u8], after: Option<&ListMarker>, server_time: Op
     latest_first(&mut versions);
 
     let next = if raw.truncated {
-        Some(
-            next_marker(&raw, &versions, decode)
-                .filter(|next| Some(next) != after)
-                .ok_or(ListingError::Next)?,
-        )
+        Some(next_marker(&raw, &versions, decode).filter(|next| Some(next) != after).ok_or(ListingError::Next)?)
     } else {
         None
     };
-    Ok(VersionPage {
-        versions,
-        next,
-        server_time,
-    })
+    Ok(VersionPage { versions, next, server_time })
 }
 
 #[derive(Debug, Default)]
@@ -133,10 +113,7 @@ fn read(document: &[u8]) -> Result<RawListing, ListingError> {
                     return Err(ListingError::Root { root: name });
                 }
                 if path.len() == 1 && (name == "Version" || name == "DeleteMarker") {
-                    raw.entries.push(RawEntry {
-                        marker: name == "DeleteMarker",
-                        ..RawEntry::default()
-                    });
+                    raw.entries.push(RawEntry { marker: name == "DeleteMarker", ..RawEntry::default() });
                 }
                 path.push(name);
             }
@@ -180,9 +157,7 @@ fn keep_together(versions: &[ListedVersion]) -> Result<(), ListingError> {
         if let Some(before) = last.insert(&version.object, index)
             && before + 1 != index
         {
-            return Err(ListingError::Order {
-                object: version.object.clone(),
-            });
+            return Err(ListingError::Order { object: version.object.clone() });
         }
     }
     Ok(())
@@ -200,14 +175,8 @@ fn latest_first(versions: &mut [ListedVersion]) {
 
 fn next_marker(raw: &RawListing, versions: &[ListedVersion], decode: impl Fn(&str) -> Option<String>) -> Option<ListMarker> {
     match raw.next_key.as_deref().filter(|key| !key.is_empty()) {
-        Some(key) => Some(ListMarker {
-            key: decode(key)?,
-            version: raw.next_version.clone().filter(|version| !version.is_empty()),
-        }),
-        None => versions.last().map(|last| ListMarker {
-            key: last.object.clone(),
-            version: Some(last.version.clone()),
-        }),
+        Some(key) => Some(ListMarker { key: decode(key)?, version: raw.next_version.clone().filter(|version| !version.is_empty()) }),
+        None => versions.last().map(|last| ListMarker { key: last.object.clone(), version: Some(last.version.clone()) }),
     }
 }
 
@@ -249,16 +218,8 @@ mod tests {
 
     #[test]
     fn versions_and_markers_keep_the_order_of_the_server() {
-        let page = page(
-            &[
-                version("a", "3", true),
-                marker("a", "2", false),
-                version("a", "1", false),
-                marker("b", "4", true),
-            ]
-            .concat(),
-        )
-        .unwrap();
+        let page =
+            page(&[version("a", "3", true), marker("a", "2", false), version("a", "1", false), marker("b", "4", true)].concat()).unwrap();
         assert_eq!(ids(&page), ["3", "2", "1", "4"]);
         assert_eq!(page.versions[0].modified.to_string(), "2026-08-22T12:00:07.123Z");
         assert_eq!(page.versions[0].etag.as_deref(), Some("e3"));
@@ -269,11 +230,7 @@ mod tests {
     fn keys_are_decoded_only_where_the_server_says_that_it_encoded_them() {
         let plain = page(&version("a+b%20c", "1", true)).unwrap();
         assert_eq!(plain.versions[0].object, "a+b%20c");
-        let encoded = page(&format!(
-            "<EncodingType>url</EncodingType>{}",
-            version("a%2Bb+c%2520%01%C3%BC/", "1", true)
-        ))
-        .unwrap();
+        let encoded = page(&format!("<EncodingType>url</EncodingType>{}", version("a%2Bb+c%2520%01%C3%BC/", "1", true))).unwrap();
         assert_eq!(encoded.versions[0].object, "a+b c%20\u{1}ü/");
     }
 
@@ -293,19 +250,9 @@ mod tests {
     fn where_there_is_more_it_says_from_where() {
         let body = "<EncodingType>url</EncodingType><IsTruncated>true</IsTruncated><NextKeyMarker>a+b</NextKeyMarker><NextVersionIdMarker>7</NextVersionIdMarker>";
         let next = page(body).unwrap().next;
-        assert_eq!(
-            next,
-            Some(ListMarker {
-                key: "a b".to_owned(),
-                version: Some("7".to_owned())
-            })
-        );
+        assert_eq!(next, Some(ListMarker { key: "a b".to_owned(), version: Some("7".to_owned()) }));
         assert_eq!(page("<IsTruncated>true</IsTruncated>").unwrap_err(), ListingError::Next);
-        let again = parse(
-            format!("<ListVersionsResult>{body}</ListVersionsResult>").as_bytes(),
-            next.as_ref(),
-            None,
-        );
+        let again = parse(format!("<ListVersionsResult>{body}</ListVersionsResult>").as_bytes(), next.as_ref(), None);
         assert_eq!(again.unwrap_err(), ListingError::Next);
     }
 
@@ -319,14 +266,8 @@ mod tests {
         ] {
             assert!(matches!(page(body), Err(ListingError::Entry { .. })), "{body}");
         }
-        assert!(matches!(
-            parse(b"<Error><Code>SlowDown</Code></Error>", None, None),
-            Err(ListingError::Root { .. })
-        ));
-        assert!(matches!(
-            parse(b"<ListVersionsResult><Version>", None, None),
-            Err(ListingError::Xml(_))
-        ));
+        assert!(matches!(parse(b"<Error><Code>SlowDown</Code></Error>", None, None), Err(ListingError::Root { .. })));
+        assert!(matches!(parse(b"<ListVersionsResult><Version>", None, None), Err(ListingError::Xml(_))));
     }
 
     proptest! {

@@ -65,9 +65,6 @@ pub(super) fn http_date(text: &str) -> Option<Timestamp> {
 
 /// The SDK's time as ours.
 pub(super) fn timestamp(time: &DateTime) -> Timestamp {
-    let micros = time
-        .secs()
-        .saturating_mul(1_000_000)
-        .saturating_add(i64::from(time.subsec_nanos()) / 1_000);
+    let micros = time.secs().saturating_mul(1_000_000).saturating_add(i64::from(time.subsec_nanos()) / 1_000);
     Timestamp::from_micros(micros)
 }

@@ -72,10 +72,7 @@ macro_rules! head_from {
 /// What a HEAD says.
 pub(super) fn head(output: &HeadObjectOutput, request: &Request) -> Result<ObjectHead, BucketError> {
     let head = head_from!(output, request);
-    Ok(ObjectHead {
-        tag_count: output.tag_count(),
-        ..head
-    })
+    Ok(ObjectHead { tag_count: output.tag_count(), ..head })
 }
 
 /// What a GET says, and its content. With a range, the head still states the size of the whole object.
@@ -100,20 +97,12 @@ pub(super) fn open(
                 first == range.start && last < range.end && last.checked_sub(first).is_some_and(|length| length + 1 == announced);
             // S3 cuts a range only where the object ends.
             if !asked_for || (last + 1 != range.end && last + 1 != size) {
-                return Err(request.other(format!(
-                    "bytes {} to {} were asked for and {first} to {last} came",
-                    range.start,
-                    range.end - 1
-                )));
+                return Err(request.other(format!("bytes {} to {} were asked for and {first} to {last} came", range.start, range.end - 1)));
             }
             i64::try_from(size).map_err(|_| request.other("the object is larger than any object can be"))?
         }
     };
-    let head = ObjectHead {
-        size,
-        tag_count: output.tag_count(),
-        ..head
-    };
+    let head = ObjectHead { size, tag_count: output.tag_count(), ..head };
     Ok((head, content(output.body, announced, sleep, request)))
 }
 
@@ -126,15 +115,7 @@ fn parse_content_range(text: &str) -> Option<(u64, u64, u64)> {
 
 /// The body, in order; it ends in an error unless exactly `announced` bytes came.
 fn content(body: ByteStream, announced: u64, sleep: Option<SharedAsyncSleep>, request: Request) -> Content {
-    let state = Body {
-        body,
-        rest: Bytes::new(),
-        announced,
-        came: 0,
-        sleep,
-        request,
-        ended: false,
-    };
+    let state = Body { body, rest: Bytes::new(), announced, came: 0, sleep, request, ended: false };
     futures::stream::unfold(state, |mut state| async move {
         let next = state.next().await?;
         state.ended = next.is_err();
@@ -193,15 +174,13 @@ impl Body {
             }
         };
         // What breaks a body is the network, or a checksum that differs: both are worth another try.
-        received.transpose().map_err(|error| {
-            self.request
-                .transient(format!("{} (after {} of {} bytes)", chain(&error), self.came, self.announced))
-        })
+        received
+            .transpose()
+            .map_err(|error| self.request.transient(format!("{} (after {} of {} bytes)", chain(&error), self.came, self.announced)))
     }
 
     fn broken(&self, how: &str) -> BucketError {
-        self.request
-            .transient(format!("{how} after {} of {} bytes", self.came, self.announced))
+        self.request.transient(format!("{how} after {} of {} bytes", self.came, self.announced))
     }
 }
 
@@ -212,10 +191,7 @@ mod tests {
 
     fn drain(body: &'static [u8], announced: u64) -> Vec<Result<Bytes, BucketError>> {
         let request = Request::of_object("get", "photos", "a", None);
-        content(ByteStream::from_static(body), announced, None, request)
-            .collect()
-            .now_or_never()
-            .expect("it is all there")
+        content(ByteStream::from_static(body), announced, None, request).collect().now_or_never().expect("it is all there")
     }
 
     #[test]
@@ -231,10 +207,7 @@ mod tests {
     #[test]
     fn a_large_body_comes_in_bounded_pieces() {
         static BODY: [u8; PIECE_BYTES_MAX + 1] = [7; PIECE_BYTES_MAX + 1];
-        let lengths: Vec<usize> = drain(&BODY, BODY.len() as u64)
-            .into_iter()
-            .map(|piece| piece.unwrap().len())
-            .collect();
+        let lengths: Vec<usize> = drain(&BODY, BODY.len() as u64).into_iter().map(|piece| piece.unwrap().len()).collect();
         assert_eq!(lengths, [PIECE_BYTES_MAX, 1]);
     }
 

@@ -19,67 +19,24 @@ use crate::s3::{BucketError, Configuration};
 macro_rules! setting {
     ($settings:expr, $document:literal, $root:expr, $operation:expr) => {{
         let keep = KeepReply::default();
-        let result = $operation
-            .bucket($settings.bucket)
-            .customize()
-            .interceptor(keep.clone())
-            .send()
-            .await;
+        let result = $operation.bucket($settings.bucket).customize().interceptor(keep.clone()).send().await;
         $settings.keep($document, $root, keep.take(), result.err())?;
     }};
 }
 
 /// Reads all settings of a bucket.
 pub(super) async fn read(client: &Client, bucket: &str) -> Result<Configuration, BucketError> {
-    let mut settings = Settings {
-        bucket,
-        configuration: Configuration::default(),
-    };
-    setting!(
-        settings,
-        "versioning",
-        Some("VersioningConfiguration"),
-        client.get_bucket_versioning()
-    );
+    let mut settings = Settings { bucket, configuration: Configuration::default() };
+    setting!(settings, "versioning", Some("VersioningConfiguration"), client.get_bucket_versioning());
     setting!(settings, "policy", None, client.get_bucket_policy());
-    setting!(
-        settings,
-        "lifecycle",
-        Some("LifecycleConfiguration"),
-        client.get_bucket_lifecycle_configuration()
-    );
+    setting!(settings, "lifecycle", Some("LifecycleConfiguration"), client.get_bucket_lifecycle_configuration());
     setting!(settings, "cors", Some("CORSConfiguration"), client.get_bucket_cors());
-    setting!(
-        settings,
-        "encryption",
-        Some("ServerSideEncryptionConfiguration"),
-        client.get_bucket_encryption()
-    );
-    setting!(
-        settings,
-        "notification",
-        Some("NotificationConfiguration"),
-        client.get_bucket_notification_configuration()
-    );
+    setting!(settings, "encryption", Some("ServerSideEncryptionConfiguration"), client.get_bucket_encryption());
+    setting!(settings, "notification", Some("NotificationConfiguration"), client.get_bucket_notification_configuration());
     setting!(settings, "tagging", Some("Tagging"), client.get_bucket_tagging());
-    setting!(
-        settings,
-        "public-access-block",
-        Some("PublicAccessBlockConfiguration"),
-        client.get_public_access_block()
-    );
-    setting!(
-        settings,
-        "ownership",
-        Some("OwnershipControls"),
-        client.get_bucket_ownership_controls()
-    );
-    setting!(
-        settings,
-        "object-lock",
-        Some("ObjectLockConfiguration"),
-        client.get_object_lock_configuration()
-    );
+    setting!(settings, "public-access-block", Some("PublicAccessBlockConfiguration"), client.get_public_access_block());
+    setting!(settings, "ownership", Some("OwnershipControls"), client.get_bucket_ownership_controls());
+    setting!(settings, "object-lock", Some("ObjectLockConfiguration"), client.get_object_lock_configuration());
     Ok(settings.configuration)
 }
 
@@ -116,9 +73,7 @@ impl Settings<'_> {
             }
             Outcome::Answered(Found::Nothing) => {}
             Outcome::Answered(Found::Other(what)) => {
-                self.configuration
-                    .unread
-                    .insert(document.to_owned(), format!("the server answered with {what}"));
+                self.configuration.unread.insert(document.to_owned(), format!("the server answered with {what}"));
             }
             Outcome::Failed(BucketError::NotFound { .. } | BucketError::Unsupported { .. }) => {}
             Outcome::Failed(error) if error.is_transient() => return Err(error),
@@ -176,28 +131,16 @@ mod tests {
     #[test]
     fn a_setting_is_kept_as_it_was_written() {
         let lifecycle = "<LifecycleConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\n <Rule><New>1</New></Rule></LifecycleConfiguration>";
-        assert_eq!(
-            found(lifecycle.as_bytes(), Some("LifecycleConfiguration")),
-            Found::Document(lifecycle.to_owned())
-        );
+        assert_eq!(found(lifecycle.as_bytes(), Some("LifecycleConfiguration")), Found::Document(lifecycle.to_owned()));
         let policy = "{\"Version\":\"2012-10-17\",\n\"Statement\":[]}";
         assert_eq!(found(policy.as_bytes(), None), Found::Document(policy.to_owned()));
     }
 
     #[test]
     fn what_is_not_set_is_absent_and_what_is_strange_is_not() {
-        assert_eq!(
-            found(b"<VersioningConfiguration/>", Some("VersioningConfiguration")),
-            Found::Nothing
-        );
+        assert_eq!(found(b"<VersioningConfiguration/>", Some("VersioningConfiguration")), Found::Nothing);
         assert_eq!(found(b"", None), Found::Nothing);
-        assert_eq!(
-            found(
-                b"<ListBucketResult><Name>b</Name></ListBucketResult>",
-                Some("NotificationConfiguration")
-            ),
-            Found::Nothing
-        );
+        assert_eq!(found(b"<ListBucketResult><Name>b</Name></ListBucketResult>", Some("NotificationConfiguration")), Found::Nothing);
         assert!(matches!(found(b"<html></html>", Some("Tagging")), Found::Other(_)));
         assert!(matches!(found(b"<Tagging><TagSet>", Some("Tagging")), Found::Other(_)));
         assert!(matches!(found(b"<html></html>", None), Found::Other(_)));

@@ -95,13 +95,7 @@ macro_rules! with_properties {
             .set_ssekms_key_id(metadata.kms_key.clone())
             .set_storage_class($request.storage_class.as_deref().map(StorageClass::from))
             .set_tagging(tagging_header(&$request.tags))
-            .set_metadata(Some(
-                metadata
-                    .user
-                    .iter()
-                    .map(|(name, value)| (name.clone(), mail_safe(value).into_owned()))
-                    .collect(),
-            ))
+            .set_metadata(Some(metadata.user.iter().map(|(name, value)| (name.clone(), mail_safe(value).into_owned())).collect()))
     }};
 }
 
@@ -127,20 +121,12 @@ async fn put_single(place: &Place, request: &PutRequest, headers: Headers, bytes
         storage_class: request.storage_class.clone().unwrap_or_else(|| "STANDARD".to_owned()),
         tag_count: i32::try_from(request.tags.len()).ok(),
         metadata: request.metadata.clone(),
-        checksums: output
-            .checksum_crc64_nvme()
-            .map(|crc| ("crc64nvme".to_owned(), crc.to_owned()))
-            .into_iter()
-            .collect(),
+        checksums: output.checksum_crc64_nvme().map(|crc| ("crc64nvme".to_owned(), crc.to_owned())).into_iter().collect(),
     })
 }
 
 async fn put_parts(place: Place, request: &PutRequest, headers: Headers, size: u64, content: Content) -> Result<ObjectHead, BucketError> {
-    let plan = plan(size).ok_or_else(|| {
-        place
-            .request("put")
-            .other(format!("{size} bytes are more than {PARTS_MAX} parts can hold"))
-    })?;
+    let plan = plan(size).ok_or_else(|| place.request("put").other(format!("{size} bytes are more than {PARTS_MAX} parts can hold")))?;
     let checksums = place.sends_checksums();
     let upload = with_properties!(place.client.create_multipart_upload(), place, request)
         .set_checksum_algorithm(checksums.then_some(ChecksumAlgorithm::Crc64Nvme))
@@ -161,10 +147,7 @@ async fn put_parts(place: Place, request: &PutRequest, headers: Headers, size: u
     match done {
         Ok(head) => {
             assure_tags(&place, &head, &request.tags).await?;
-            Ok(ObjectHead {
-                tag_count: i32::try_from(request.tags.len()).ok(),
-                ..head
-            })
+            Ok(ObjectHead { tag_count: i32::try_from(request.tags.len()).ok(), ..head })
         }
         Err(error) => {
             abort(&place, &upload, &error).await;
@@ -178,10 +161,8 @@ async fn assure_tags(place: &Place, head: &ObjectHead, tags: &Tags) -> Result<()
     if tags.is_empty() || head.tag_count == i32::try_from(tags.len()).ok() {
         return Ok(());
     }
-    let (bucket, version) = (
-        AwsBucket::new(place.client.clone(), &place.bucket),
-        Some(head.version.as_str()).filter(|id| *id != NULL_VERSION),
-    );
+    let (bucket, version) =
+        (AwsBucket::new(place.client.clone(), &place.bucket), Some(head.version.as_str()).filter(|id| *id != NULL_VERSION));
     match bucket.tags(&place.object, version).await {
         Ok(there) if there == *tags => Ok(()),
         // Who may not look must believe the server, which did not refuse the tags.
@@ -232,11 +213,7 @@ async fn send_parts(
     // In order and a few at a time; the first error ends the stream and drops what is still on its way.
     let parts = requests.try_buffered(plan.in_flight).try_collect().await?;
     let crc64 = BASE64.encode(crc.finalize().to_be_bytes());
-    Ok(Sent {
-        parts,
-        crc64,
-        etag: format!("{}-{number}", hex::encode(md5s.finalize())),
-    })
+    Ok(Sent { parts, crc64, etag: format!("{}-{number}", hex::encode(md5s.finalize())) })
 }
 
 async fn send_part(
@@ -261,15 +238,9 @@ async fn send_part(
         .send()
         .await
         .map_err(|error| place.request("upload of a part").failed(error))?;
-    let etag = output
-        .e_tag()
-        .map(str::to_owned)
-        .ok_or_else(|| place.request("upload of a part").other("the server gave the part no etag"))?;
-    Ok(CompletedPart::builder()
-        .part_number(number)
-        .e_tag(etag)
-        .set_checksum_crc64_nvme(output.checksum_crc64_nvme)
-        .build())
+    let etag =
+        output.e_tag().map(str::to_owned).ok_or_else(|| place.request("upload of a part").other("the server gave the part no etag"))?;
+    Ok(CompletedPart::builder().part_number(number).e_tag(etag).set_checksum_crc64_nvme(output.checksum_crc64_nvme).build())
 }
 
 async fn complete(place: &Place, upload: &str, sent: Sent, checksums: bool, size: u64) -> Result<ObjectHead, BucketError> {
@@ -320,14 +291,7 @@ fn gone<E: Error + ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
 
 /// Best effort: the error that led here is the one to report.
 async fn abort(place: &Place, upload: &str, because: &BucketError) {
-    let aborted = place
-        .client
-        .abort_multipart_upload()
-        .bucket(&place.bucket)
-        .key(&place.object)
-        .upload_id(upload)
-        .send()
-        .await;
+    let aborted = place.client.abort_multipart_upload().bucket(&place.bucket).key(&place.object).upload_id(upload).send().await;
     if let Err(error) = aborted
         && !gone(&error)
     {
@@ -343,11 +307,7 @@ fn cut(content: Content, size: u64, part_bytes: u64, request: Request) -> impl f
         rest: Bytes,
         left: u64,
     }
-    let cutter = Cutter {
-        content,
-        rest: Bytes::new(),
-        left: size,
-    };
+    let cutter = Cutter { content, rest: Bytes::new(), left: size };
     futures::stream::try_unfold((cutter, request), move |(mut cutter, request)| async move {
         let wanted = cutter.left.min(part_bytes) as usize;
         let mut part = BytesMut::with_capacity(wanted);
@@ -388,9 +348,7 @@ struct Headers {
 
 impl Headers {
     fn of(request: &PutRequest) -> Headers {
-        Headers {
-            expires: request.metadata.expires.clone(),
-        }
+        Headers { expires: request.metadata.expires.clone() }
     }
 
     /// `Expires` goes as it came: people write things there that are no dates.
@@ -407,10 +365,7 @@ const TAGGING: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 fn tagging_header(tags: &Tags) -> Option<String> {
     let encode = |text| utf8_percent_encode(text, TAGGING).to_string();
-    let pairs: Vec<String> = tags
-        .iter()
-        .map(|(key, value)| format!("{}={}", encode(key), encode(value)))
-        .collect();
+    let pairs: Vec<String> = tags.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect();
     (!pairs.is_empty()).then(|| pairs.join("&"))
 }
 
@@ -437,34 +392,10 @@ mod tests {
     #[test]
     fn parts_grow_so_that_there_are_never_too_many() {
         let mib = 1 << 20;
-        assert_eq!(
-            plan(9 * mib),
-            Some(PartPlan {
-                part_bytes: 8 * mib,
-                in_flight: 4
-            })
-        );
-        assert_eq!(
-            plan(80_000 * mib),
-            Some(PartPlan {
-                part_bytes: 8 * mib,
-                in_flight: 4
-            })
-        );
-        assert_eq!(
-            plan(80_000 * mib + 1),
-            Some(PartPlan {
-                part_bytes: 9 * mib,
-                in_flight: 3
-            })
-        );
-        assert_eq!(
-            plan(5 << 40),
-            Some(PartPlan {
-                part_bytes: 525 * mib,
-                in_flight: 1
-            })
-        );
+        assert_eq!(plan(9 * mib), Some(PartPlan { part_bytes: 8 * mib, in_flight: 4 }));
+        assert_eq!(plan(80_000 * mib), Some(PartPlan { part_bytes: 8 * mib, in_flight: 4 }));
+        assert_eq!(plan(80_000 * mib + 1), Some(PartPlan { part_bytes: 9 * mib, in_flight: 3 }));
+        assert_eq!(plan(5 << 40), Some(PartPlan { part_bytes: 525 * mib, in_flight: 1 }));
         assert_eq!(plan(u64::MAX), None);
     }
 
@@ -475,10 +406,7 @@ mod tests {
 
     fn cut_now(lengths: &[usize], size: u64, part: u64) -> Result<Vec<usize>, String> {
         let request = Request::of_object("put", "photos", "a", None);
-        let parts = cut(pieces(lengths), size, part, request)
-            .map_ok(|bytes| bytes.len())
-            .try_collect()
-            .now_or_never();
+        let parts = cut(pieces(lengths), size, part, request).map_ok(|bytes| bytes.len()).try_collect().now_or_never();
         parts.expect("it is all there").map_err(|error| error.to_string())
     }
 

@@ -24,9 +24,7 @@ pub(super) struct XmlError {
 }
 
 fn wrong(reason: impl ToString) -> XmlError {
-    XmlError {
-        reason: reason.to_string(),
-    }
+    XmlError { reason: reason.to_string() }
 }
 
 /// Calls `each` for every element of the document; the whole document must be well formed.
@@ -126,10 +124,7 @@ mod tests {
         let document = b"<?xml version=\"1.0\"?>\n<a:R xmlns:a=\"x\"><K>q&#34;&lt;&amp;&#x1;\xc3\xbc<![CDATA[<]]></K><E/></a:R>";
         assert_eq!(text_of(document, "K").as_deref(), Some("q\"<&\u{1}ü<"));
         assert_eq!(root(document), Ok(("R".to_owned(), true)));
-        assert_eq!(
-            root(b"<VersioningConfiguration/>"),
-            Ok(("VersioningConfiguration".to_owned(), false))
-        );
+        assert_eq!(root(b"<VersioningConfiguration/>"), Ok(("VersioningConfiguration".to_owned(), false)));
     }
 
     #[test]

@@ -47,11 +47,7 @@ pub enum KeyEncoding {
 impl Dialect {
     /// Whose event an EventBridge envelope with this `source` is.
     pub(super) fn of_event_bridge(source: &str, emulated: bool) -> Dialect {
-        if source == "aws.s3" && !emulated {
-            Dialect::AwsEventBridge
-        } else {
-            Dialect::EmulatedEventBridge
-        }
+        if source == "aws.s3" && !emulated { Dialect::AwsEventBridge } else { Dialect::EmulatedEventBridge }
     }
 
     /// Whose event a notification with this `eventSource` is.

@@ -16,11 +16,7 @@ pub(super) fn key<'a>(written: &'a str, encoding: KeyEncoding, decoded: &'a mut 
     match key.len() {
         // The empty key is where the bucket's own configuration is kept.
         0 => Err(RejectReason::KeyEmpty),
-        bytes if bytes > KEY_BYTES_MAX => Err(RejectReason::TooLong {
-            field: "object key",
-            bytes,
-            max: KEY_BYTES_MAX,
-        }),
+        bytes if bytes > KEY_BYTES_MAX => Err(RejectReason::TooLong { field: "object key", bytes, max: KEY_BYTES_MAX }),
         _ => Ok(key),
     }
 }
@@ -37,11 +33,7 @@ fn url_decode<'a>(written: &str, decoded: &'a mut String) -> Result<&'a str, Rej
         bytes.push(match byte {
             b'+' => b' ',
             b'%' => {
-                let mut digit = || {
-                    rest.next()
-                        .and_then(|digit| char::from(digit).to_digit(16))
-                        .map(|digit| digit as u8)
-                };
+                let mut digit = || rest.next().and_then(|digit| char::from(digit).to_digit(16)).map(|digit| digit as u8);
                 match (digit(), digit()) {
                     (Some(high), Some(low)) => high << 4 | low,
                     _ => return Err(wrong("a % is not followed by two hexadecimal digits")),
@@ -58,19 +50,14 @@ fn url_decode<'a>(written: &str, decoded: &'a mut String) -> Result<&'a str, Rej
 pub(super) fn short<'a>(field: &'static str, text: Option<&'a str>) -> Result<Option<&'a str>, RejectReason> {
     match text {
         None | Some("") => Ok(None),
-        Some(text) if text.len() > TEXT_BYTES_MAX => Err(RejectReason::TooLong {
-            field,
-            bytes: text.len(),
-            max: TEXT_BYTES_MAX,
-        }),
+        Some(text) if text.len() > TEXT_BYTES_MAX => Err(RejectReason::TooLong { field, bytes: text.len(), max: TEXT_BYTES_MAX }),
         text => Ok(text),
     }
 }
 
 /// A size as the columns hold it.
 pub(super) fn size(size: Option<u64>) -> Result<Option<i64>, RejectReason> {
-    size.map(|bytes| i64::try_from(bytes).map_err(|_| RejectReason::Size { bytes }))
-        .transpose()
+    size.map(|bytes| i64::try_from(bytes).map_err(|_| RejectReason::Size { bytes })).transpose()
 }
 
 /// When it happened: after 1970, which servers write for "no time", and not after `latest`.
@@ -86,11 +73,8 @@ pub(super) fn time(text: &str, latest: Timestamp) -> Result<Timestamp, RejectRea
 /// Reads `2026-08-22T12:00:07Z`, with or without milliseconds: what nearly every event has. Anything else is left to the
 /// general reader, which is ten times slower.
 fn utc(text: &[u8]) -> Option<Timestamp> {
-    let number = |digits: &[u8]| {
-        digits.iter().try_fold(0i64, |number, digit| {
-            digit.is_ascii_digit().then(|| number * 10 + i64::from(digit - b'0'))
-        })
-    };
+    let number =
+        |digits: &[u8]| digits.iter().try_fold(0i64, |number, digit| digit.is_ascii_digit().then(|| number * 10 + i64::from(digit - b'0')));
     let millis = match text.len() {
         20 if text[19] == b'Z' => 0,
         24 if text[19] == b'.' && text[23] == b'Z' => number(&text[20..23])?,
@@ -123,17 +107,9 @@ fn utc(text: &[u8]) -> Option<Timestamp> {
 
 /// Whether a version `major.minor` is one whose major we know. A minor one only adds fields; none at all is not stated.
 pub(super) fn major(what: &'static str, version: Option<&str>, known: &'static str) -> Result<(), RejectReason> {
-    let is_known = |version: &str| {
-        version
-            .strip_prefix(known)
-            .is_some_and(|minor| minor.is_empty() || minor.starts_with('.'))
-    };
+    let is_known = |version: &str| version.strip_prefix(known).is_some_and(|minor| minor.is_empty() || minor.starts_with('.'));
     match version {
-        Some(version) if !is_known(version) => Err(RejectReason::Version {
-            what,
-            found: excerpt(version),
-            known,
-        }),
+        Some(version) if !is_known(version) => Err(RejectReason::Version { what, found: excerpt(version), known }),
         _ => Ok(()),
     }
 }

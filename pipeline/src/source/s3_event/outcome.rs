@@ -158,11 +158,7 @@ pub enum RejectReason {
     #[error("the event is wrapped in more than {max} layers")]
     Layers { max: usize },
     #[error("version {found:?} of the {what} is unknown; this release knows {known}")]
-    Version {
-        what: &'static str,
-        found: String,
-        known: &'static str,
-    },
+    Version { what: &'static str, found: String, known: &'static str },
     #[error("the event has no {field}")]
     Missing { field: &'static str },
     #[error("event type {name:?} is unknown")]

@@ -32,11 +32,7 @@ pub(super) fn slice(text: &str) -> Option<Bridge<'_>> {
         return None;
     }
     let mut rest = Rest { text };
-    let mut bridge = Bridge {
-        version: Some(rest.text_after("{\"version\":\"")?),
-        has_detail: true,
-        ..Bridge::default()
-    };
+    let mut bridge = Bridge { version: Some(rest.text_after("{\"version\":\"")?), has_detail: true, ..Bridge::default() };
     rest.text_after(",\"id\":\"")?;
     bridge.detail_type = Some(rest.text_after(",\"detail-type\":\"")?);
     bridge.source = Some(rest.text_after(",\"source\":\"")?);
@@ -80,11 +76,7 @@ impl<'a> Rest<'a> {
     #[inline(always)]
     #[expect(clippy::option_option, reason = "a difference and an absent field are two things")]
     fn text_perhaps_after(&mut self, piece: &str) -> Option<Option<&'a str>> {
-        if self.text.starts_with(piece) {
-            self.text_after(piece).map(Some)
-        } else {
-            Some(None)
-        }
+        if self.text.starts_with(piece) { self.text_after(piece).map(Some) } else { Some(None) }
     }
 
     /// The same for a whole number of at most 18 digits.
@@ -99,11 +91,7 @@ impl<'a> Rest<'a> {
             return None;
         }
         self.text = &after[digits..];
-        Some(Some(
-            after.as_bytes()[..digits]
-                .iter()
-                .fold(0, |number, digit| number * 10 + u64::from(digit - b'0')),
-        ))
+        Some(Some(after.as_bytes()[..digits].iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))))
     }
 }
 

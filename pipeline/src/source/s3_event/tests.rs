@@ -10,11 +10,7 @@ use crate::model::position;
 const ARRIVED: &str = "2026-08-22T12:00:09Z";
 
 fn feed() -> Feed {
-    Feed {
-        stream: "sqs:events".to_owned(),
-        arrived: ARRIVED.parse().unwrap(),
-        emulated: false,
-    }
+    Feed { stream: "sqs:events".to_owned(), arrived: ARRIVED.parse().unwrap(), emulated: false }
 }
 
 fn example(name: &str) -> Vec<u8> {
@@ -24,9 +20,7 @@ fn example(name: &str) -> Vec<u8> {
 
 fn examples() -> Vec<(String, Vec<u8>)> {
     let folder = format!("{}/../tests/events", env!("CARGO_MANIFEST_DIR"));
-    let entries = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = entries.filter(|name| name.ends_with(".json") || name.ends_with(".jsonl")).collect();
     names.sort();
     names.into_iter().map(|name| (name.clone(), example(&name))).collect()
@@ -38,26 +32,10 @@ fn outcome(decoded: &Decoded) -> Vec<String> {
     for (bucket, of_bucket) in &decoded.buckets {
         let bucket = bucket.bucket_name();
         for row in of_bucket.changes.object_columns().iter() {
-            let order = if position::is_sequenced(row.position) {
-                "sequenced"
-            } else {
-                "timed"
-            };
-            let mut line = format!(
-                "{} {} {} {} of {bucket}/{} at {}",
-                order,
-                row.op.as_str(),
-                row.facet.as_str(),
-                row.version,
-                row.object,
-                row.at
-            );
-            let more = [
-                ("marker", row.marker.then_some("")),
-                ("etag", row.etag),
-                ("class", row.storage_class),
-                ("by", row.requester),
-            ];
+            let order = if position::is_sequenced(row.position) { "sequenced" } else { "timed" };
+            let mut line =
+                format!("{} {} {} {} of {bucket}/{} at {}", order, row.op.as_str(), row.facet.as_str(), row.version, row.object, row.at);
+            let more = [("marker", row.marker.then_some("")), ("etag", row.etag), ("class", row.storage_class), ("by", row.requester)];
             more.iter()
                 .filter_map(|(name, text)| text.map(|text| format!(" {name} {text}")))
                 .for_each(|text| line.push_str(text.trim_end()));
@@ -74,21 +52,12 @@ fn outcome(decoded: &Decoded) -> Vec<String> {
         }
     }
     lines.extend(decoded.ignored.iter().map(|(why, count)| format!("ignored {why} {count}")));
-    lines.extend(
-        decoded
-            .rejects
-            .iter()
-            .map(|reject| format!("reject {}: {}", reject.message, reject.reason)),
-    );
+    lines.extend(decoded.rejects.iter().map(|reject| format!("reject {}: {}", reject.message, reject.reason)));
     lines
 }
 
 fn counted(decoded: &Decoded) -> u64 {
-    let of_buckets: usize = decoded
-        .buckets
-        .values()
-        .map(|bucket| bucket.changes.len() + bucket.hints.len())
-        .sum();
+    let of_buckets: usize = decoded.buckets.values().map(|bucket| bucket.changes.len() + bucket.hints.len()).sum();
     (of_buckets + decoded.rejects.len()) as u64 + decoded.ignored.values().sum::<u64>()
 }
 
@@ -106,41 +75,23 @@ const E: &str = "b1946ac92492d2347c6235b4d2611184";
 fn eventbridge_says_what_became_of_a_version() {
     let k = "photos-of-mine/2026/08/red flower ü+%2F.jpg";
     let by = "by 123456789012";
-    check(
-        "eventbridge-created.json",
-        &[&format!("sequenced put version {V} of {k} at {AT} etag {E} {by} size 5")],
-    );
+    check("eventbridge-created.json", &[&format!("sequenced put version {V} of {k} at {AT} etag {E} {by} size 5")]);
     check(
         "eventbridge-created-multipart.json",
-        &[&format!(
-            "sequenced put version {V} of photos-of-mine/video.mp4 at {AT} etag {E}-640 {by} size 5368709120"
-        )],
+        &[&format!("sequenced put version {V} of photos-of-mine/video.mp4 at {AT} etag {E}-640 {by} size 5368709120")],
     );
     check(
         "eventbridge-deleted-marker.json",
-        &[&format!(
-            "sequenced put version 1QW9g1Z99LUNbvaaYVpW9xDlOLU.qxgF of {k} at {AT} marker {by}"
-        )],
+        &[&format!("sequenced put version 1QW9g1Z99LUNbvaaYVpW9xDlOLU.qxgF of {k} at {AT} marker {by}")],
     );
-    check(
-        "eventbridge-deleted-purge.json",
-        &[&format!("sequenced delete version {V} of {k} at {AT} {by}")],
-    );
+    check("eventbridge-deleted-purge.json", &[&format!("sequenced delete version {V} of {k} at {AT} {by}")]);
     let lifecycle = "by s3.amazonaws.com";
     check(
         "eventbridge-deleted-lifecycle-marker.json",
-        &[&format!(
-            "sequenced put version mtB0cV.jejK63XkRNceanNMC.qXPWLeK of {k} at {AT} marker {lifecycle}"
-        )],
+        &[&format!("sequenced put version mtB0cV.jejK63XkRNceanNMC.qXPWLeK of {k} at {AT} marker {lifecycle}")],
     );
-    check(
-        "eventbridge-deleted-lifecycle-purge.json",
-        &[&format!("sequenced delete version {V} of {k} at {AT} {lifecycle}")],
-    );
-    check(
-        "eventbridge-class-changed.json",
-        &[&format!("timed put class {V} of {k} at {AT} class DEEP_ARCHIVE {lifecycle}")],
-    );
+    check("eventbridge-deleted-lifecycle-purge.json", &[&format!("sequenced delete version {V} of {k} at {AT} {lifecycle}")]);
+    check("eventbridge-class-changed.json", &[&format!("timed put class {V} of {k} at {AT} class DEEP_ARCHIVE {lifecycle}")]);
     for name in ["eventbridge-tags-added.json", "eventbridge-tags-deleted.json"] {
         check(name, &[&format!("timed put tags {V} of {k} at {AT} {by}")]);
     }
@@ -152,16 +103,10 @@ fn without_a_version_id_the_key_has_to_be_looked_at() {
     let k = "photos-of-mine/2026/08/red flower ü+%2F.jpg";
     let put = format!("sequenced hint Put ? of {k} at {AT} etag {E} size 5");
     check("eventbridge-created-unversioned.json", &[&put]);
-    check(
-        "eventbridge-deleted-unversioned.json",
-        &[&format!("sequenced hint Purge ? of {k} at {AT}")],
-    );
+    check("eventbridge-deleted-unversioned.json", &[&format!("sequenced hint Purge ? of {k} at {AT}")]);
     check("eventbridge-emulator.json", &[&put]);
     check("notification-unversioned.json", &[&put.replace("07Z", "07.123Z")]);
-    check(
-        "notification-delete-unversioned.json",
-        &[&format!("sequenced hint Purge ? of {k} at 2026-08-22T12:00:07.123Z")],
-    );
+    check("notification-delete-unversioned.json", &[&format!("sequenced hint Purge ? of {k} at 2026-08-22T12:00:07.123Z")]);
 }
 
 #[test]
@@ -170,14 +115,7 @@ fn an_emulated_feed_is_never_believed() {
     for (name, body) in examples() {
         let decoded = decode(emulated.clone(), [body.as_slice()]);
         assert!(decoded.buckets.values().all(|bucket| bucket.changes.is_empty()), "{name}");
-        assert!(
-            decoded
-                .buckets
-                .values()
-                .flat_map(|bucket| &bucket.hints)
-                .all(|hint| hint.position.is_none()),
-            "{name}"
-        );
+        assert!(decoded.buckets.values().flat_map(|bucket| &bucket.hints).all(|hint| hint.position.is_none()), "{name}");
         assert_eq!(decoded.records, decode(feed(), [body.as_slice()]).records, "{name}");
     }
 }
@@ -215,26 +153,12 @@ fn notifications_say_the_same_in_other_words() {
     check("notification-copy-with-prefix.json", &[&put]);
     check(
         "notification-delete-marker.json",
-        &[&format!(
-            "sequenced put version 1QW9g1Z99LUNbvaaYVpW9xDlOLU.qxgF of {k} at {at} marker {by}"
-        )],
+        &[&format!("sequenced put version 1QW9g1Z99LUNbvaaYVpW9xDlOLU.qxgF of {k} at {at} marker {by}")],
     );
-    check(
-        "notification-delete.json",
-        &[&format!("sequenced delete version {V} of {k} at {at} {by}")],
-    );
-    check(
-        "notification-lifecycle-delete.json",
-        &[&format!("sequenced delete version {V} of {k} at {at} {by}")],
-    );
-    check(
-        "notification-lifecycle-marker.json",
-        &[&format!("sequenced put version mtB0cV of {k} at {at} marker {by}")],
-    );
-    check(
-        "notification-lifecycle-transition.json",
-        &[&format!("timed put class {V} of {k} at {at} class GLACIER {by}")],
-    );
+    check("notification-delete.json", &[&format!("sequenced delete version {V} of {k} at {at} {by}")]);
+    check("notification-lifecycle-delete.json", &[&format!("sequenced delete version {V} of {k} at {at} {by}")]);
+    check("notification-lifecycle-marker.json", &[&format!("sequenced put version mtB0cV of {k} at {at} marker {by}")]);
+    check("notification-lifecycle-transition.json", &[&format!("timed put class {V} of {k} at {at} class GLACIER {by}")]);
     check("notification-tagging.json", &[&format!("timed put tags {V} of {k} at {at} {by}")]);
     check("notification-acl.json", &[&format!("timed put acl {V} of {k} at {at} {by}")]);
     check(
@@ -252,51 +176,22 @@ fn notifications_say_the_same_in_other_words() {
 fn what_other_servers_say_is_a_hint() {
     let k = "photos-of-mine/2026/08/red flower ü+%2F.jpg";
     let ceph = "2026-08-22T12:00:07.123456Z";
-    check(
-        "ceph-put.json",
-        &[&format!("unordered hint Put {V} of {k} at {ceph} etag {E} size 5")],
-    );
-    check(
-        "ceph-put-old-time.json",
-        &[&format!("unordered hint Put {V} of {k} at {ceph} etag {E} size 5")],
-    );
+    check("ceph-put.json", &[&format!("unordered hint Put {V} of {k} at {ceph} etag {E} size 5")]);
+    check("ceph-put-old-time.json", &[&format!("unordered hint Put {V} of {k} at {ceph} etag {E} size 5")]);
     check("ceph-marker.json", &[&format!("unordered hint Marker ? of {k} at {ceph}")]);
     check("ceph-delete.json", &[&format!("unordered hint Purge {V} of {k} at {ceph}")]);
-    check(
-        "ceph-lifecycle-current.json",
-        &[&format!("unordered hint Purge ? of {k} at {ceph}")],
-    );
+    check("ceph-lifecycle-current.json", &[&format!("unordered hint Purge ? of {k} at {ceph}")]);
 
     let (at, v) = ("2026-08-22T12:00:07.123Z", "7c3ff1b4-6a0b-4a3e-9a4f-2f2f4d9b7b11");
-    check(
-        "minio-put.json",
-        &[&format!("unordered hint Put {v} of {k} at {at} etag {E} size 5")],
-    );
-    check(
-        "minio-unversioned.json",
-        &[&format!("unordered hint Put ? of {k} at {at} etag {E} size 5")],
-    );
+    check("minio-put.json", &[&format!("unordered hint Put {v} of {k} at {at} etag {E} size 5")]);
+    check("minio-unversioned.json", &[&format!("unordered hint Put ? of {k} at {at} etag {E} size 5")]);
     check("minio-marker.json", &[&format!("unordered hint Marker {v} of {k} at {at}")]);
     check("minio-delete.json", &[&format!("unordered hint Purge {v} of {k} at {at}")]);
-    check(
-        "minio-delete-all-versions.json",
-        &[&format!("unordered hint Purge ? of {k} at {at}")],
-    );
+    check("minio-delete-all-versions.json", &[&format!("unordered hint Purge ? of {k} at {at}")]);
     check("minio-tagging.json", &[&format!("unordered hint Tags {v} of {k} at {at}")]);
-    check(
-        "rustfs-put.json",
-        &[&format!("unordered hint Put {v} of {k} at {ceph} etag {E} size 5")],
-    );
-    check(
-        "rustfs-put-snake-case.json",
-        &[&format!("unordered hint Put ? of {k} at {ceph} etag {E} size 5")],
-    );
-    check(
-        "unknown-server.json",
-        &[&format!(
-            "unordered hint Put ? of photos-of-mine/plain/key.jpg at {at} etag {E} size 5"
-        )],
-    );
+    check("rustfs-put.json", &[&format!("unordered hint Put {v} of {k} at {ceph} etag {E} size 5")]);
+    check("rustfs-put-snake-case.json", &[&format!("unordered hint Put ? of {k} at {ceph} etag {E} size 5")]);
+    check("unknown-server.json", &[&format!("unordered hint Put ? of photos-of-mine/plain/key.jpg at {at} etag {E} size 5")]);
 }
 
 #[test]
@@ -309,11 +204,7 @@ fn envelopes_are_taken_off() {
         ("sqs-message.json", vec![&bridge]),
         ("array.json", vec![&bridge, &classic]),
     ] {
-        assert_eq!(
-            decode_example(name),
-            expected.into_iter().flatten().cloned().collect::<Vec<_>>(),
-            "{name}"
-        );
+        assert_eq!(decode_example(name), expected.into_iter().flatten().cloned().collect::<Vec<_>>(), "{name}");
     }
 
     let batch = decode(feed(), [example("lambda-sqs.json").as_slice()]);
@@ -388,62 +279,26 @@ fn what_cannot_be_understood_is_rejected_with_a_reason() {
         (pointer, body)
     };
     let cases = [
-        (
-            set("/version", json!("1")),
-            "version \"1\" of the EventBridge envelope is unknown; this release knows 0",
-        ),
-        (
-            set("/detail/version", json!("1.0")),
-            "version \"1.0\" of the S3 event's detail is unknown; this release knows 0",
-        ),
-        (
-            set("/detail/event-version", json!("2.0")),
-            "version \"2.0\" of the S3 event is unknown; this release knows 1",
-        ),
+        (set("/version", json!("1")), "version \"1\" of the EventBridge envelope is unknown; this release knows 0"),
+        (set("/detail/version", json!("1.0")), "version \"1.0\" of the S3 event's detail is unknown; this release knows 0"),
+        (set("/detail/event-version", json!("2.0")), "version \"2.0\" of the S3 event is unknown; this release knows 1"),
         (set("/detail-type", json!("Object Sung")), "event type \"Object Sung\" is unknown"),
         (set("/detail", Value::Null), "the event has no detail"),
-        (
-            set("/detail/bucket/name", json!("../escape")),
-            "\"../escape\" is not a name that S3 allows for a bucket",
-        ),
+        (set("/detail/bucket/name", json!("../escape")), "\"../escape\" is not a name that S3 allows for a bucket"),
         (set("/detail/bucket/name", Value::Null), "the event has no bucket name"),
         (set("/detail/object/key", json!("")), "the object key is empty"),
         (set("/detail/object/key", Value::Null), "the event has no object key"),
-        (
-            set("/detail/object/key", json!("k".repeat(1_025))),
-            "the object key has 1025 bytes, more than the 1024 that are allowed",
-        ),
-        (
-            set("/detail/object/version-id", json!("v".repeat(1_025))),
-            "the version id has 1025 bytes, more than the 1024 that are allowed",
-        ),
-        (
-            set("/detail/object/size", json!(u64::MAX)),
-            "the object size 18446744073709551615 is more than S3 can keep",
-        ),
+        (set("/detail/object/key", json!("k".repeat(1_025))), "the object key has 1025 bytes, more than the 1024 that are allowed"),
+        (set("/detail/object/version-id", json!("v".repeat(1_025))), "the version id has 1025 bytes, more than the 1024 that are allowed"),
+        (set("/detail/object/size", json!(u64::MAX)), "the object size 18446744073709551615 is more than S3 can keep"),
         (set("/detail/object/size", json!("5")), "invalid type: string \"5\", expected u64"),
         (set("/detail/object/size", json!(-5)), "invalid value: integer `-5`, expected u64"),
         (set("/detail/object/key", json!(["a"])), "invalid type: sequence, expected a text"),
-        (
-            set("/detail/object", json!("a")),
-            "invalid type: string \"a\", expected struct Object",
-        ),
-        (
-            set("/time", json!("yesterday")),
-            "\"yesterday\" is not a time after 1970 in RFC 3339",
-        ),
-        (
-            set("/time", json!("1970-01-01T00:00:00Z")),
-            "\"1970-01-01T00:00:00Z\" is not a time after 1970 in RFC 3339",
-        ),
-        (
-            set("/time", json!("2026-02-29T00:00:00Z")),
-            "\"2026-02-29T00:00:00Z\" is not a time after 1970 in RFC 3339",
-        ),
-        (
-            set("/time", json!("9999-12-30T00:00:00Z")),
-            "the event claims to have happened at 9999-12-30T00:00:00Z, more than a day after",
-        ),
+        (set("/detail/object", json!("a")), "invalid type: string \"a\", expected struct Object"),
+        (set("/time", json!("yesterday")), "\"yesterday\" is not a time after 1970 in RFC 3339"),
+        (set("/time", json!("1970-01-01T00:00:00Z")), "\"1970-01-01T00:00:00Z\" is not a time after 1970 in RFC 3339"),
+        (set("/time", json!("2026-02-29T00:00:00Z")), "\"2026-02-29T00:00:00Z\" is not a time after 1970 in RFC 3339"),
+        (set("/time", json!("9999-12-30T00:00:00Z")), "the event claims to have happened at 9999-12-30T00:00:00Z, more than a day after"),
     ];
     for ((what, body), reason) in cases {
         let decoded = decode(feed(), [body.as_slice()]);
@@ -451,13 +306,7 @@ fn what_cannot_be_understood_is_rejected_with_a_reason() {
         let reject = &decoded.rejects[0];
         assert!(reject.reason.to_string().contains(reason), "{what}: {}", reject.reason);
         assert_eq!(reject.raw, body, "{what}");
-        assert!(
-            decoded
-                .buckets
-                .values()
-                .all(|bucket| bucket.changes.is_empty() && bucket.hints.is_empty()),
-            "{what}"
-        );
+        assert!(decoded.buckets.values().all(|bucket| bucket.changes.is_empty() && bucket.hints.is_empty()), "{what}");
     }
 }
 
@@ -488,19 +337,12 @@ fn hostile_text_is_rejected_whole() {
         (large, "8388609 bytes are more than the 8388608"),
         (padded.into_bytes(), "bytes are more than the 1048576"),
         (both.into_bytes(), "two different envelopes"),
-        (
-            format!("{{\"detail\":{}", "[".repeat(100_000)).into_bytes(),
-            "invalid type: sequence",
-        ),
+        (format!("{{\"detail\":{}", "[".repeat(100_000)).into_bytes(), "invalid type: sequence"),
     ] {
         let decoded = decode(feed(), [body.as_slice()]);
         let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
         assert_eq!((decoded.records, decoded.rejects.len()), (1, 1), "{shown}");
-        assert!(
-            decoded.rejects[0].reason.to_string().contains(reason),
-            "{shown}: {}",
-            decoded.rejects[0].reason
-        );
+        assert!(decoded.rejects[0].reason.to_string().contains(reason), "{shown}: {}", decoded.rejects[0].reason);
         assert_eq!(decoded.rejects[0].raw, body, "{shown}");
     }
 }
@@ -520,9 +362,8 @@ fn a_lone_delete_type_or_foreign_order_is_not_guessed() {
 
 #[test]
 fn a_new_bucket_in_every_message_costs_no_more_than_its_rows() {
-    let messages: Vec<Vec<u8>> = (0..2_000)
-        .map(|n| bridge_event(|event| event["detail"]["bucket"]["name"] = json!(format!("b-{n:04}"))))
-        .collect();
+    let messages: Vec<Vec<u8>> =
+        (0..2_000).map(|n| bridge_event(|event| event["detail"]["bucket"]["name"] = json!(format!("b-{n:04}")))).collect();
     let decoded = decode(feed(), messages.iter().map(Vec::as_slice));
     assert_eq!(decoded.buckets.len(), 2_000);
     assert!(decoded.buckets.values().all(|bucket| bucket.changes.len() == 1));
@@ -544,8 +385,6 @@ fn a_decoder_starts_anew_after_each_batch() {
 
 #[test]
 fn ambiguous_keys_of_unknown_servers_are_refused() {
-    let body = String::from_utf8(example("unknown-server.json"))
-        .unwrap()
-        .replace("plain/key.jpg", "red+flower.jpg");
+    let body = String::from_utf8(example("unknown-server.json")).unwrap().replace("plain/key.jpg", "red+flower.jpg");
     assert_eq!(decode(feed(), [body.as_bytes()]).rejects[0].reason, RejectReason::KeyAmbiguous);
 }

@@ -17,22 +17,11 @@ use super::{Decoder, Event, INPUT_BYTES_MAX, LAYERS_MAX, MESSAGE_BYTES_MAX, fiel
 impl Decoder {
     pub(super) fn unwrap_message(&mut self, message: &[u8]) {
         if message.len() > INPUT_BYTES_MAX {
-            return self.reject(
-                message,
-                RejectReason::TooLarge {
-                    bytes: message.len(),
-                    max: INPUT_BYTES_MAX,
-                },
-            );
+            return self.reject(message, RejectReason::TooLarge { bytes: message.len(), max: INPUT_BYTES_MAX });
         }
         match std::str::from_utf8(message) {
             Ok(text) => self.unwrap_text(text, 0),
-            Err(error) => self.reject(
-                message,
-                RejectReason::NotUtf8 {
-                    valid: error.valid_up_to(),
-                },
-            ),
+            Err(error) => self.reject(message, RejectReason::NotUtf8 { valid: error.valid_up_to() }),
         }
     }
 
@@ -60,9 +49,7 @@ impl Decoder {
         if text.len() <= MESSAGE_BYTES_MAX
             && let Some(bridge) = slice(text)
         {
-            return self
-                .event_bridge(&bridge)
-                .unwrap_or_else(|reason| self.reject(text.as_bytes(), reason));
+            return self.event_bridge(&bridge).unwrap_or_else(|reason| self.reject(text.as_bytes(), reason));
         }
         let mut deserializer = serde_json::Deserializer::from_str(text);
         match Message::deserialize(&mut deserializer).and_then(|message| deserializer.end().map(|()| message)) {
@@ -84,43 +71,22 @@ impl Decoder {
     fn unwrap_one(&mut self, text: &str, message: &Message<'_>, layers: usize) {
         let raw = text.as_bytes();
         let inner = message.body.as_deref();
-        let forms = [
-            message.records.is_some(),
-            message.detail_type.is_some(),
-            message.sns_type.is_some(),
-            inner.is_some(),
-        ];
+        let forms = [message.records.is_some(), message.detail_type.is_some(), message.sns_type.is_some(), inner.is_some()];
         match forms.into_iter().filter(|&form| form).count() {
             0 if message.test.as_deref() == Some("s3:TestEvent") => return self.ignore(Ignored::TestEvent),
             0 => {
-                return self.reject(
-                    raw,
-                    RejectReason::Form {
-                        problem: "it is neither an event nor a known envelope of events",
-                    },
-                );
+                return self.reject(raw, RejectReason::Form { problem: "it is neither an event nor a known envelope of events" });
             }
             1 => {}
             _ => {
-                return self.reject(
-                    raw,
-                    RejectReason::Form {
-                        problem: "it has the marks of two different envelopes",
-                    },
-                );
+                return self.reject(raw, RejectReason::Form { problem: "it has the marks of two different envelopes" });
             }
         }
         if let Some(records) = &message.records {
             return self.unwrap_records(records, layers);
         }
         if raw.len() > MESSAGE_BYTES_MAX {
-            return self.reject(
-                raw,
-                RejectReason::TooLarge {
-                    bytes: raw.len(),
-                    max: MESSAGE_BYTES_MAX,
-                },
-            );
+            return self.reject(raw, RejectReason::TooLarge { bytes: raw.len(), max: MESSAGE_BYTES_MAX });
         }
         if let Some(inner) = inner {
             return self.unwrap_text(inner, layers + 1);
@@ -131,12 +97,7 @@ impl Decoder {
                 None => self.reject(raw, RejectReason::Missing { field: "Message" }),
             },
             Some("SubscriptionConfirmation" | "UnsubscribeConfirmation") => self.ignore(Ignored::Subscription),
-            Some(other) => self.reject(
-                raw,
-                RejectReason::Type {
-                    name: field::excerpt(other),
-                },
-            ),
+            Some(other) => self.reject(raw, RejectReason::Type { name: field::excerpt(other) }),
             None => {
                 let bridge = message.bridge();
                 self.event_bridge(&bridge).unwrap_or_else(|reason| self.reject(raw, reason));
@@ -158,21 +119,12 @@ impl Decoder {
     }
 
     fn unwrap_record(&mut self, text: &str, record: &Record<'_>, layers: usize) {
-        let inner = record
-            .body
-            .as_deref()
-            .or(record.sns.as_ref().and_then(|sns| sns.message.as_deref()));
+        let inner = record.body.as_deref().or(record.sns.as_ref().and_then(|sns| sns.message.as_deref()));
         let raw = text.as_bytes();
         // The text of a message grows when it is put into JSON, so what counts is its length after it is taken out.
         let bytes = inner.map_or(raw.len(), str::len);
         if bytes > MESSAGE_BYTES_MAX {
-            return self.reject(
-                raw,
-                RejectReason::TooLarge {
-                    bytes,
-                    max: MESSAGE_BYTES_MAX,
-                },
-            );
+            return self.reject(raw, RejectReason::TooLarge { bytes, max: MESSAGE_BYTES_MAX });
         }
         match (inner, record.data, &record.s3) {
             (Some(inner), None, None) => self.unwrap_text(inner, layers + 1),
@@ -184,12 +136,7 @@ impl Decoder {
                     self.reject(raw, reason);
                 }
             }
-            _ => self.reject(
-                raw,
-                RejectReason::Form {
-                    problem: "it has the marks of two different envelopes",
-                },
-            ),
+            _ => self.reject(raw, RejectReason::Form { problem: "it has the marks of two different envelopes" }),
         }
     }
 
@@ -277,7 +224,5 @@ fn foreign_source(source: &str) -> Option<Ignored> {
 
 fn json(error: &serde_json::Error) -> RejectReason {
     // The parser quotes what it found, which may be long and anything.
-    RejectReason::Json {
-        problem: error.to_string().chars().take(200).collect(),
-    }
+    RejectReason::Json { problem: error.to_string().chars().take(200).collect() }
 }

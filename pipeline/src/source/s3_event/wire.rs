@@ -114,14 +114,7 @@ pub(super) struct Object<'a> {
     pub(super) size: Option<u64>,
     #[serde(borrow, default, deserialize_with = "text", alias = "eTag", alias = "e_tag")]
     pub(super) etag: Text<'a>,
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "text",
-        rename = "version-id",
-        alias = "versionId",
-        alias = "version_id"
-    )]
+    #[serde(borrow, default, deserialize_with = "text", rename = "version-id", alias = "versionId", alias = "version_id")]
     pub(super) version: Text<'a>,
     #[serde(borrow, default, deserialize_with = "text")]
     pub(super) sequencer: Text<'a>,

@@ -59,14 +59,32 @@ impl Account {
         let name = &self.name;
         self.client.create_bucket().bucket(name).send().await.context("creating the bucket")?;
         let versioning = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
-        self.client.put_bucket_versioning().bucket(name).versioning_configuration(versioning).send().await.context("switching on versions")?;
+        self.client
+            .put_bucket_versioning()
+            .bucket(name)
+            .versioning_configuration(versioning)
+            .send()
+            .await
+            .context("switching on versions")?;
         let events = NotificationConfiguration::builder().event_bridge_configuration(EventBridgeConfiguration::builder().build()).build();
-        self.client.put_bucket_notification_configuration().bucket(name).notification_configuration(events).send().await.context("switching on events")?;
+        self.client
+            .put_bucket_notification_configuration()
+            .bucket(name)
+            .notification_configuration(events)
+            .send()
+            .await
+            .context("switching on events")?;
         let url = self.endpoint.url().context("an emulator has a URL")?;
         let sqs = self.endpoint.sqs(&format!("{url}/")).await?;
         let queue = sqs.create_queue().queue_name(name).send().await.context("creating the queue")?;
         let queue = queue.queue_url.context("the queue has no URL")?;
-        let attributes = sqs.get_queue_attributes().queue_url(&queue).attribute_names(QueueAttributeName::QueueArn).send().await.context("asking for the queue's name")?;
+        let attributes = sqs
+            .get_queue_attributes()
+            .queue_url(&queue)
+            .attribute_names(QueueAttributeName::QueueArn)
+            .send()
+            .await
+            .context("asking for the queue's name")?;
         let arn = attributes.attributes.and_then(|mut all| all.remove(&QueueAttributeName::QueueArn)).context("the queue has no name")?;
         let pattern = json!({ "source": ["aws.s3"], "detail": { "bucket": { "name": [name] } } });
         self.event_bridge("PutRule", json!({ "Name": name, "EventPattern": pattern.to_string() })).await?;

@@ -56,7 +56,8 @@ impl Steps {
             document["seconds"] = json!(seconds);
             return writeln!(io::stdout(), "{document}");
         }
-        let verdict = if proof.is_equal() { "Every byte is what it was." } else { "THE PROOF FAILED: the restored bucket is not what was there." };
+        let verdict =
+            if proof.is_equal() { "Every byte is what it was." } else { "THE PROOF FAILED: the restored bucket is not what was there." };
         self.say(&format!("{verdict} It took {seconds:.1} seconds.\n\nThe vault is kept. Try:"))?;
         commands.iter().try_for_each(|command| self.say(&format!("  {command}")))
     }

@@ -134,7 +134,8 @@ impl Tree {
         let edition = |(key, content): &(String, Bytes)| (key.clone(), Bytes::from([&b"second edition\n"[..], content].concat()));
         self.put(files.found.iter().step_by(5).map(edition).collect()).await?;
         self.delete(files.found.iter().skip(1).step_by(10).map(|(key, _)| key.clone()).collect()).await?;
-        self.put(files.found.iter().skip(2).step_by(20).map(|(key, content)| (format!("copies of/{key}"), content.clone())).collect()).await?;
+        self.put(files.found.iter().skip(2).step_by(20).map(|(key, content)| (format!("copies of/{key}"), content.clone())).collect())
+            .await?;
         self.good = self.record.clone();
         Ok(())
     }
@@ -155,7 +156,9 @@ impl Tree {
         let mut pages = account.client.list_objects_v2().bucket(&name).into_paginator().send();
         let mut keys = Vec::new();
         while let Some(page) = pages.next().await {
-            keys.extend(page.context("listing the restored bucket")?.contents.unwrap_or_default().into_iter().filter_map(|object| object.key));
+            keys.extend(
+                page.context("listing the restored bucket")?.contents.unwrap_or_default().into_iter().filter_map(|object| object.key),
+            );
         }
         let found: BTreeMap<String, (Digest, u64)> = futures::stream::iter(keys)
             .map(|key| {

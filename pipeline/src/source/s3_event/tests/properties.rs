@@ -21,26 +21,14 @@ fn url_encoded(key: &str, spare: &str) -> String {
 
 fn objects(decoded: &Decoded) -> Vec<String> {
     let of_bucket = decoded.buckets.values().next().expect("one bucket");
-    let changes = of_bucket
-        .changes
-        .object_columns()
-        .iter()
-        .map(|row| row.object.to_owned())
-        .collect::<Vec<_>>();
-    changes
-        .into_iter()
-        .chain(of_bucket.hints.iter().map(|hint| hint.object.clone()))
-        .collect()
+    let changes = of_bucket.changes.object_columns().iter().map(|row| row.object.to_owned()).collect::<Vec<_>>();
+    changes.into_iter().chain(of_bucket.hints.iter().map(|hint| hint.object.clone())).collect()
 }
 
 fn check_key(key: &str) {
     let bridge = bridge_event(|event| event["detail"]["object"]["key"] = json!(key));
     assert_eq!(objects(&decode(feed(), [bridge.as_slice()])), [key]);
-    for (name, spare) in [
-        ("notification-put.json", "/-_.*"),
-        ("minio-put.json", "-_.~"),
-        ("rustfs-put.json", "*-._"),
-    ] {
+    for (name, spare) in [("notification-put.json", "/-_.*"), ("minio-put.json", "-_.~"), ("rustfs-put.json", "*-._")] {
         let mut event: Value = serde_json::from_slice(&example(name)).unwrap();
         event["Records"][0]["s3"]["object"]["key"] = json!(url_encoded(key, spare));
         assert_eq!(objects(&decode(feed(), [event.to_string().as_bytes()])), [key], "{name}");
@@ -84,10 +72,7 @@ fn compact(value: &Value) -> String {
         Value::Object(fields) => {
             let mut fields: Vec<_> = fields.iter().collect();
             fields.sort_by_key(|(name, _)| rank(name));
-            let fields: Vec<_> = fields
-                .into_iter()
-                .map(|(name, value)| format!("{}:{}", json!(name), compact(value)))
-                .collect();
+            let fields: Vec<_> = fields.into_iter().map(|(name, value)| format!("{}:{}", json!(name), compact(value))).collect();
             format!("{{{}}}", fields.join(","))
         }
         other => other.to_string(),
@@ -96,21 +81,11 @@ fn compact(value: &Value) -> String {
 
 #[test]
 fn what_aws_sends_goes_the_quick_way() {
-    for name in [
-        "created",
-        "created-unversioned",
-        "deleted-marker",
-        "deleted-purge",
-        "deleted-lifecycle-marker",
-    ] {
+    for name in ["created", "created-unversioned", "deleted-marker", "deleted-purge", "deleted-lifecycle-marker"] {
         let body: Value = serde_json::from_slice(&example(&format!("eventbridge-{name}.json"))).unwrap();
         let compact = compact(&body);
         assert!(slice::slice(&compact).is_some(), "{compact}");
-        assert_eq!(
-            outcome(&decode(feed(), [compact.as_bytes()])),
-            outcome(&decode(feed(), [body.to_string().as_bytes()])),
-            "{name}"
-        );
+        assert_eq!(outcome(&decode(feed(), [compact.as_bytes()])), outcome(&decode(feed(), [body.to_string().as_bytes()])), "{name}");
     }
 }
 
