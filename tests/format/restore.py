@@ -82,7 +82,7 @@ def history(vault, resource, at):
             if not (base and path in covered and int(last) <= micros(base["cut"])):
                 segments.append((path, int(first), int(last), digest))
     # Rows of one change are joined before they are cut.
-    reach = max([at] + [last for _, first, last, _ in segments if first <= at])
+    reach = max([at] + [last for _, first, last, _ in segments if first <= at]) // 1_000_000 * 1_000_000 + 999_999
     read_merges = []
     for path, first, _, digest in segments:
         if first > reach:
@@ -119,20 +119,15 @@ def join(rows):
 
 def oldest_first(versions):
     with_order = sorted((v for v in versions if sequenced(v)), key=lambda v: (v["position"], v["at"], v["version"]))
-    born, latest = [], 0
-    for version in with_order:
-        latest = max(latest, version["at"] // 1_000_000)
-        born.append(latest)
+    born = [version["at"] // 1_000_000 for version in with_order]
     placed = [((2 * place + 1, born[place], 0, v["version"]), v) for place, v in enumerate(with_order)]
     for version in (v for v in versions if not sequenced(v)):
         second = version["at"] // 1_000_000
-        place = sum(1 for time in born if time < second)
-        end = sum(1 for time in born if time <= second)
-        slot = place
-        for index in range(place, end):
-            rank = with_order[index]["rank"]
-            if rank is not None and version["rank"] is not None and rank < version["rank"]:
-                slot = index + 1
+        against = [sum(b > second for b in born[:place]) + sum(b < second for b in born[place:]) for place in range(len(born) + 1)]
+        slot = against.index(min(against))
+        for index, other in enumerate(with_order):
+            if born[index] == second and None not in (other["rank"], version["rank"]) and other["rank"] < version["rank"]:
+                slot = max(slot, index + 1)
         rank = -1 if version["rank"] is None else version["rank"]
         placed.append(((2 * slot, second, rank, version["version"]), version))
     return [version for _, version in sorted(placed, key=lambda pair: pair[0])]

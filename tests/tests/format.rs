@@ -67,6 +67,7 @@ async fn a_program_of_nobody_restores_two_instants_with_versions_and_packed_bodi
     let clock = Arc::new(Hands(AtomicI64::new(1_787_400_000_000_000)));
     let tick = |seconds: u64| clock.0.fetch_add(seconds as i64 * 1_000_000, Ordering::Relaxed);
     let bucket = MemoryBucket::new(Settings::aws("photos", 7), clock.clone(), Arc::new(NoHook));
+    bucket.set_versioning(Versioning::Enabled);
     let put = |key: &str, content: &[u8], tags: &[(&str, &str)]| {
         let metadata = ObjectMetadata { content_type: Some("image/jpeg".to_owned()), ..ObjectMetadata::default() };
         let tags = tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();

@@ -15,7 +15,7 @@ use pipeline::changelog::{read, segments, write};
 use pipeline::model::change::{ChangeBatch, Facet, ObjectChange, Op};
 use pipeline::model::{Clock, Digest, ResourceId, Timestamp};
 use pipeline::s3::BucketError;
-use pipeline::source::s3_read::{Found, Properties, Reader};
+use pipeline::source::s3_read::{Found, GONE, Properties, Reader};
 use pipeline::vault::pack::{Body, PACK_BYTES, PackWriter, Placed, SLICE_BYTES, Slice};
 use pipeline::vault::{Vault, VaultError};
 
@@ -303,7 +303,7 @@ impl Capture {
     async fn read_facet(&self, change: &mut ObjectChange) -> Result<(), Outcome> {
         let reader = &self.shared.reader;
         let again = |error: BucketError| match error {
-            BucketError::NotFound { .. } => Outcome::Lost("gone before it could be read".to_owned()),
+            BucketError::NotFound { .. } => Outcome::Lost(GONE.to_owned()),
             error => Outcome::Again(error.to_string()),
         };
         match change.facet {

@@ -305,6 +305,24 @@ async fn resolve(capture: &Capture, stream: &str, hint: &Hint) -> Result<Resolve
         (Some(version), Hinted::Purge) if version != NULL_VERSION && !accounted.contains(version.as_str()) => {
             changes.push(ObjectChange { stream: stream.to_owned(), ..ObjectChange::delete(&hint.object, version, hint.at) });
         }
+        // Version `null` was overwritten before we looked: its place in the history stays, its content is shown as lost.
+        (Some(version), Hinted::Put) if version == NULL_VERSION && hint.etag.is_some() => {
+            let told = |version: &str, etag: Option<&str>| version == NULL_VERSION && etag == hint.etag.as_deref();
+            let found = listed.iter().any(|listed| told(&listed.version, listed.etag.as_deref()))
+                || known.iter().any(|known| told(&known.version, known.etag.as_deref()));
+            if !found {
+                changes.push(ObjectChange {
+                    stream: stream.to_owned(),
+                    etag: hint.etag.clone(),
+                    size: hint.size,
+                    position: hint
+                        .position
+                        .as_ref()
+                        .map_or_else(|| Position::timed(0, hint.at).as_bytes().to_vec(), |at| at.as_bytes().to_vec()),
+                    ..ObjectChange::put(&hint.object, version, hint.at)
+                });
+            }
+        }
         (None, Hinted::Put) if hint.etag.is_some() => {
             let etag = hint.etag.as_deref();
             let found =
@@ -320,14 +338,16 @@ async fn resolve(capture: &Capture, stream: &str, hint: &Hint) -> Result<Resolve
 
 /// Whether a change that was found is the one a hint was about.
 fn tells_of(hint: &Hint, change: &ObjectChange) -> bool {
+    let same_content = hint.etag.is_some() && hint.etag == change.etag;
     change.op == Op::Put
         && match hint.what {
+            // Version `null` is another one whenever it is put: only its content tells which.
             Hinted::Put => {
+                let named = hint.version.as_deref().filter(|version| *version != NULL_VERSION);
                 !change.marker
-                    && hint
-                        .version
-                        .as_deref()
-                        .map_or_else(|| hint.etag.is_some() && hint.etag == change.etag, |version| version == change.version)
+                    && named.map_or(same_content && hint.version.as_deref().is_none_or(|null| null == change.version), |version| {
+                        version == change.version
+                    })
             }
             Hinted::Marker => change.marker && hint.version.as_deref().is_some_and(|version| version == change.version),
             _ => false,

@@ -30,6 +30,9 @@ pub struct KnownVersion {
     pub marker: bool,
     /// The last reading of the truth that listed it.
     pub seen: u64,
+    /// Whether the reading of the truth before the next one cannot have missed it if it was gone by then: a listing has shown
+    /// it, or its content was read before that.
+    pub vouched: bool,
 }
 
 /// The live versions of one resource.
@@ -95,16 +98,17 @@ impl Known {
                 let overwritten =
                     row.version == NULL_VERSION && row.at >= known.at && row.etag.is_some() && known.etag.as_deref() != row.etag;
                 if overwritten {
-                    *known = KnownVersion { seen: reading, ..known_of(row) };
+                    *known = KnownVersion { seen: reading, vouched: is_vouched(row, reading), ..known_of(row) };
                 } else {
                     known.stored |= row.body.is_some() || row.marker || row.lost.is_some();
                     known.rank = known.rank.max(row.rank);
+                    known.vouched |= is_vouched(row, reading);
                     if row.via == "event" {
                         known.at = row.at;
                     }
                 }
             }
-            (Op::Put, None) => versions.push(KnownVersion { seen: reading, ..known_of(row) }),
+            (Op::Put, None) => versions.push(KnownVersion { seen: reading, vouched: is_vouched(row, reading), ..known_of(row) }),
             (_, Some(known)) if row.version != NULL_VERSION || row.at >= known.at => {
                 versions.retain(|known| &*known.version != row.version);
             }
@@ -136,6 +140,7 @@ impl Known {
         let known = self.objects.get_mut(object).and_then(|versions| versions.iter_mut().find(|known| &*known.version == version));
         if let Some(known) = known {
             known.seen = reading;
+            known.vouched = true;
         }
     }
 
@@ -173,5 +178,11 @@ fn known_of(row: &ObjectRow<'_>) -> KnownVersion {
         stored: row.body.is_some() || row.marker || row.lost.is_some(),
         marker: row.marker,
         seen: 0,
+        vouched: false,
     }
+}
+
+/// What is learned after the last reading of the truth may have been gone before that.
+fn is_vouched(row: &ObjectRow<'_>, reading: u64) -> bool {
+    row.rank.is_some() || reading == 0 && row.body.is_some()
 }

@@ -13,6 +13,7 @@ use pipeline::changelog::coverage::{RECONCILIATIONS, Reconciliation};
 use pipeline::model::change::{NULL_VERSION, ObjectChange};
 use pipeline::model::{Position, Timestamp};
 use pipeline::s3::{ListMarker, ListedVersion, Versioning};
+use pipeline::source::s3_read::GONE;
 use pipeline::source::s3_scan::{Scan, list_object};
 use pipeline::vault::layout;
 use pipeline::vault::record::Record;
@@ -99,7 +100,8 @@ fn is_in_parts(listed: &ListedVersion) -> bool {
 
 /// Whether a listed version `null` is another one than the known.
 fn is_overwritten(known: &KnownVersion, listed: &ListedVersion) -> bool {
-    listed.version == NULL_VERSION && (known.etag.as_deref() != listed.etag.as_deref() || known.at != listed.modified)
+    listed.version == NULL_VERSION
+        && (known.etag.as_deref() != listed.etag.as_deref() || known.at.floor_second() != listed.modified.floor_second())
 }
 
 /// The document of a bucket's configuration that says where it sends events.
@@ -198,23 +200,42 @@ async fn keep(capture: &mut Capture, waiting: &mut Vec<ObjectChange>) -> Result<
     let mut lost = 0;
     let mut tries = 0;
     while !changes.is_empty() {
-        let absorbed = capture.absorb(changes.clone(), Timestamp::MIN).await?;
-        lost += absorbed.lost;
-        // A listed version that is gone now was purged meanwhile; its purge is or will be known.
-        if !absorbed.changes.is_empty() {
-            capture.append(&absorbed.changes, None).await?;
-        }
         tries += 1;
+        let absorbed = capture.absorb(changes.clone(), Timestamp::MIN).await?;
         if let Some((_, reason)) = absorbed.again.first().filter(|_| tries >= KEEP_TRIES) {
             let what = format!("reading {} versions of {}", absorbed.again.len(), capture.resource());
             return Err(pipeline::s3::BucketError::Transient { what, reason: reason.clone() }.into());
         }
-        changes = absorbed.again.iter().map(|(index, _)| changes[*index].clone()).collect();
+        let mut again: Vec<ObjectChange> = absorbed.again.iter().map(|(index, _)| changes[*index].clone()).collect();
+        let mut kept = Vec::with_capacity(absorbed.changes.len());
+        for change in absorbed.changes {
+            // A listed version that is gone now was purged meanwhile, and its purge is or will be known. But some servers
+            // show a version a moment before it can be read.
+            if change.lost.is_some() && tries < KEEP_TRIES && is_still_listed(capture, &change).await? {
+                again.push(ObjectChange { lost: None, ..change });
+            } else {
+                lost += u64::from(change.lost.is_some());
+                kept.push(change);
+            }
+        }
+        if !kept.is_empty() {
+            capture.append(&kept, None).await?;
+        }
+        changes = again;
         if !changes.is_empty() {
             capture.clock().sleep(Duration::from_secs(1)).await;
         }
     }
     Ok((count, lost))
+}
+
+/// Whether a version that could not be found is listed all the same. One in an archive class is, and stays unreadable.
+async fn is_still_listed(capture: &Capture, change: &ObjectChange) -> Result<bool, CaptureError> {
+    if change.lost.as_deref() != Some(GONE) {
+        return Ok(false);
+    }
+    let listed = list_object(capture.reader().bucket(), &change.object).await?;
+    Ok(listed.iter().any(|listed| listed.version == change.version))
 }
 
 /// How often a reading goes back to versions that could not be read before it gives up.
@@ -251,7 +272,8 @@ async fn keep_purges(
     let rows: Vec<ObjectChange> = gone
         .into_iter()
         .map(|(object, known)| {
-            let lower = last_seen.map_or(known.at, |seen| seen.max(known.at));
+            // Only of what the reading before could have missed does that it did not say anything.
+            let lower = last_seen.filter(|_| known.vouched).map_or(known.at, |seen| seen.max(known.at));
             ObjectChange {
                 via: "scan".to_owned(),
                 stream: "scan".to_owned(),

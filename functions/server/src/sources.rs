@@ -30,10 +30,17 @@ pub async fn stopped(stop: &Stop) {
 }
 
 /// Decides when to say that a source is drained: at once behind messages, now and then while nothing comes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Drain {
     busy: bool,
     said: Timestamp,
+}
+
+impl Default for Drain {
+    /// After a start, that nothing waits is worth knowing soon.
+    fn default() -> Drain {
+        Drain { busy: true, said: Timestamp::default() }
+    }
 }
 
 impl Drain {
@@ -60,6 +67,7 @@ mod tests {
     fn an_idle_source_is_drained_at_once_behind_messages_and_then_seldom() {
         let at = Timestamp::from_seconds;
         let mut drain = Drain::default();
+        assert_eq!(drain.wait(), BUSY_WAIT);
         assert_eq!(drain.say(3, None), None);
         assert_eq!(drain.wait(), BUSY_WAIT);
         assert_eq!(drain.say(0, Some(at(101))), Some(at(101)));

@@ -126,7 +126,7 @@ mod tests {
 
     fn reconciled(began: i64, ended: i64) -> Reconciliation {
         let (began, ended) = (Timestamp::from_seconds(began), Timestamp::from_seconds(ended));
-        Reconciliation { began, ended, listed: 1, found: 0, purged: 0, lost: 0, events_on: None }
+        Reconciliation { began, ended, listed: 1, found: 0, purged: 0, lost: 0, events_on: None, versioned: true }
     }
 
     fn segment(latest: i64) -> Segment {
@@ -165,7 +165,7 @@ mod tests {
         let (from, to) = (Timestamp::from_seconds(3), Timestamp::from_seconds(9));
         let open = Gap { from, to: None, reason: "events are off".to_owned() };
         let closed = Gap { to: Some(to), ..open.clone() };
-        assert_eq!(merge_gaps(&[open.clone()]), [open.clone()]);
+        assert_eq!(merge_gaps(std::slice::from_ref(&open)), std::slice::from_ref(&open));
         assert_eq!(merge_gaps(&[open, closed.clone()]), [closed]);
     }
 }

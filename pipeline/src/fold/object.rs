@@ -159,6 +159,11 @@ impl Join for ObjectJoin {
             }
             if let Some(live) = &state.live {
                 self.name_uncertain(object, live, out);
+                for facet in state.facets.iter().filter(|facet| columns[facet.row.0].row(facet.row.1).lost.is_some()) {
+                    let reason =
+                        format!("its {} were set at {} and could not be read before it was removed", facet.facet.as_str(), facet.at);
+                    out.uncertain.push(Uncertain { object: object.to_owned(), version: facet.version.to_owned(), reason });
+                }
             }
             states.push(state);
         }

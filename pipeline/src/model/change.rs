@@ -461,7 +461,7 @@ pub struct ObjectColumns<'a> {
     pub lost: &'a StringArray,
 }
 
-fn text<'a>(column: &'a StringArray, index: usize) -> Option<&'a str> {
+fn text(column: &StringArray, index: usize) -> Option<&str> {
     (!column.is_null(index)).then(|| column.value(index))
 }
 

@@ -288,7 +288,7 @@ impl Work<'_> {
             let wanted = self.wanted(version);
             let compared = existing.as_ref().filter(|_| index == newest);
             let same = match compared {
-                Some(existing) if !wanted.marker && !(several && !same_until_now) => {
+                Some(existing) if !wanted.marker && (!several || same_until_now) => {
                     self.retried(|| self.target.is_same(&wanted, existing)).await?
                 }
                 _ => false,

@@ -9,6 +9,9 @@ use md5::{Digest as _, Md5};
 use crate::s3::{Acl, Bucket, BucketError, Content, NULL_VERSION, ObjectHead, Tags, Versioning};
 use crate::vault::pack::SLICE_BYTES;
 
+/// Why a version that is not there any more is lost.
+pub const GONE: &str = "gone before it could be read";
+
 /// Reads versions of one bucket.
 #[derive(Clone)]
 pub struct Reader {
@@ -63,7 +66,7 @@ impl Reader {
         let if_match = etag.filter(|_| version == NULL_VERSION);
         let (head, content) = match self.bucket.get(object, asked, None, if_match).await {
             Ok(found) => found,
-            Err(BucketError::NotFound { .. }) => return Ok(Found::Lost("gone before it could be read".to_owned())),
+            Err(BucketError::NotFound { .. }) => return Ok(Found::Lost(GONE.to_owned())),
             Err(BucketError::Changed { .. }) => return Ok(Found::Lost("overwritten before it could be read".to_owned())),
             Err(error @ BucketError::Archived { .. }) => return Ok(Found::Lost(error.to_string())),
             Err(error) => return Err(error),

@@ -100,24 +100,12 @@ pub struct Stage {
     pub checker: Arc<Checker>,
     shared: Mutex<Option<Capture>>,
     pending: Mutex<Option<Pending>>,
-    /// When the last whole reading of the truth began.
-    pub last_reading: Mutex<Option<Timestamp>>,
 }
 
 impl Stage {
     /// A stage on which nobody has acted.
     pub fn new(world: Arc<World>, files: Files, bucket: Door, queue: Arc<Queue>, resource: ResourceId, checker: Arc<Checker>) -> Stage {
-        Stage {
-            world,
-            files,
-            bucket: Arc::new(bucket),
-            queue,
-            resource,
-            checker,
-            shared: Mutex::default(),
-            pending: Mutex::default(),
-            last_reading: Mutex::default(),
-        }
+        Stage { world, files, bucket: Arc::new(bucket), queue, resource, checker, shared: Mutex::default(), pending: Mutex::default() }
     }
 
     fn vault(&self, actor: Actor) -> Vault {
@@ -224,7 +212,7 @@ impl Stage {
                     self.world.mark("purge found by scan");
                 }
             }
-            *self.last_reading.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
+            self.world.read(began);
             self.world.sleep(Duration::from_millis(self.world.random.below(2 * self.world.swarm.reconcile_ms))).await;
         }
     }
@@ -296,6 +284,7 @@ impl Stage {
             };
             let target: Arc<dyn Target> = pending.target.clone();
             let rows = Rows::default();
+            let readings = self.checker.readings(&self.checker.inventory()?);
             let report = restore(&vault, &request, &target, self.world.as_ref(), &rows).await.map_err(|error| error.to_string())?;
             *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = None;
             let outcome = Outcome::of(&report, &rows, &pending.target);
@@ -307,9 +296,8 @@ impl Stage {
             if self.world.has(Bug::LateIgnored) {
                 continue;
             }
-            let inventory = self.checker.inventory()?;
             self.world.mark("concurrent restore compared");
-            if let Err(wrong) = self.checker.compare(&outcome, pending.versions, pending.to, &Checker::readings(&inventory)) {
+            if let Err(wrong) = self.checker.compare(&outcome, pending.versions, pending.to, &readings) {
                 self.world.violate(format!("concurrent {wrong}"));
             }
         }

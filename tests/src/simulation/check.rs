@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pipeline::base::inputs::Inventory;
-use pipeline::model::{ResourceId, Timestamp};
+use pipeline::model::{Clock, ResourceId, Timestamp};
 use pipeline::replay::plan::plan;
 use pipeline::replay::run::{Progress, RestoreOptions, run};
 use pipeline::replay::select::Versions;
@@ -135,11 +135,11 @@ impl Checker {
     }
 
     /// The claims of an inventory.
-    pub fn readings(inventory: &Inventory) -> Readings {
+    pub fn readings(&self, inventory: &Inventory) -> Readings {
         let of = inventory.reconciliations.iter().map(|reading| (reading.began, reading.ended)).collect();
         // Not that of the window, which a reading of the truth moves too: it says nothing of what has arrived.
         let latest = inventory.segments.iter().map(|segment| segment.name.latest).max().unwrap_or_default();
-        Readings { of, latest }
+        Readings { of, stored: self.world.readings(), latest, as_of: self.world.now() }
     }
 
     /// Carries out one restore into an empty target, calmly.
@@ -183,7 +183,7 @@ impl Checker {
     pub fn some(&self, how_many: u64) -> Result<(), String> {
         let inventory = self.inventory()?;
         let Some(window) = inventory.window() else { return Ok(()) };
-        let readings = Checker::readings(&inventory);
+        let readings = self.readings(&inventory);
         self.refused(&inventory)?;
         for _ in 0..how_many {
             let random = &self.world.random;
@@ -264,8 +264,10 @@ impl Checker {
         for named in &outcome.uncertain {
             let known = books.versions.iter().filter(|version| named.starts_with(&format!("{} ({}): ", version.object, version.id)));
             let justified = known.clone().any(|version| {
-                let untold = |change: usize| books.changes[change].fate.acknowledged.is_none();
-                version.purge.is_some_and(untold) || version.in_parts && untold(version.put) || version.id == NULL_VERSION
+                let acknowledged = |change: usize| books.changes[change].fate.acknowledged;
+                let untold = |change: usize| acknowledged(change).is_none_or(|at| at > readings.as_of);
+                let tags_gone = version.purge.is_some() && version.tags.len() > 1;
+                tags_gone || version.purge.is_some_and(untold) || version.in_parts && untold(version.put) || version.id == NULL_VERSION
             });
             let disguised = named.contains(&format!("({DISGUISED_NULL})"));
             if !justified && !disguised && self.world.swarm.form != Form::Blind {
@@ -338,7 +340,8 @@ impl One<'_> {
         if self.world.swarm.form == Form::Blind || version.id == NULL_VERSION {
             return version.tags.iter().any(|(_, tags)| *tags == restored.tags);
         }
-        self.books.may_have_tags(version, &restored.tags, self.to, self.readings)
+        let gone = version.purge.is_some() && version.tags.len() > 1 && self.outcome.names(version);
+        gone || self.books.may_have_tags(version, &restored.tags, self.to, self.readings)
     }
 
     fn may_fail(&self, version: &Version) -> Result<(), String> {

@@ -99,6 +99,7 @@ fn live(seed: u64, world: &Arc<World>, trace: bool) -> Result<(), String> {
         .and_then(|()| finish(&checker, &oracle, world))
         .and_then(|()| again(&checker, world, &queue, bucket, vault, resource));
     if lived.is_err() && trace {
+        println!("{swarm:?}");
         checker.print_rows()?;
     }
     lived
@@ -160,14 +161,15 @@ fn act(stage: &Arc<Stage>, checker: &Checker, workload: Workload) -> Result<(), 
             None if steps > STEPS_MAX => return Err(format!("the users are not done after {steps} steps")),
             Some((since, _)) if steps - since > QUIET_STEPS_MAX => return Err("nothing fails any more, and the lag does not go".to_owned()),
             Some((_, from)) => {
-                let last = *stage.last_reading.lock().unwrap_or_else(PoisonError::into_inner);
+                let last = world.readings().last().map(|(began, _)| *began);
                 // Two seconds of whole seconds' slack, then everything must be proven.
                 if looked != last && queue.is_empty() {
                     looked = last;
                     let window = checker.inventory()?.window();
-                    let proven = window.is_some_and(|window| window.proven.is_some_and(|proven| proven > from.end_of_second()));
                     let never = swarm.versions == super::swarm::Versions::Suspended;
-                    if proven || never && last.is_some_and(|last| last.micros() > from.micros() + 3_000_000) {
+                    let behind = |mark: Timestamp| mark > from.end_of_second();
+                    let read = last.is_some_and(|last| last.micros() > from.micros() + 3_000_000);
+                    if window.is_some_and(|window| behind(window.latest) && (window.proven.is_some_and(behind) || never && read)) {
                         break;
                     }
                 }

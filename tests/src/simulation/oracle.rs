@@ -62,8 +62,12 @@ pub struct Version {
 pub struct Readings {
     /// Of every reconciliation.
     pub of: Vec<(Timestamp, Timestamp)>,
+    /// When each that came to its end had begun, and when it had also stored every content.
+    pub stored: Vec<(Timestamp, Timestamp)>,
     /// Everything that had arrived before this is claimed to be durable.
     pub latest: Timestamp,
+    /// When all this was looked up: what was acknowledged later counts as not yet told.
+    pub as_of: Timestamp,
 }
 
 /// Whether a version is there at an instant, as far as a backup can know.
@@ -135,9 +139,9 @@ impl Oracle {
     }
 
     /// Whether the event of a change is durable by what the queue and `latest` say.
-    fn is_durable(&self, change: usize, readings: &Readings) -> bool {
+    pub fn is_durable(&self, change: usize, readings: &Readings) -> bool {
         let fate = self.changes[change].fate;
-        fate.acknowledged.is_some() || fate.arrival.is_some_and(|arrival| arrival < readings.latest)
+        fate.acknowledged.is_some_and(|at| at <= readings.as_of) || fate.arrival.is_some_and(|arrival| arrival < readings.latest)
     }
 
     /// Whether a reading of the truth that began before it ended has seen this version.
@@ -155,7 +159,8 @@ impl Oracle {
         let Some(purge) = version.purge else { return true };
         let purged = self.changes[purge].at;
         let acknowledged = self.changes[version.put].fate.acknowledged.is_some_and(|at| at <= purged);
-        acknowledged || self.was_listed(version, readings, Timestamp::MAX)
+        acknowledged
+            || readings.stored.iter().any(|&(began, stored)| self.changes[version.put].at < began.floor_second() && stored <= purged)
     }
 
     /// Whether a version is there at an instant.

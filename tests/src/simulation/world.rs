@@ -61,6 +61,7 @@ pub struct World {
     counts: Mutex<Counts>,
     marks: Mutex<BTreeMap<&'static str, u64>>,
     violation: Mutex<Option<String>>,
+    readings: Mutex<Vec<(Timestamp, Timestamp)>>,
     trace: AtomicU64,
     tracing: bool,
 }
@@ -85,6 +86,7 @@ impl World {
             counts: Mutex::default(),
             marks: Mutex::default(),
             violation: Mutex::default(),
+            readings: Mutex::default(),
             trace: AtomicU64::new(seed),
             tracing: options.trace,
         })
@@ -138,6 +140,16 @@ impl World {
     /// What is wrong.
     pub fn violation(&self) -> Option<String> {
         held(&self.violation).clone()
+    }
+
+    /// A reading of the truth that began then has come to its end.
+    pub fn read(&self, began: Timestamp) {
+        held(&self.readings).push((began, self.now()));
+    }
+
+    /// When readings of the truth began, and when everything that they found was stored.
+    pub fn readings(&self) -> Vec<(Timestamp, Timestamp)> {
+        held(&self.readings).clone()
     }
 
     /// Adds to the trace, of which only a hash is kept. It also goes to standard output where that was asked for.

@@ -60,14 +60,14 @@ async fn a_bucket_is_protected_served_damaged_and_restored() {
     let world = World::new(seaweed(), "cli-story", true).await;
     let (program, url) = (&world.program, world.url());
     world.put("a/one.txt", "first").await;
-    world.put("two \u{1b}[2J.txt", "kept").await;
+    world.put("two \u{202e}gpj.txt", "kept").await;
     program.ok(&["protect", &url, "--vault", "./vault", "--events", "list:1"]);
     let serving = program.serve(&["--vault", "./vault"]);
     program.ok(&["status", "--vault", "./vault", "--wait"]);
     let before = a_quiet_second().await;
     world.put("a/one.txt", "second").await;
     world.put("three.txt", "new").await;
-    world.client.delete_object().bucket(&world.bucket).key("two \u{1b}[2J.txt").send().await.expect("a delete");
+    world.client.delete_object().bucket(&world.bucket).key("two \u{202e}gpj.txt").send().await.expect("a delete");
     program.ok(&["status", "--vault", "./vault", "--wait"]);
 
     look(&world, &before);
@@ -93,12 +93,12 @@ fn look(world: &World, before: &str) {
     let keys = |documents: Vec<serde_json::Value>| {
         documents.iter().map(|line| line["object"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(keys(program.json(&["ls", &url, "--vault", "./vault", "--at", before])), ["a/one.txt", "two \u{1b}[2J.txt"]);
+    assert_eq!(keys(program.json(&["ls", &url, "--vault", "./vault", "--at", before])), ["a/one.txt", "two \u{202e}gpj.txt"]);
     assert_eq!(keys(program.json(&["ls", &url, "--vault", "./vault"])), ["a/one.txt", "three.txt"]);
     assert_eq!(keys(program.json(&["ls", &format!("{url}/a"), "--vault", "./vault", "--versions"])), ["a/one.txt", "a/one.txt"]);
-    assert_eq!(program.ok(&["ls", &url, "--vault", "./vault", "--at", before, "-0"]), "a/one.txt\0two \u{1b}[2J.txt\0");
+    assert_eq!(program.ok(&["ls", &url, "--vault", "./vault", "--at", before, "-0"]), "a/one.txt\0two \u{202e}gpj.txt\0");
     let shown = program.ok(&["ls", &url, "--vault", "./vault", "--at", before]);
-    assert!(shown.contains("two \\u{1b}[2J.txt") && !shown.contains('\u{1b}'), "{shown}");
+    assert!(shown.contains("two \\u{202e}gpj.txt") && !shown.contains('\u{202e}'), "{shown}");
 
     let one = format!("{url}/a/one.txt");
     assert_eq!(program.ok(&["cat", &one, "--vault", "./vault", "--at", before]), "first");
@@ -112,7 +112,7 @@ fn look(world: &World, before: &str) {
     let mut changes: Vec<(&str, &str)> =
         diff[..3].iter().map(|line| (line["object"].as_str().unwrap_or_default(), line["change"].as_str().unwrap_or_default())).collect();
     changes.sort_unstable();
-    assert_eq!(changes, [("a/one.txt", "changed"), ("three.txt", "added"), ("two \u{1b}[2J.txt", "removed")]);
+    assert_eq!(changes, [("a/one.txt", "changed"), ("three.txt", "added"), ("two \u{202e}gpj.txt", "removed")]);
     assert_eq!(diff[3]["summary"]["same"], 0);
 }
 
@@ -168,6 +168,38 @@ fn upkeep(world: &World) {
     program.ok(&["unprotect", &url, "--vault", "./vault"]);
     let status = program.json(&["status", "--vault", "./vault"]);
     assert_eq!(status[0]["vaults"][0]["resources"][0]["protection"]["status"], "STOPPED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_posted_is_durable_when_it_is_answered() {
+    let mut world = World::new(seaweed(), "cli-webhook", true).await;
+    world.program = world.program.with([("HINDSIGHT_WEBHOOK_TOKEN", "open sesame")]);
+    let (program, url) = (&world.program, world.url());
+    program.ok(&["protect", &url, "--vault", "./vault", "--events", "webhook"]);
+    let serving = program.serve(&["--vault", "./vault"]);
+    program.ok(&["status", "--vault", "./vault", "--wait"]);
+    world.put("posted.txt", "content").await;
+    let event = r#"{"version":"0","id":"1","detail-type":"Object Created","source":"aws.s3","time":"TIME","region":"x","resources":["arn:aws:s3:::cli-webhook"],"detail":{"version":"0","bucket":{"name":"cli-webhook"},"object":{"key":"posted.txt","size":7},"reason":"PutObject"}}"#;
+    let event = event.replace("TIME", &a_quiet_second().await);
+    let post = |path: &str, header: &str| {
+        let length = event.len();
+        serving.ask(&format!("POST {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{header}Content-Length: {length}\r\n\r\n{event}"))
+    };
+    assert!(post("/webhook", "").starts_with("HTTP/1.1 401"));
+    assert!(post("/webhook?token=wrong", "").starts_with("HTTP/1.1 401"));
+    let history = || program.json(&["history", &format!("{url}/posted.txt"), "--vault", "./vault"]);
+    assert!(history().is_empty());
+    assert!(post("/webhook", "Authorization: Bearer open sesame\r\n").starts_with("HTTP/1.1 200"));
+    assert_eq!(history().len(), 1);
+    assert!(post("/webhook?token=open%20sesame", "").starts_with("HTTP/1.1 200"));
+    let large =
+        serving.ask("POST /webhook?token=open%20sesame HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 1048577\r\n\r\n");
+    assert!(large.starts_with("HTTP/1.1 413"), "{large}");
+    program.ok(&["status", "--vault", "./vault", "--wait"]);
+    assert_eq!(program.ok(&["cat", &format!("{url}/posted.txt"), "--vault", "./vault"]), "content");
+    assert_eq!(serving.stop(), 0);
+    let lag = &program.json(&["status", "--vault", "./vault"])[0]["vaults"][0]["resources"][0]["lag"];
+    assert!(lag["changes"].as_u64().is_some_and(|changes| changes > 0), "{lag}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,7 +27,7 @@ pub struct Watcher {
 enum Rows {
     None,
     Csv(CsvReport<BufWriter<File>>),
-    Parquet(ParquetReport<BufWriter<File>>),
+    Parquet(Box<ParquetReport<BufWriter<File>>>),
     Broken(anyhow::Error),
 }
 
@@ -61,7 +61,7 @@ fn rows(report: Option<&Path>) -> Result<Rows> {
     let create = || File::create(path).map(BufWriter::new).with_context(|| format!("cannot write {}", path.display()));
     Ok(match path.extension().and_then(|extension| extension.to_str()) {
         Some("csv") => Rows::Csv(CsvReport::new(create()?)?),
-        Some("parquet") => Rows::Parquet(ParquetReport::new(create()?)?),
+        Some("parquet") => Rows::Parquet(Box::new(ParquetReport::new(create()?)?)),
         _ => return Err(Failure::usage(format!("a report is written as .csv or .parquet, and {} is neither", path.display())).into()),
     })
 }
