@@ -24,6 +24,7 @@ use pipeline::vault::{Vault, VaultError, layout};
 use serde::Serialize;
 
 use crate::capture::{Capture, CaptureError};
+use crate::known::KnownVersion;
 use crate::reconcile::rank_ties;
 
 /// A feed's way into the vaults of the resources it tells of.
@@ -252,7 +253,13 @@ async fn resolve(capture: &Capture, stream: &str, hint: &Hint) -> Result<Resolve
         let ties = listed.chunk_by(|a, b| a.modified.floor_second() == b.modified.floor_second());
         ties.flat_map(|tie| rank_ties(tie, known, stream, seen)).collect::<Vec<ObjectChange>>()
     });
-    if let Some(put) = changes.iter_mut().rev().find(|change| tells_of(hint, change)) {
+    let found = changes.iter_mut().rev().find(|change| tells_of(hint, change));
+    let is_known = |known: &KnownVersion| {
+        let same_content = known.etag.is_some() && known.etag.as_deref() == hint.etag.as_deref();
+        &*known.version == NULL_VERSION && (known.marker || same_content) && is_same_second(hint.at, known.at)
+    };
+    let told = found.is_some() || known.iter().any(is_known);
+    if let Some(put) = found {
         put.requester.clone_from(&hint.requester);
         put.request.clone_from(&hint.request);
         if let Some(position) = &hint.position {
@@ -291,9 +298,10 @@ async fn resolve(capture: &Capture, stream: &str, hint: &Hint) -> Result<Resolve
     }
     let accounted: BTreeSet<&str> =
         listed.iter().map(|listed| listed.version.as_str()).chain(known.iter().map(|known| &*known.version)).collect();
+    let timed = |at: Timestamp| Position::timed(0, at).as_bytes().to_vec();
     match (&hint.version, hint.what) {
         // A version that came and went before we looked: its purge absorbs this, and without one it is shown as lost.
-        (Some(version), Hinted::Put | Hinted::Marker) if !accounted.contains(version.as_str()) => {
+        (Some(version), Hinted::Put | Hinted::Marker) if version != NULL_VERSION && !accounted.contains(version.as_str()) => {
             changes.push(ObjectChange {
                 stream: stream.to_owned(),
                 marker: hint.what == Hinted::Marker,
@@ -306,22 +314,15 @@ async fn resolve(capture: &Capture, stream: &str, hint: &Hint) -> Result<Resolve
             changes.push(ObjectChange { stream: stream.to_owned(), ..ObjectChange::delete(&hint.object, version, hint.at) });
         }
         // Version `null` was overwritten before we looked: its place in the history stays, its content is shown as lost.
-        (Some(version), Hinted::Put) if version == NULL_VERSION && hint.etag.is_some() => {
-            let told = |version: &str, etag: Option<&str>| version == NULL_VERSION && etag == hint.etag.as_deref();
-            let found = listed.iter().any(|listed| told(&listed.version, listed.etag.as_deref()))
-                || known.iter().any(|known| told(&known.version, known.etag.as_deref()));
-            if !found {
-                changes.push(ObjectChange {
-                    stream: stream.to_owned(),
-                    etag: hint.etag.clone(),
-                    size: hint.size,
-                    position: hint
-                        .position
-                        .as_ref()
-                        .map_or_else(|| Position::timed(0, hint.at).as_bytes().to_vec(), |at| at.as_bytes().to_vec()),
-                    ..ObjectChange::put(&hint.object, version, hint.at)
-                });
-            }
+        (Some(version), Hinted::Put | Hinted::Marker) if version == NULL_VERSION && !told => {
+            changes.push(ObjectChange {
+                stream: stream.to_owned(),
+                marker: hint.what == Hinted::Marker,
+                etag: hint.etag.clone(),
+                size: hint.size,
+                position: hint.position.as_ref().map_or_else(|| timed(hint.at), |position| position.as_bytes().to_vec()),
+                ..ObjectChange::put(&hint.object, version, hint.at)
+            });
         }
         (None, Hinted::Put) if hint.etag.is_some() => {
             let etag = hint.etag.as_deref();
@@ -339,19 +340,23 @@ async fn resolve(capture: &Capture, stream: &str, hint: &Hint) -> Result<Resolve
 /// Whether a change that was found is the one a hint was about.
 fn tells_of(hint: &Hint, change: &ObjectChange) -> bool {
     let same_content = hint.etag.is_some() && hint.etag == change.etag;
-    change.op == Op::Put
-        && match hint.what {
-            // Version `null` is another one whenever it is put: only its content tells which.
-            Hinted::Put => {
-                let named = hint.version.as_deref().filter(|version| *version != NULL_VERSION);
-                !change.marker
-                    && named.map_or(same_content && hint.version.as_deref().is_none_or(|null| null == change.version), |version| {
-                        version == change.version
-                    })
-            }
-            Hinted::Marker => change.marker && hint.version.as_deref().is_some_and(|version| version == change.version),
-            _ => false,
-        }
+    let kind = match hint.what {
+        Hinted::Put => !change.marker,
+        Hinted::Marker => change.marker,
+        _ => false,
+    };
+    let same = match hint.version.as_deref() {
+        // Version `null` is another one whenever it is put: only its content and its time tell which.
+        Some(NULL_VERSION) => change.version == NULL_VERSION && (same_content || change.marker) && is_same_second(hint.at, change.at),
+        Some(version) => version == change.version,
+        None => same_content,
+    };
+    change.op == Op::Put && kind && same
+}
+
+/// Whether an event and a listing may mean one moment: their clocks may be a second apart.
+fn is_same_second(told: Timestamp, listed: Timestamp) -> bool {
+    told.seconds().abs_diff(listed.seconds()) <= 1
 }
 
 fn facet_of(hinted: Hinted) -> Option<Facet> {
@@ -367,6 +372,7 @@ fn facet_of(hinted: Hinted) -> Option<Facet> {
 fn facet_version<'a>(hint: &Hint, listed: &'a [ListedVersion]) -> Option<&'a ListedVersion> {
     match &hint.version {
         Some(version) => listed.iter().find(|listed| listed.version == *version),
-        None => listed.last().filter(|newest| !newest.marker),
+        // Not one that came later: it has tags of its own.
+        None => listed.iter().rev().find(|newest| newest.modified.floor_second() <= hint.at).filter(|newest| !newest.marker),
     }
 }

@@ -56,6 +56,13 @@ impl Outcome {
         Outcome { objects: target.objects(), failed: failed.collect(), uncertain: report.uncertain.first.iter().cloned().collect() }
     }
 
+    /// Only these objects.
+    pub fn keep(&mut self, wanted: &dyn Fn(&String) -> bool) {
+        self.objects.retain(|object, _| wanted(object));
+        self.failed.retain(|(object, _), _| wanted(object));
+        self.uncertain.retain(|named| named.rsplit_once(" (").is_some_and(|(object, _)| wanted(&object.to_owned())));
+    }
+
     /// Whether this version is named uncertain.
     pub fn names(&self, version: &Version) -> bool {
         let name = format!("{} ({}): ", version.object, version.id);

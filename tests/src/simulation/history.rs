@@ -20,7 +20,7 @@ use super::bugs::Bug;
 use super::check::{Checker, Outcome, difference};
 use super::door::{Door, Unreliable};
 use super::executor::{Task, block_on, poll};
-use super::oracle::Oracle;
+use super::oracle::{Oracle, Presence};
 use super::queue::Queue;
 use super::store::{Files, SimStore};
 use super::swarm::{Form, Ingredient};
@@ -186,13 +186,14 @@ fn finish(checker: &Checker, oracle: &Arc<Mutex<Oracle>>, world: &Arc<World>) ->
     let inventory = checker.inventory()?;
     let window = inventory.window().ok_or("there is no window at the end")?;
     let (to, certainty) = match (window.proven, world.swarm.versions) {
+        (_, super::swarm::Versions::Suspended) => (window.latest, Certainty::Arrived),
         (Some(proven), _) => (proven, Certainty::Proven),
-        (None, super::swarm::Versions::Suspended) => (window.latest, Certainty::Arrived),
         (None, _) => return Err("nothing is proven at the end".to_owned()),
     };
     let plan = plan(&inventory, RestorePoint::Time(to), certainty).map_err(|error| error.to_string())?;
     let outcome = checker.restore(&plan, Versions::All)?;
     let books = oracle.lock().unwrap_or_else(PoisonError::into_inner);
+    let readings = checker.readings(&inventory);
     for (object, versions) in &books.objects {
         let restored = outcome.objects.get(object).map_or(&[][..], Vec::as_slice);
         for &index in versions {
@@ -205,6 +206,8 @@ fn finish(checker: &Checker, oracle: &Arc<Mutex<Oracle>>, world: &Arc<World>) ->
                 }
                 // Version `null` comes again under its name, and whose removal was learned late is named uncertain.
                 (Some(_), Some(_)) if version.id == pipeline::s3::NULL_VERSION || outcome.names(version) => {}
+                // Its event came after the last reading of the truth, and that of its removal never.
+                (Some(_), Some(_)) if books.presence(version, to, &readings) == Presence::Unknown => {}
                 (Some(_), Some(_)) => return Err(format!("at the end {object:?} version {} is there although it was removed", version.id)),
                 (Some(_), None) => {}
             }
@@ -250,8 +253,13 @@ fn again(
     while !queue.is_empty() {
         block_on(intake.round(queue)).map_err(|error| error.to_string())?;
     }
-    for ((to, before), after) in instants.iter().zip(before).zip(states()?) {
+    let books = checker.oracle.lock().unwrap_or_else(PoisonError::into_inner);
+    // Without version ids, or with one that comes again, an event does not say which change it tells of.
+    let exact = |object: &String| world.swarm.form != Form::Blind && !books.has_null(object);
+    for ((to, mut before), mut after) in instants.iter().zip(before).zip(states()?) {
         world.count(|counts| counts.restores += 1);
+        before.keep(&exact);
+        after.keep(&exact);
         if before != after {
             return Err(format!("all events again change the restore to {to}: {}", difference(&before, &after)));
         }
