@@ -14,11 +14,11 @@ pub const ROUND_MESSAGES_MAX: usize = 1_000;
 /// How long one round gathers messages at most.
 pub const ROUND_TIME_MAX: Duration = Duration::from_millis(500);
 /// How long an idle source is waited for.
-pub const IDLE_WAIT: Duration = Duration::from_secs(20);
+pub const IDLE_WAIT: Duration = Duration::from_secs(10);
 /// How long it is waited for just after messages came, so that the mark behind them is soon known.
 pub const BUSY_WAIT: Duration = Duration::from_secs(1);
 /// How often an idle source says that it is drained: each time costs a small file in the vault.
-const DRAINED_EVERY: Duration = Duration::from_secs(30);
+const DRAINED_EVERY: Duration = Duration::from_secs(15);
 
 /// Tells everything in this process to end.
 pub type Stop = watch::Receiver<bool>;
@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(drain.wait(), BUSY_WAIT);
         assert_eq!(drain.say(0, Some(at(101))), Some(at(101)));
         assert_eq!(drain.wait(), IDLE_WAIT);
-        assert_eq!(drain.say(0, Some(at(121))), None);
-        assert_eq!(drain.say(0, Some(at(141))), Some(at(141)));
+        assert_eq!(drain.say(0, Some(at(111))), None);
+        assert_eq!(drain.say(0, Some(at(121))), Some(at(121)));
     }
 }
