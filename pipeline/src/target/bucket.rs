@@ -1,0 +1,363 @@
+//! An S3 bucket, or the part of it under a prefix, as target.
+//!
+//! An object is one request: content, metadata, tags and storage class go together, so that no reader sees it half
+//! restored; an ACL that is more than private follows in a second one. What the server cannot take is left out and
+//! named (see [`request`]); the content comes back in any case.
+//!
+//! Nothing outside the prefix is looked at or written. Where versions are kept, nothing is lost by overwriting or removing.
+
+pub mod request;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use futures::{StreamExt as _, TryStreamExt as _};
+use md5::{Digest as _, Md5};
+
+pub use self::request::Encryption;
+use self::request::{Sendable, is_as_sent, is_private, sendable, translated};
+use super::{ExistingObject, Occupied, Target, TargetError, WantedObject, Written, exactly};
+use crate::model::Digest;
+use crate::model::digest::Hasher;
+use crate::s3::{Bucket, BucketError, Content, NULL_VERSION, ObjectHead, Versioning};
+
+/// Versions in one page of a listing.
+const PAGE_VERSIONS: i32 = 1_000;
+/// Storage classes that are remembered as not taken by the server.
+const REFUSED_CLASSES_MAX: usize = 16;
+
+/// A bucket that a restore writes to.
+pub struct BucketTarget {
+    bucket: Arc<dyn Bucket>,
+    prefix: String,
+    encryption: Encryption,
+    versioning: OnceLock<Versioning>,
+    /// Who owns what is written here, once it is known.
+    owner: OnceLock<Option<String>>,
+    refused_classes: Mutex<BTreeSet<String>>,
+    /// The bucket encrypts with KMS by default, as was seen: its etags say nothing of the content.
+    encrypts: AtomicBool,
+}
+
+impl BucketTarget {
+    /// The objects of a bucket whose keys begin with `prefix`; all for an empty one.
+    pub fn new(bucket: Arc<dyn Bucket>, prefix: impl Into<String>) -> BucketTarget {
+        BucketTarget {
+            bucket,
+            prefix: prefix.into(),
+            encryption: Encryption::default(),
+            versioning: OnceLock::new(),
+            owner: OnceLock::new(),
+            refused_classes: Mutex::default(),
+            encrypts: AtomicBool::new(false),
+        }
+    }
+
+    /// The same, with restored objects encrypted so.
+    #[must_use]
+    pub fn with_encryption(mut self, encryption: Encryption) -> BucketTarget {
+        self.encryption = encryption;
+        self
+    }
+
+    /// Whether the bucket keeps versions, once the target is open.
+    pub fn versioning(&self) -> Option<Versioning> {
+        self.versioning.get().copied()
+    }
+
+    /// An error about the bucket as a whole.
+    fn unusable(&self, error: BucketError) -> TargetError {
+        let (target, reason) = (self.name(), error.to_string());
+        match error {
+            BucketError::NotFound { .. } => TargetError::Refused { target, reason: format!("{reason}; create the bucket first") },
+            BucketError::Denied { .. } => TargetError::Refused { target, reason },
+            _ => TargetError::Unusable { target, reason, transient: error.is_transient() },
+        }
+    }
+
+    fn object_error(&self, object: &str, error: &BucketError) -> TargetError {
+        self.object_reason(object, error.to_string(), error.is_transient())
+    }
+
+    fn object_reason(&self, object: &str, reason: String, transient: bool) -> TargetError {
+        TargetError::Object { target: self.name(), object: object.to_owned(), reason, transient }
+    }
+
+    fn check_inside(&self, object: &str) -> Result<(), TargetError> {
+        if object.starts_with(&self.prefix) && !object.is_empty() {
+            return Ok(());
+        }
+        Err(TargetError::Refused { target: self.name(), reason: format!("{object:?} lies outside") })
+    }
+
+    fn sendable(&self, wanted: &WantedObject) -> Sendable {
+        sendable(wanted, &self.encryption, &|class| held(&self.refused_classes).contains(class))
+    }
+
+    /// Remembers a storage class that the server did not take. Says whether the put may work without it.
+    fn refuse_class(&self, class: Option<&str>, error: &BucketError) -> bool {
+        let Some(class) = class else { return false };
+        let text = error.to_string().to_ascii_lowercase().replace([' ', '-'], "");
+        if !matches!(error, BucketError::Unsupported { .. } | BucketError::Other { .. }) || !text.contains("storageclass") {
+            return false;
+        }
+        let mut refused = held(&self.refused_classes);
+        refused.len() < REFUSED_CLASSES_MAX && refused.insert(class.to_owned())
+    }
+
+    async fn is_same_acl(&self, wanted: &WantedObject) -> Result<bool, BucketError> {
+        let Some(acl) = &wanted.acl else { return Ok(true) };
+        match self.bucket.acl(&wanted.object, None).await {
+            Ok(there) => Ok(sorted(translated(acl, there.owner.as_deref()).grants) == sorted(there.grants)),
+            // What the server does not have cannot differ.
+            Err(BucketError::Unsupported { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn is_same_tags(&self, wanted: &crate::s3::Tags, tag_count: Option<i32>, object: &str) -> Result<bool, BucketError> {
+        // A server that says nothing has none: AWS leaves the count out where it is zero.
+        if wanted.is_empty() && tag_count.unwrap_or(0) == 0 {
+            return Ok(true);
+        }
+        match self.bucket.tags(object, None).await {
+            Ok(there) => Ok(there == *wanted),
+            Err(BucketError::Unsupported { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn compare(&self, wanted: &WantedObject, existing: &ExistingObject) -> Result<bool, BucketError> {
+        // Cheapest first: what the listing says already.
+        if wanted.marker || existing.size != wanted.size {
+            return Ok(false);
+        }
+        let same_etag = wanted.etag.is_some() && wanted.etag == existing.etag;
+        if !same_etag && wanted.digest.is_none() {
+            return Ok(false);
+        }
+        let head = match self.bucket.head(&wanted.object, None).await {
+            Ok(head) => head,
+            Err(BucketError::NotFound { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        // The etag of an upload in parts depends on the parts; a checksum of the whole does not.
+        let same_content = if same_etag { wanted.etag.as_deref() == Some(&head.etag) } else { has_digest(&head, wanted.digest.as_deref()) };
+        let sent = self.sendable(wanted).request;
+        if !same_content || u64::try_from(head.size) != Ok(wanted.size) || !is_as_sent(&sent, wanted, &head.metadata, &head.storage_class) {
+            return Ok(false);
+        }
+        Ok(self.is_same_tags(&sent.tags, head.tag_count, &wanted.object).await? && self.is_same_acl(wanted).await?)
+    }
+
+    /// Checks what the server says it stored against what was sent.
+    async fn verify(&self, object: &str, size: u64, put: &ObjectHead, sent: &Sent) -> Result<(), TargetError> {
+        let wrong = |reason: String| Err(self.object_reason(object, reason, true));
+        // A put's answer has an etag and not always a size.
+        if put.size > 0 && u64::try_from(put.size) != Ok(size) {
+            return wrong(format!("{size} bytes were sent, and the server has {}", put.size));
+        }
+        if put.etag.eq_ignore_ascii_case(&sent.md5) || !is_md5(&put.etag) || is_kms(put) || self.encrypts.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        // An MD5 of something else, or no MD5 at all, as some servers and encryptions make them. Only the content itself
+        // can tell.
+        let version = (!put.version.is_empty()).then_some(put.version.as_str());
+        let read = async {
+            let (head, mut content) = self.bucket.get(object, version, None, None).await?;
+            if is_kms(&head) {
+                self.encrypts.store(true, Ordering::Relaxed);
+                return Ok(None);
+            }
+            let mut hasher = Hasher::default();
+            while let Some(piece) = content.try_next().await? {
+                hasher.update(&piece);
+            }
+            Ok(Some(hasher.finish()))
+        };
+        match read.await {
+            Ok(None) => Ok(()),
+            Ok(Some(digest)) if digest == sent.digest => Ok(()),
+            Ok(Some(_)) => wrong("what the server stored is not what was sent".to_owned()),
+            Err(error) => Err(self.object_error(object, &error)),
+        }
+    }
+
+    async fn write_acl(&self, wanted: &WantedObject, version: &str, written: &mut Written) -> Result<(), TargetError> {
+        let Some(acl) = wanted.acl.as_ref().filter(|acl| !is_private(acl)) else {
+            return Ok(());
+        };
+        let version = (!version.is_empty()).then_some(version);
+        let owner = match self.owner.get() {
+            Some(owner) => owner.clone(),
+            None => match self.bucket.acl(&wanted.object, version).await {
+                Ok(there) => self.owner.get_or_init(|| there.owner).clone(),
+                // Setting it will say why it cannot be done.
+                Err(BucketError::Unsupported { .. } | BucketError::Denied { .. }) => None,
+                Err(error) => return Err(self.object_error(&wanted.object, &error)),
+            },
+        };
+        written.requests += 1;
+        match self.bucket.set_acl(&wanted.object, version, &translated(acl, owner.as_deref())).await {
+            Ok(()) => Ok(()),
+            Err(BucketError::Unsupported { reason, .. }) => {
+                written.left_out.push(format!("acl: {reason}; ACLs must be enabled at the destination"));
+                Ok(())
+            }
+            Err(error) => Err(self.object_error(&wanted.object, &error)),
+        }
+    }
+}
+
+#[async_trait]
+impl Target for BucketTarget {
+    fn name(&self) -> String {
+        format!("s3://{}/{}", self.bucket.name(), self.prefix)
+    }
+
+    /// Older versions and delete markers count as holding something: a restore goes on top of them.
+    async fn open(&self) -> Result<Occupied, TargetError> {
+        let versioning = self.bucket.versioning().await.map_err(|error| self.unusable(error))?;
+        let page = self.bucket.list_versions(&self.prefix, None, 1).await.map_err(|error| self.unusable(error))?;
+        let _ = self.versioning.set(versioning);
+        Ok(if page.versions.is_empty() && page.next.is_none() { Occupied::Empty } else { Occupied::Holds })
+    }
+
+    async fn survey(&self, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync)) -> Result<BTreeMap<String, ExistingObject>, TargetError> {
+        let (mut found, mut after) = (BTreeMap::new(), None);
+        loop {
+            let page =
+                self.bucket.list_versions(&self.prefix, after.as_ref(), PAGE_VERSIONS).await.map_err(|error| self.unusable(error))?;
+            for listed in page.versions {
+                // A server may understand prefixes in its own way; we do not leave ours.
+                if !listed.latest || listed.marker || !listed.object.starts_with(&self.prefix) || !wanted(&listed.object) {
+                    continue;
+                }
+                let existing = ExistingObject {
+                    object: listed.object.clone(),
+                    size: listed.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+                    etag: listed.etag,
+                    version: Some(listed.version),
+                };
+                found.insert(listed.object, existing);
+            }
+            match page.next {
+                None => return Ok(found),
+                Some(next) if Some(&next) == after.as_ref() => {
+                    let reason = format!("its listing does not get beyond {:?}", next.key);
+                    return Err(TargetError::Unusable { target: self.name(), reason, transient: false });
+                }
+                next => after = next,
+            }
+        }
+    }
+
+    async fn is_same(&self, wanted: &WantedObject, existing: &ExistingObject) -> Result<bool, TargetError> {
+        self.check_inside(&wanted.object)?;
+        self.compare(wanted, existing).await.map_err(|error| self.object_error(&wanted.object, &error))
+    }
+
+    /// One, and one more for an ACL that is more than private. The parts of a large upload count as one.
+    fn requests(&self, wanted: Option<&WantedObject>) -> u64 {
+        let acl = wanted.filter(|wanted| !wanted.marker).and_then(|wanted| wanted.acl.as_ref());
+        1 + u64::from(acl.is_some_and(|acl| !is_private(acl)))
+    }
+
+    async fn write(&self, wanted: &WantedObject, content: Content) -> Result<Written, TargetError> {
+        self.check_inside(&wanted.object)?;
+        if wanted.marker {
+            self.remove(&wanted.object).await?;
+            let kept = self.versioning() != Some(Versioning::Never);
+            let left_out = if kept { Vec::new() } else { vec!["delete marker: the bucket keeps no versions".to_owned()] };
+            return Ok(Written { version: None, requests: 1, left_out });
+        }
+        let Sendable { request, left_out } = self.sendable(wanted);
+        let (content, sent) = observed(exactly(content, wanted.size));
+        let put = match self.bucket.put(&wanted.object, &request, wanted.size, content).await {
+            Ok(put) => put,
+            Err(error) => {
+                // The content is spent; the next attempt goes without the class.
+                let retry = self.refuse_class(request.storage_class.as_deref(), &error);
+                return Err(self.object_reason(&wanted.object, error.to_string(), retry || error.is_transient()));
+            }
+        };
+        self.verify(&wanted.object, wanted.size, &put, &sent.finish()).await?;
+        let version = (!put.version.is_empty() && put.version != NULL_VERSION).then(|| put.version.clone());
+        let mut written = Written { version, requests: 1, left_out };
+        self.write_acl(wanted, &put.version, &mut written).await?;
+        Ok(written)
+    }
+
+    async fn remove(&self, object: &str) -> Result<(), TargetError> {
+        self.check_inside(object)?;
+        match self.bucket.remove(object, None).await {
+            Ok(()) | Err(BucketError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.object_error(object, &error)),
+        }
+    }
+}
+
+/// The digests of what a server was sent.
+struct Sent {
+    md5: String,
+    digest: Digest,
+}
+
+/// [`Sent`] in the making, shared with the stream that goes to the server.
+#[derive(Clone, Default)]
+struct Sending {
+    hashers: Arc<Mutex<(Md5, Hasher)>>,
+}
+
+impl Sending {
+    fn update(&self, piece: &[u8]) {
+        let mut hashers = held(&self.hashers);
+        hashers.0.update(piece);
+        hashers.1.update(piece);
+    }
+
+    fn finish(&self) -> Sent {
+        let (md5, sha256) = held(&self.hashers).clone();
+        Sent { md5: hex::encode(md5.finalize()), digest: sha256.finish() }
+    }
+}
+
+/// The same content, hashed as it goes by.
+fn observed(content: Content) -> (Content, Sending) {
+    let sending = Sending::default();
+    let hashing = sending.clone();
+    let content = content.inspect_ok(move |piece| hashing.update(piece)).boxed();
+    (content, sending)
+}
+
+/// Whether the server's own checksum of the whole object is this digest.
+fn has_digest(head: &ObjectHead, digest: Option<&str>) -> bool {
+    let Some(digest) = digest.and_then(|digest| hex::decode(digest).ok()) else {
+        return false;
+    };
+    // A checksum of checksums of parts ends in `-` and their number, and so is never equal.
+    head.checksums.get("sha256").is_some_and(|stated| *stated == base64::engine::general_purpose::STANDARD.encode(&digest))
+}
+
+/// Whether an etag has the form of a plain MD5; that of an upload in parts has not.
+fn is_md5(etag: &str) -> bool {
+    etag.len() == 32 && etag.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Etags of objects that KMS encrypts look like an MD5 and are none.
+fn is_kms(head: &ObjectHead) -> bool {
+    head.metadata.encryption.as_deref().is_some_and(|mode| mode.starts_with("aws:kms"))
+}
+
+fn sorted(mut grants: Vec<crate::s3::Grant>) -> Vec<crate::s3::Grant> {
+    grants.sort();
+    grants
+}
+
+/// Nothing that is held panics halfway through a change.
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
