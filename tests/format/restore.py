@@ -123,8 +123,7 @@ def oldest_first(versions):
     placed = [((2 * place + 1, born[place], 0, v["version"]), v) for place, v in enumerate(with_order)]
     for version in (v for v in versions if not sequenced(v)):
         second = version["at"] // 1_000_000
-        against = [sum(b > second for b in born[:place]) + sum(b < second for b in born[place:]) for place in range(len(born) + 1)]
-        slot = against.index(min(against))
+        slot = max((index + 1 for index, time in enumerate(born) if time < second), default=0)
         for index, other in enumerate(with_order):
             if born[index] == second and None not in (other["rank"], version["rank"]) and other["rank"] < version["rank"]:
                 slot = max(slot, index + 1)

@@ -335,10 +335,13 @@ where
     let reader = full.iter().find(|row| row.body.is_some()).or_else(|| full.iter().find(|row| row.marker)).copied();
     let known = reader.unwrap_or_else(|| full.iter().find(|row| row.lost.is_some()).copied().unwrap_or(full[0]));
     let first = full[0];
+    // Where nobody knows the time exactly, it lies in every interval that was noted.
+    let bounds = full.iter().filter_map(|row| row.at_bound);
+    let bound = first.at_bound.and(if first.op == Op::Put { bounds.min() } else { bounds.filter(|bound| *bound <= first.at).max() });
     let complete = ObjectRow {
         op: first.op,
         at: first.at,
-        at_bound: first.at_bound,
+        at_bound: bound,
         position: first.position,
         stream: first.stream,
         offset: first.offset,
@@ -363,6 +366,7 @@ where
     let mut joined = best.clone();
     joined.rank = rank;
     joined.earliest = earliest;
+    joined.bound = bound;
     if complete != first {
         joined.made = Some(Box::new(complete.to_change()));
     }

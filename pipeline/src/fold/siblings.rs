@@ -5,7 +5,8 @@
 //! time. They are brought together like this:
 //!
 //! 1. Versions with a sequencer stand in its order, whatever their times say (two front ends, two clocks, an upload in parts).
-//! 2. The others stand where the fewest of those times speak against theirs, and among versions of one second behind those that a listing ranked before them.
+//! 2. The others stand behind all of those that were put in an earlier second, for nothing is older than its time says but an
+//!    upload in parts, which has the order of its beginning and the time of its end; and among versions of one second behind those that a listing ranked before them.
 //!
 //! Times are compared by their second: events know no more, whatever a listing says.
 //!
@@ -52,30 +53,12 @@ pub fn order_siblings(siblings: &[Sibling<'_>]) -> Vec<usize> {
             (Some(theirs), Some(ours)) => born[place] == at && theirs < ours,
             _ => false,
         });
-        let place = least_contradicted(&born, at).max(ranked_before.map_or(0, |place| place + 1));
+        let older = born.iter().rposition(|&born| born < at);
+        let place = older.max(ranked_before).map_or(0, |place| place + 1);
         placed.push((2 * place, at, other.rank.unwrap_or(-1), other.version, index));
     }
     placed.sort_unstable();
     placed.into_iter().map(|(.., index)| index).collect()
-}
-
-/// Before which of the sequenced versions, which were born at these seconds, a version of this second stands: where the
-/// fewest times speak against it, the first such place. Mostly none does; an upload in parts has the order of its beginning
-/// and the time of its end.
-fn least_contradicted(born: &[Timestamp], at: Timestamp) -> usize {
-    let mut against = born.iter().filter(|&&born| born < at).count();
-    let (mut place, mut least) = (0, against);
-    for (index, &born) in born.iter().enumerate() {
-        match born.cmp(&at) {
-            std::cmp::Ordering::Less => against -= 1,
-            std::cmp::Ordering::Greater => against += 1,
-            std::cmp::Ordering::Equal => {}
-        }
-        if against < least {
-            (place, least) = (index + 1, against);
-        }
-    }
-    place
 }
 
 #[cfg(test)]

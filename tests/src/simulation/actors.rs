@@ -24,6 +24,7 @@ use super::bugs::Bug;
 use super::check::{Checker, Outcome, Rows, options};
 use super::door::Door;
 use super::executor::Task;
+use super::oracle::Readings;
 use super::queue::Queue;
 use super::store::{Files, SimStore};
 use super::swarm::Form;
@@ -82,6 +83,9 @@ struct Pending {
     to: Timestamp,
     versions: Versions,
     target: Arc<MemoryTarget>,
+    /// What could be known when it was begun.
+    readings: Readings,
+    resumed: bool,
 }
 
 /// Everything the actors share.
@@ -261,7 +265,7 @@ impl Stage {
             let pending = match known {
                 Some(pending) => {
                     self.world.mark("restore resumed");
-                    pending
+                    Pending { resumed: true, ..pending }
                 }
                 None => {
                     self.world.sleep(Duration::from_millis(2_000 + self.world.random.below(10_000))).await;
@@ -271,7 +275,13 @@ impl Stage {
                     let span = proven.micros() - window.earliest.micros();
                     let to = Timestamp::from_micros(window.earliest.micros() + self.world.random.below(span as u64 + 1) as i64);
                     let versions = if self.world.random.percent(50) { Versions::All } else { Versions::Current };
-                    let pending = Pending { to, versions, target: Arc::new(MemoryTarget::new(Arc::clone(&self.world), false)) };
+                    let pending = Pending {
+                        to,
+                        versions,
+                        target: Arc::new(MemoryTarget::new(Arc::clone(&self.world), false)),
+                        readings: self.checker.readings(&self.checker.inventory()?),
+                        resumed: false,
+                    };
                     *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(pending.clone());
                     pending
                 }
@@ -284,10 +294,9 @@ impl Stage {
             };
             let target: Arc<dyn Target> = pending.target.clone();
             let rows = Rows::default();
-            let readings = self.checker.readings(&self.checker.inventory()?);
             let report = restore(&vault, &request, &target, self.world.as_ref(), &rows).await.map_err(|error| error.to_string())?;
             *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            let outcome = Outcome::of(&report, &rows, &pending.target);
+            let outcome = Outcome { resumed: pending.resumed, ..Outcome::of(&report, &rows, &pending.target) };
             if report.tally.failed > report.lost.count || report.lost.count > 0 && self.world.is_faulty() {
                 // What could not be read or written is named: an honest failure.
                 self.world.mark("restore with failures named");
@@ -297,7 +306,7 @@ impl Stage {
                 continue;
             }
             self.world.mark("concurrent restore compared");
-            if let Err(wrong) = self.checker.compare(&outcome, pending.versions, pending.to, &readings) {
+            if let Err(wrong) = self.checker.compare(&outcome, pending.versions, pending.to, &pending.readings) {
                 self.world.violate(format!("concurrent {wrong}"));
             }
         }

@@ -16,7 +16,6 @@ use pipeline::vault::Vault;
 
 use super::bugs::Bug;
 use super::door::DISGUISED_NULL;
-use super::executor::block_on;
 use super::oracle::{Oracle, Presence, Readings, Version};
 use super::swarm::Form;
 use super::target::{MemoryTarget, Restored, metadata_text};
@@ -31,6 +30,8 @@ pub struct Outcome {
     pub failed: BTreeMap<(String, String), String>,
     /// Keys named uncertain, as the report names them.
     pub uncertain: BTreeSet<String>,
+    /// It died at least once and was begun again: what its earlier report named uncertain is not in this one.
+    pub resumed: bool,
 }
 
 /// Collects the rows of a report.
@@ -53,7 +54,12 @@ impl Outcome {
             let version = row.version.clone()?;
             Some(((row.object.clone(), version), row.reason.clone().unwrap_or_default()))
         });
-        Outcome { objects: target.objects(), failed: failed.collect(), uncertain: report.uncertain.first.iter().cloned().collect() }
+        Outcome {
+            objects: target.objects(),
+            failed: failed.collect(),
+            uncertain: report.uncertain.first.iter().cloned().collect(),
+            resumed: false,
+        }
     }
 
     /// Only these objects.
@@ -66,7 +72,7 @@ impl Outcome {
     /// Whether this version is named uncertain.
     pub fn names(&self, version: &Version) -> bool {
         let name = format!("{} ({}): ", version.object, version.id);
-        self.uncertain.iter().any(|named| named.starts_with(&name))
+        self.resumed || self.uncertain.iter().any(|named| named.starts_with(&name))
     }
 }
 
@@ -97,8 +103,10 @@ pub struct Checker {
 impl Checker {
     /// What the vault says there is.
     pub fn inventory(&self) -> Result<Inventory, String> {
-        let mut inventory =
-            block_on(Inventory::load(&self.vault, &self.resource)).map_err(|error| format!("the vault cannot be listed: {error}"))?;
+        let mut inventory = self
+            .world
+            .alone(Inventory::load(&self.vault, &self.resource))
+            .map_err(|error| format!("the vault cannot be listed: {error}"))?;
         if self.world.has(Bug::LateIgnored)
             && let Some(cut) = inventory.bases().last().map(|base| base.cut)
         {
@@ -116,7 +124,7 @@ impl Checker {
         }
         for segment in &inventory.segments {
             println!("segment {} - {}, latest {}", segment.name.first, segment.name.last, segment.name.latest);
-            let batches = block_on(pipeline::changelog::read::read(&self.vault, segment)).map_err(|error| error.to_string())?;
+            let batches = self.world.alone(pipeline::changelog::read::read(&self.vault, segment)).map_err(|error| error.to_string())?;
             for batch in batches {
                 let changes = pipeline::model::ChangeBatch::objects(batch).map_err(|error| error.to_string())?;
                 for row in changes.object_columns().iter() {
@@ -154,7 +162,7 @@ impl Checker {
         let target = Arc::new(MemoryTarget::new(Arc::clone(&self.world), true));
         let rows = Rows::default();
         let door: Arc<dyn Target> = target.clone();
-        let report = block_on(run(&self.vault, plan, &options(versions), &door, self.world.as_ref(), &rows));
+        let report = self.world.alone(run(&self.vault, plan, &options(versions), &door, self.world.as_ref(), &rows));
         let report = report.map_err(|error| format!("restore to {} failed: {error}", plan.to))?;
         Ok(Outcome::of(&report, &rows, &target))
     }
@@ -345,7 +353,7 @@ impl One<'_> {
 
     fn has_tags(&self, version: &Version, restored: &Restored) -> bool {
         if self.world.swarm.form == Form::Blind || version.id == NULL_VERSION {
-            return version.tags.iter().any(|(_, tags)| *tags == restored.tags);
+            return version.id == NULL_VERSION || version.tags.iter().any(|(_, tags)| *tags == restored.tags);
         }
         let gone = version.purge.is_some() && version.tags.len() > 1 && self.outcome.names(version);
         gone || self.books.may_have_tags(version, &restored.tags, self.to, self.readings)
@@ -375,6 +383,10 @@ impl One<'_> {
                 _ => {}
             }
             self.may_fail(version)?;
+        }
+        if self.outcome.resumed {
+            // What its earlier attempt wrote and this one does not want stays where it is.
+            return Ok(());
         }
         let place = |restored: &Restored| self.books.of(self.object).enumerate().find(|(_, version)| version.id == restored.version);
         let places: Vec<(usize, &Version)> = self.restored().iter().filter_map(place).collect();

@@ -16,10 +16,25 @@ use super::world::World;
 struct Waiting {
     id: u64,
     body: Bytes,
+    /// The sequencers in it.
+    sequencers: Vec<String>,
     /// Which changes it tells of.
     changes: Vec<usize>,
     arrival: Timestamp,
     visible: Timestamp,
+}
+
+impl Waiting {
+    /// The planted bug: what arrives later is taken for newer.
+    fn renumber(&mut self, now: Timestamp) {
+        let mut text = String::from_utf8_lossy(&self.body).into_owned();
+        for (index, sequencer) in self.sequencers.iter_mut().enumerate() {
+            let arrived = format!("{:016X}{index:02X}", now.micros());
+            text = text.replace(sequencer.as_str(), &arrived);
+            *sequencer = arrived;
+        }
+        self.body = text.into();
+    }
 }
 
 /// The queue and the books, which are told what becomes of events.
@@ -54,7 +69,7 @@ impl Queue {
     }
 
     /// Puts a message in that arrives then.
-    pub fn send(&self, body: Bytes, changes: Vec<usize>, arrival: Timestamp) {
+    pub fn send(&self, body: Bytes, sequencers: Vec<String>, changes: Vec<usize>, arrival: Timestamp) {
         let mut state = self.state();
         state.next += 1;
         let id = state.next;
@@ -64,7 +79,7 @@ impl Queue {
             fate.arrival = Some(fate.arrival.map_or(arrival, |known| known.min(arrival)));
         }
         drop(books);
-        state.waiting.push(Waiting { id, body, changes, arrival, visible: arrival });
+        state.waiting.push(Waiting { id, body, sequencers, changes, arrival, visible: arrival });
     }
 
     /// Whether nothing waits and nobody holds anything.
@@ -152,6 +167,9 @@ impl Source for Queue {
             let waiting = &mut state.waiting[index];
             waiting.visible = again;
             ids.push(waiting.id);
+            if world.has(Bug::ArrivalOrder) {
+                waiting.renumber(now);
+            }
             messages.push(Message { body: waiting.body.clone(), receipt: waiting.id.to_string() });
             let id = waiting.id;
             if !state.delivered.insert(id) {

@@ -49,7 +49,7 @@ pub struct Workload {
     tags_set: u64,
     sequence: u64,
     /// Events that wait to be sent in one message with the next.
-    held: Vec<(serde_json::Value, usize)>,
+    held: Vec<(serde_json::Value, String, usize)>,
 }
 
 impl Workload {
@@ -296,7 +296,7 @@ impl Workload {
             happened.version = DISGUISED_NULL.to_owned();
         }
         let event = event(swarm.form, &self.bucket_name(), &happened, &sequencer);
-        self.held.push((event, change));
+        self.held.push((event, sequencer, change));
         if !random.percent(15) {
             self.flush();
         }
@@ -314,14 +314,19 @@ impl Workload {
         if self.held.is_empty() {
             return;
         }
-        let (events, changes): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held).into_iter().unzip();
+        let (mut events, mut sequencers, mut changes) = (Vec::new(), Vec::new(), Vec::new());
+        for (event, sequencer, change) in std::mem::take(&mut self.held) {
+            events.push(event);
+            sequencers.push(sequencer);
+            changes.push(change);
+        }
         let wrapping = random.below(if swarm.form == Form::Blind { 40 } else { 20 });
         let body = message(swarm.form, events, wrapping);
         let copies = 1 + u64::from(random.percent(swarm.twice_percent));
         for _ in 0..copies {
             let late = random.percent(swarm.late_percent);
             let delay = if late { random.below(swarm.late_ms) } else { random.below(300) };
-            self.queue.send(body.clone(), changes.clone(), world.now().plus(Duration::from_millis(delay)));
+            self.queue.send(body.clone(), sequencers.clone(), changes.clone(), world.now().plus(Duration::from_millis(delay)));
         }
     }
 }
