@@ -9,18 +9,18 @@
 //! The modules in reading order; each uses only those above it.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop where it fails"))]
 
-pub mod base;
-pub mod changelog;
-pub mod fold;
 pub mod model;
-pub mod replay;
+pub mod fold;
 pub mod s3;
+pub mod view;
+pub mod vault;
 #[cfg(feature = "simulation")]
 pub mod simulated;
+pub mod changelog;
+pub mod base;
 pub mod source;
 pub mod target;
-pub mod vault;
-pub mod view;
+pub mod replay;
 
 #[cfg(test)]
 pub(crate) mod testing {
