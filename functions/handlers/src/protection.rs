@@ -120,16 +120,26 @@ pub async fn all(vault: &Vault) -> Result<Vec<Numbered<Protection>>, VaultError>
     Ok(protections)
 }
 
+/// Whether none of these vaults protects the resource.
+///
+/// # Errors
+/// [`ProtectError::AnotherVault`] where one does.
+pub async fn free_in(vaults: &[Vault], resource: &ResourceId) -> Result<(), ProtectError> {
+    for vault in vaults {
+        if newest(vault, resource).await?.is_some_and(|found| found.record.status == Status::Active) {
+            return Err(ProtectError::AnotherVault { bucket: resource.bucket_name().to_owned() });
+        }
+    }
+    Ok(())
+}
+
 /// Records a protection, unless one of the `others` runs one of the same resource.
 ///
 /// # Errors
 /// [`ProtectError::AnotherVault`], and as writing a record.
 pub async fn record(vault: &Vault, others: &[Vault], protection: &Protection) -> Result<u64, ProtectError> {
-    for other in others {
-        let running = newest(other, &protection.resource).await?.is_some_and(|found| found.record.status == Status::Active);
-        if running && protection.status == Status::Active {
-            return Err(ProtectError::AnotherVault { bucket: protection.resource.bucket_name().to_owned() });
-        }
+    if protection.status == Status::Active {
+        free_in(others, &protection.resource).await?;
     }
     let folder = layout::state_folder(PROTECTIONS, &protection.resource);
     loop {

@@ -102,9 +102,13 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
         };
         return Err(ProtectError::Unversioned { resource, versioning: versioning.to_owned() }.into());
     }
-    let others = other_vaults(app, &place.name).await?;
-    let chosen = place.open_or_create(app.clock.now()).await?;
-    let others: Vec<Vault> = others.into_iter().filter(|other| other.record.id != chosen.record.id).map(|other| other.vault).collect();
+    let known = place.open_if_there().await?;
+    let others = other_vaults(app, &place.name, known.as_ref()).await?;
+    protection::free_in(&others, &resource).await?;
+    let chosen = match known {
+        Some(known) => known,
+        None => place.open_or_create(app.clock.now()).await?,
+    };
     let protection = Protection {
         resource: resource.clone(),
         since: since(app, &chosen.vault, &resource).await?,
@@ -152,11 +156,13 @@ fn say<'a>(app: &App, decided: &Decided<'a>, people: impl FnOnce(&mut Output, &D
 }
 
 /// The other configured vaults, as far as they are there. One that cannot be asked is an error: it may hold the bucket.
-async fn other_vaults(app: &App, chosen: &str) -> Result<Vec<OpenVault>> {
+async fn other_vaults(app: &App, name: &str, chosen: Option<&OpenVault>) -> Result<Vec<Vault>> {
     let mut others = Vec::new();
-    for place in app.configured()?.into_iter().filter(|place| place.name != chosen) {
+    for place in app.configured()?.into_iter().filter(|place| place.name != name) {
         let opened = place.open_if_there().await.context("every configured vault is asked whether it has the bucket already")?;
-        others.extend(opened);
+        // The same vault may be named twice.
+        let other = opened.filter(|opened| chosen.is_none_or(|chosen| chosen.record.id != opened.record.id));
+        others.extend(other.map(|opened| opened.vault));
     }
     Ok(others)
 }

@@ -219,7 +219,7 @@ async fn what_must_not_be_protected_is_refused() {
     let twice = protect(&url, "two");
     assert_eq!(twice.code, 4);
     assert_eq!(twice.errors, "hindsight: Bucket cli-guards already has continuous backup enabled for another vault Backup job failed.\n");
-    // A vault in a bucket of its own is one.
+    assert!(!program.folder().join("two").exists(), "a refusal makes no vault");
     assert_eq!(protect(&plain.url(), "s3://cli-guards/backup").code, 4);
     program.ok(&["unprotect", &url, "--vault", "./one"]);
     program.ok(&["protect", &url, "--vault", "s3://cli-plain/backup", "--events", "list", "--config", &config]);
