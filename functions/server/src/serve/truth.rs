@@ -47,7 +47,10 @@ impl Truth {
         let mut failures = 0;
         self.tell_window();
         loop {
-            wait_or(clock.as_ref(), self.due_in(clock.now(), failures), &watch.read_now).await;
+            if wait_or(clock.as_ref(), self.due_in(clock.now(), failures), &watch.read_now).await {
+                // A listing proves nothing of the last two seconds: so it begins a little after a gap has ended, to close it.
+                clock.sleep(SECOND_AFTER).await;
+            }
             let first = self.readings.is_empty();
             let progress = Told { resource: &resource, first };
             match reconcile(&mut self.capture, &progress).await {
