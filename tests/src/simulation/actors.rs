@@ -157,7 +157,7 @@ impl Stage {
         let mut intake = Intake::new(vec![capture], self.vault(actor), clock, self.world.swarm.form == Form::Blind);
         loop {
             match intake.round(self.queue.as_ref()).await {
-                Ok(report) if report.messages == 0 => self.world.sleep(Duration::from_millis(200 + self.world.random.below(800))).await,
+                Ok(report) if report.messages == 0 => self.world.sleep(Duration::from_millis(500 + self.world.random.below(2_500))).await,
                 Ok(report) => {
                     self.world.mark("intake round");
                     if self.world.random.percent(10) {

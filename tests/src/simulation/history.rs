@@ -201,6 +201,8 @@ fn finish(checker: &Checker, oracle: &Arc<Mutex<Oracle>>, world: &Arc<World>) ->
             let found = restored.iter().find(|restored| restored.version == version.id);
             match (version.purge, found) {
                 (None, Some(found)) if found.marker == version.marker && (found.marker || found.digest == version.digest) => {}
+                // Overwritten in place within one second: nobody knows which was the last.
+                (None, _) if version.id == pipeline::s3::NULL_VERSION && books.is_crowded(version) => {}
                 (None, found) => {
                     return Err(format!("at the end {object:?} version {} is not as it is in the bucket: {found:?}", version.id));
                 }

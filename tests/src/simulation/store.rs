@@ -19,8 +19,8 @@ use object_store::{
 use super::bugs::Bug;
 use super::world::World;
 
-/// What is stored.
-pub type Files = Arc<Mutex<BTreeMap<String, Bytes>>>;
+/// What is stored, each with its path as the store gives it: making one is what listings would spend their time with.
+pub type Files = Arc<Mutex<BTreeMap<String, (Path, Bytes)>>>;
 
 /// The store as one actor sees it.
 pub struct SimStore {
@@ -44,7 +44,7 @@ impl SimStore {
         SimStore { calm: true, ..SimStore::new(world, files, "check") }
     }
 
-    fn files(&self) -> MutexGuard<'_, BTreeMap<String, Bytes>> {
+    fn files(&self) -> MutexGuard<'_, BTreeMap<String, (Path, Bytes)>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -67,8 +67,8 @@ impl SimStore {
         Err(failed("the request was lost"))
     }
 
-    fn meta(path: &str, size: usize) -> ObjectMeta {
-        ObjectMeta { location: Path::from(path), last_modified: Default::default(), size: size as u64, e_tag: None, version: None }
+    fn meta(path: &Path, size: usize) -> ObjectMeta {
+        ObjectMeta { location: path.clone(), last_modified: Default::default(), size: size as u64, e_tag: None, version: None }
     }
 
     fn write(&self, path: &str, bytes: Bytes) -> Result<()> {
@@ -82,7 +82,7 @@ impl SimStore {
         if files.contains_key(path) {
             return Err(Error::AlreadyExists { path: path.to_owned(), source: "it is there".into() });
         }
-        files.insert(path.to_owned(), bytes);
+        files.insert(path.to_owned(), (Path::from(path), bytes));
         Ok(())
     }
 
@@ -92,7 +92,7 @@ impl SimStore {
         let from = after.map_or_else(|| prefix.clone(), |after| after.to_string().max(prefix.clone()));
         let found = files.range(from..).take_while(|(path, _)| path.starts_with(&prefix));
         let found = found.filter(|(path, _)| after.is_none_or(|after| path.as_str() > after.as_ref()));
-        found.map(|(path, bytes)| SimStore::meta(path, bytes.len())).collect()
+        found.map(|(_, (path, bytes))| SimStore::meta(path, bytes.len())).collect()
     }
 
     /// A view of the store that can be moved into a stream.
@@ -166,9 +166,9 @@ impl ObjectStore for SimStore {
         if self.begin("get", path).await? {
             return Err(failed("the reply was lost"));
         }
-        let bytes = self.files().get(path).cloned();
+        let bytes = self.files().get(path).map(|(_, bytes)| bytes.clone());
         let bytes = bytes.ok_or_else(|| Error::NotFound { path: path.to_owned(), source: "there is none".into() })?;
-        let meta = SimStore::meta(path, bytes.len());
+        let meta = SimStore::meta(location, bytes.len());
         let length = bytes.len() as u64;
         let range = match &options.range {
             Some(range) => range.as_range(length).map_err(|error| Error::Generic { store: "simulated", source: Box::new(error) })?,
