@@ -9,23 +9,20 @@
 //! A message is acknowledged when every change in it is durable, or it is kept whole as a dead letter. One message whose
 //! object cannot be read now does not hold up the others: it is left to come again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base64::Engine;
 use fail::fail_point;
-use pipeline::model::change::{Facet, NULL_VERSION, ObjectChange, Op};
-use pipeline::model::{Clock, Digest, Position, ResourceId, Timestamp};
-use pipeline::s3::ListedVersion;
-use pipeline::source::s3_event::{Decoded, Feed, Hint, Hinted, decode};
-use pipeline::source::s3_scan::list_object;
+use futures::StreamExt;
+use pipeline::model::{Clock, Digest, ResourceId, Timestamp};
+use pipeline::source::s3_event::{Decoded, Feed, Hint, decode};
 use pipeline::source::{Delivery, Source, SourceError};
 use pipeline::vault::{Vault, VaultError, layout};
 use serde::Serialize;
 
 use crate::capture::{Capture, CaptureError};
-use crate::known::KnownVersion;
-use crate::reconcile::rank_ties;
+use crate::resolve::{self, Resolving};
 
 /// A feed's way into the vaults of the resources it tells of.
 pub struct Intake {
@@ -170,33 +167,48 @@ impl Intake {
             return Ok(());
         };
         let (mut changes, mut owners, mut times) = (Vec::new(), Vec::new(), Vec::new());
-        for (owner, parcel) in parcels.iter_mut().enumerate() {
+        let mut told: BTreeMap<String, Vec<(usize, Hint)>> = BTreeMap::new();
+        for (owner, parcel) in parcels.iter().enumerate() {
             let Some(decoded) = parcel.decoded.buckets.get(resource) else {
                 continue;
             };
             let rows = decoded.changes.object_columns();
-            let mut found: Vec<ObjectChange> = rows.iter().map(|row| row.to_change()).collect();
-            times.extend(found.iter().map(|change| change.at).chain(decoded.hints.iter().map(|hint| hint.at)).map(|at| (owner, at)));
+            times.extend(rows.iter().map(|row| row.at).chain(decoded.hints.iter().map(|hint| hint.at)).map(|at| (owner, at)));
+            owners.extend(std::iter::repeat_n(vec![owner], decoded.changes.len()));
+            changes.extend(rows.iter().map(|row| row.to_change()));
             for hint in &decoded.hints {
-                match resolve(capture, stream, hint).await {
-                    Ok(Resolved::Changes(resolved)) => found.extend(resolved),
-                    Ok(Resolved::Gone) => {
-                        dead.push((parcel.body.to_vec(), format!("{} was gone before it could be looked at", hint.object)))
+                told.entry(hint.object.clone()).or_default().push((owner, hint.clone()));
+            }
+        }
+        let mut looks = resolve::look_at(capture, told.keys().cloned().collect());
+        while let Some((object, look)) = looks.next().await {
+            let hints = told.remove(&object).unwrap_or_default();
+            let tellers: Vec<usize> = hints.iter().map(|(owner, _)| *owner).collect();
+            match look {
+                Ok(look) => {
+                    let mut resolving = Resolving::new(capture, stream, &object, look);
+                    for (owner, hint) in &hints {
+                        if !resolving.hear(hint) {
+                            dead.push((parcels[*owner].body.to_vec(), format!("{object} was gone before it could be looked at")));
+                        }
                     }
-                    Err(error) => {
-                        tracing::warn!(%resource, %error, "a key could not be listed; its event is left to come again");
-                        parcel.failed = true;
-                    }
+                    let resolved = resolving.changes();
+                    // Each of them stands for all the changes of its object.
+                    owners.extend(std::iter::repeat_n(tellers, resolved.len()));
+                    changes.extend(resolved);
+                }
+                Err(error) => {
+                    tracing::warn!(%resource, %error, "a key could not be listed; its events are left to come again");
+                    tellers.iter().for_each(|&owner| parcels[owner].failed = true);
                 }
             }
-            owners.extend(std::iter::repeat_n(owner, found.len()));
-            changes.extend(found);
         }
+        drop(looks);
         let horizon = self.clock.now().minus(pipeline::base::plan::REDELIVERY);
         let absorbed = capture.absorb(changes, horizon).await?;
         for (index, reason) in &absorbed.again {
             tracing::warn!(%resource, reason, "an object could not be read; its event is left to come again");
-            parcels[owners[*index]].failed = true;
+            owners[*index].iter().for_each(|&owner| parcels[owner].failed = true);
         }
         report.changes += absorbed.changes.len() as u64;
         let stored = absorbed.changes.iter().filter(|change| change.body.is_some()).filter_map(|change| change.size);
@@ -235,144 +247,4 @@ fn earliest_of(decoded: &Decoded) -> Option<Timestamp> {
         changes.into_iter().chain(bucket.hints.iter().map(|hint| hint.at))
     });
     changes.min()
-}
-
-/// What looking at a key turned up.
-enum Resolved {
-    Changes(Vec<ObjectChange>),
-    /// The event told of something that is neither at the source nor known.
-    Gone,
-}
-
-/// Looks at the key a hint names, and says which changes it stands for.
-async fn resolve(capture: &Capture, stream: &str, hint: &Hint) -> Result<Resolved, CaptureError> {
-    let listed = list_object(capture.reader().bucket(), &hint.object).await?;
-    let seen = capture.clock().now();
-    let known = capture.known(|known| known.of(&hint.object).to_vec());
-    let mut changes = capture.known(|known| {
-        let ties = listed.chunk_by(|a, b| a.modified.floor_second() == b.modified.floor_second());
-        ties.flat_map(|tie| rank_ties(tie, known, stream, seen)).collect::<Vec<ObjectChange>>()
-    });
-    let found = changes.iter_mut().rev().find(|change| tells_of(hint, change));
-    let is_known = |known: &KnownVersion| {
-        let same_content = known.etag.is_some() && known.etag.as_deref() == hint.etag.as_deref();
-        &*known.version == NULL_VERSION && (known.marker || same_content) && is_same_second(hint.at, known.at)
-    };
-    let told = found.is_some() || known.iter().any(is_known);
-    if let Some(put) = found {
-        put.requester.clone_from(&hint.requester);
-        put.request.clone_from(&hint.request);
-        if let Some(position) = &hint.position {
-            put.position = position.as_bytes().to_vec();
-            put.at = hint.at;
-            put.at_bound = None;
-            put.via = "event".to_owned();
-        }
-    }
-    let is_listed = |version: &str| listed.iter().any(|listed| listed.version == version);
-    for gone in known.iter().filter(|known| !is_listed(&known.version)) {
-        // It was there, and is not any more. A purge says when; any other event only that it happened before now.
-        let purged =
-            hint.what == Hinted::Purge && hint.version.as_deref().is_none_or(|version| version == &*gone.version) && hint.at >= gone.at;
-        if purged {
-            changes.push(ObjectChange {
-                stream: stream.to_owned(),
-                requester: hint.requester.clone(),
-                request: hint.request.clone(),
-                ..ObjectChange::delete(&hint.object, &gone.version, hint.at)
-            });
-        }
-    }
-    if let Some(facet) = facet_of(hint.what)
-        && let Some(version) = facet_version(hint, &listed)
-    {
-        changes.push(ObjectChange {
-            facet,
-            stream: stream.to_owned(),
-            storage_class: version.storage_class.clone().filter(|_| facet == Facet::Class),
-            position: Position::timed(0, hint.at).as_bytes().to_vec(),
-            requester: hint.requester.clone(),
-            request: hint.request.clone(),
-            ..ObjectChange::put(&hint.object, &version.version, hint.at)
-        });
-    }
-    let accounted: BTreeSet<&str> =
-        listed.iter().map(|listed| listed.version.as_str()).chain(known.iter().map(|known| &*known.version)).collect();
-    let timed = |at: Timestamp| Position::timed(0, at).as_bytes().to_vec();
-    match (&hint.version, hint.what) {
-        // A version that came and went before we looked: its purge absorbs this, and without one it is shown as lost.
-        (Some(version), Hinted::Put | Hinted::Marker) if version != NULL_VERSION && !accounted.contains(version.as_str()) => {
-            changes.push(ObjectChange {
-                stream: stream.to_owned(),
-                marker: hint.what == Hinted::Marker,
-                etag: hint.etag.clone(),
-                size: hint.size,
-                ..ObjectChange::put(&hint.object, version, hint.at)
-            });
-        }
-        (Some(version), Hinted::Purge) if version != NULL_VERSION && !accounted.contains(version.as_str()) => {
-            changes.push(ObjectChange { stream: stream.to_owned(), ..ObjectChange::delete(&hint.object, version, hint.at) });
-        }
-        // Version `null` was overwritten before we looked: its place in the history stays, its content is shown as lost.
-        (Some(version), Hinted::Put | Hinted::Marker) if version == NULL_VERSION && !told => {
-            changes.push(ObjectChange {
-                stream: stream.to_owned(),
-                marker: hint.what == Hinted::Marker,
-                etag: hint.etag.clone(),
-                size: hint.size,
-                position: hint.position.as_ref().map_or_else(|| timed(hint.at), |position| position.as_bytes().to_vec()),
-                ..ObjectChange::put(&hint.object, version, hint.at)
-            });
-        }
-        (None, Hinted::Put) if hint.etag.is_some() => {
-            let etag = hint.etag.as_deref();
-            let found =
-                listed.iter().any(|listed| listed.etag.as_deref() == etag) || known.iter().any(|known| known.etag.as_deref() == etag);
-            if !found && changes.is_empty() {
-                return Ok(Resolved::Gone);
-            }
-        }
-        _ => {}
-    }
-    Ok(Resolved::Changes(changes))
-}
-
-/// Whether a change that was found is the one a hint was about.
-fn tells_of(hint: &Hint, change: &ObjectChange) -> bool {
-    let same_content = hint.etag.is_some() && hint.etag == change.etag;
-    let kind = match hint.what {
-        Hinted::Put => !change.marker,
-        Hinted::Marker => change.marker,
-        _ => false,
-    };
-    let same = match hint.version.as_deref() {
-        // Version `null` is another one whenever it is put: only its content and its time tell which.
-        Some(NULL_VERSION) => change.version == NULL_VERSION && (same_content || change.marker) && is_same_second(hint.at, change.at),
-        Some(version) => version == change.version,
-        None => same_content,
-    };
-    change.op == Op::Put && kind && same
-}
-
-/// Whether an event and a listing may mean one moment: their clocks may be a second apart.
-fn is_same_second(told: Timestamp, listed: Timestamp) -> bool {
-    told.seconds().abs_diff(listed.seconds()) <= 1
-}
-
-fn facet_of(hinted: Hinted) -> Option<Facet> {
-    match hinted {
-        Hinted::Tags => Some(Facet::Tags),
-        Hinted::Acl => Some(Facet::Acl),
-        Hinted::Class => Some(Facet::Class),
-        Hinted::Put | Hinted::Marker | Hinted::Purge => None,
-    }
-}
-
-/// The version whose facet was changed: the one the event names, or the newest.
-fn facet_version<'a>(hint: &Hint, listed: &'a [ListedVersion]) -> Option<&'a ListedVersion> {
-    match &hint.version {
-        Some(version) => listed.iter().find(|listed| listed.version == *version),
-        // Not one that came later: it has tags of its own.
-        None => listed.iter().rev().find(|newest| newest.modified.floor_second() <= hint.at).filter(|newest| !newest.marker),
-    }
 }

@@ -10,5 +10,6 @@ pub mod known;
 pub mod lag;
 pub mod protection;
 pub mod reconcile;
+pub mod resolve;
 pub mod restore;
 pub mod vault;

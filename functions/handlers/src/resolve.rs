@@ -1,0 +1,219 @@
+//! What an event stands for that does not say which version it is about.
+//!
+//! Some servers' events name no version, and those of a bucket without versions cannot. Then the object's versions are
+//! listed, once for all the events of it that came together, and held against what is known:
+//!
+//! ```text
+//!  hints of one object ─┐
+//!  its listing ─────────┼→ Resolving → changes
+//!  what is known of it ─┘
+//! ```
+
+use std::collections::BTreeSet;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use pipeline::model::change::{Facet, NULL_VERSION, ObjectChange, Op};
+use pipeline::model::{Position, Timestamp};
+use pipeline::s3::{BucketError, ListedVersion};
+use pipeline::source::s3_event::{Hint, Hinted};
+use pipeline::source::s3_scan::list_object;
+
+use crate::capture::Capture;
+use crate::known::KnownVersion;
+use crate::reconcile::rank_ties;
+
+/// Objects that are listed at the same time.
+const LISTINGS_AT_ONCE: usize = 16;
+
+/// An object as it was found at the source.
+pub struct Look {
+    /// Its versions, the oldest first.
+    listed: Vec<ListedVersion>,
+    /// When.
+    seen: Timestamp,
+}
+
+/// Lists each of these objects.
+pub fn look_at(capture: &Capture, objects: Vec<String>) -> BoxStream<'static, (String, Result<Look, BucketError>)> {
+    let (bucket, clock) = (capture.reader().bucket().clone(), capture.clock().clone());
+    let looks = futures::stream::iter(objects).map(move |object| {
+        let (bucket, clock) = (bucket.clone(), clock.clone());
+        async move {
+            let listed = list_object(&bucket, &object).await;
+            (object, listed.map(|listed| Look { listed, seen: clock.now() }))
+        }
+    });
+    looks.buffered(LISTINGS_AT_ONCE).boxed()
+}
+
+/// The hints of one object, and the changes that they and its listing amount to.
+pub struct Resolving<'a> {
+    stream: &'a str,
+    listed: Vec<ListedVersion>,
+    known: Vec<KnownVersion>,
+    changes: Vec<ObjectChange>,
+    /// How many of the changes come from the listing; they stand first.
+    new: usize,
+    /// Those of them that a hint has told of.
+    told: BTreeSet<usize>,
+}
+
+impl<'a> Resolving<'a> {
+    /// What the listing alone says.
+    pub fn new(capture: &Capture, stream: &'a str, object: &str, look: Look) -> Resolving<'a> {
+        let Look { listed, seen } = look;
+        let (known, changes) = capture.known(|known| {
+            let ties = listed.chunk_by(|a, b| a.modified.floor_second() == b.modified.floor_second());
+            let changes: Vec<ObjectChange> = ties.flat_map(|tie| rank_ties(tie, known, stream, seen)).collect();
+            (known.of(object).to_vec(), changes)
+        });
+        Resolving { stream, listed, known, new: changes.len(), changes, told: BTreeSet::new() }
+    }
+
+    /// Everything that was found and told.
+    pub fn changes(self) -> Vec<ObjectChange> {
+        self.changes
+    }
+
+    /// Takes in one hint. False where it told of something that is neither at the source nor known.
+    pub fn hear(&mut self, hint: &Hint) -> bool {
+        let told = self.match_put(hint);
+        self.purge(hint);
+        self.set_facet(hint);
+        let named = hint.version.as_deref();
+        let accounted = named.is_some_and(|version| {
+            self.listed.iter().any(|listed| listed.version == version) || self.known.iter().any(|known| &*known.version == version)
+        });
+        match (named, hint.what) {
+            // A version that came and went before we looked: its purge absorbs this, and without one it is shown as lost.
+            (Some(version), Hinted::Put | Hinted::Marker) if version != NULL_VERSION && !accounted => self.put(hint, version),
+            (Some(version), Hinted::Purge) if version != NULL_VERSION && !accounted => {
+                self.changes.push(ObjectChange { stream: self.stream.to_owned(), ..ObjectChange::delete(&hint.object, version, hint.at) });
+            }
+            // Version `null` was overwritten before we looked: its place in the history stays, its content is shown as lost.
+            (Some(NULL_VERSION), Hinted::Put | Hinted::Marker) if !told => self.put(hint, NULL_VERSION),
+            (None, Hinted::Put) if hint.etag.is_some() => {
+                let etag = hint.etag.as_deref();
+                let listed = self.listed.iter().any(|listed| listed.etag.as_deref() == etag);
+                return listed || self.new > 0 || self.known.iter().any(|known| known.etag.as_deref() == etag);
+            }
+            _ => {}
+        }
+        true
+    }
+
+    /// Gives the put that a hint tells of the place and the time that the hint has for it. Says whether there is one, found
+    /// or known.
+    fn match_put(&mut self, hint: &Hint) -> bool {
+        let Some(found) = (0..self.new).rev().find(|&index| tells_of(hint, &self.changes[index])) else {
+            let is_known = |known: &KnownVersion| {
+                let same_content = known.etag.is_some() && known.etag.as_deref() == hint.etag.as_deref();
+                &*known.version == NULL_VERSION && (known.marker || same_content) && is_same_second(hint.at, known.at)
+            };
+            return self.known.iter().any(is_known);
+        };
+        // Two that tell of the same are two rows, and the fold joins them: none may hide the other.
+        let at = if self.told.insert(found) {
+            found
+        } else {
+            self.changes.push(self.changes[found].clone());
+            self.changes.len() - 1
+        };
+        let put = &mut self.changes[at];
+        put.requester.clone_from(&hint.requester);
+        put.request.clone_from(&hint.request);
+        if let Some(position) = &hint.position {
+            put.position = position.as_bytes().to_vec();
+            put.at = hint.at;
+            put.at_bound = None;
+            put.via = "event".to_owned();
+        }
+        true
+    }
+
+    /// What was there, and is not any more. A purge says when; any other event only that it happened before now.
+    fn purge(&mut self, hint: &Hint) {
+        if hint.what != Hinted::Purge {
+            return;
+        }
+        let is_listed = |version: &str| self.listed.iter().any(|listed| listed.version == version);
+        let is_meant = |version: &str| hint.version.as_deref().is_none_or(|meant| meant == version);
+        let gone = self.known.iter().filter(|known| !is_listed(&known.version) && is_meant(&known.version) && hint.at >= known.at);
+        self.changes.extend(gone.map(|gone| ObjectChange {
+            stream: self.stream.to_owned(),
+            requester: hint.requester.clone(),
+            request: hint.request.clone(),
+            ..ObjectChange::delete(&hint.object, &gone.version, hint.at)
+        }));
+    }
+
+    fn set_facet(&mut self, hint: &Hint) {
+        let Some(facet) = facet_of(hint.what) else { return };
+        let Some(version) = facet_version(hint, &self.listed) else { return };
+        self.changes.push(ObjectChange {
+            facet,
+            stream: self.stream.to_owned(),
+            storage_class: version.storage_class.clone().filter(|_| facet == Facet::Class),
+            position: Position::timed(0, hint.at).as_bytes().to_vec(),
+            requester: hint.requester.clone(),
+            request: hint.request.clone(),
+            ..ObjectChange::put(&hint.object, &version.version, hint.at)
+        });
+    }
+
+    /// A put of which nothing more is known than the hint says.
+    fn put(&mut self, hint: &Hint, version: &str) {
+        let put = ObjectChange::put(&hint.object, version, hint.at);
+        // Only version `null` is put again and again, so that its order matters.
+        let position = hint.position.as_ref().filter(|_| version == NULL_VERSION).map(|position| position.as_bytes().to_vec());
+        self.changes.push(ObjectChange {
+            stream: self.stream.to_owned(),
+            marker: hint.what == Hinted::Marker,
+            etag: hint.etag.clone(),
+            size: hint.size,
+            position: position.unwrap_or_else(|| put.position.clone()),
+            ..put
+        });
+    }
+}
+
+/// Whether a change that was found is the one a hint was about.
+fn tells_of(hint: &Hint, change: &ObjectChange) -> bool {
+    let same_content = hint.etag.is_some() && hint.etag == change.etag;
+    let kind = match hint.what {
+        Hinted::Put => !change.marker,
+        Hinted::Marker => change.marker,
+        _ => false,
+    };
+    let same = match hint.version.as_deref() {
+        // Version `null` is another one whenever it is put: only its content and its time tell which.
+        Some(NULL_VERSION) => change.version == NULL_VERSION && (same_content || change.marker) && is_same_second(hint.at, change.at),
+        Some(version) => version == change.version,
+        None => same_content,
+    };
+    change.op == Op::Put && kind && same
+}
+
+/// Whether an event and a listing may mean one moment: their clocks may be a second apart.
+fn is_same_second(told: Timestamp, listed: Timestamp) -> bool {
+    told.seconds().abs_diff(listed.seconds()) <= 1
+}
+
+fn facet_of(hinted: Hinted) -> Option<Facet> {
+    match hinted {
+        Hinted::Tags => Some(Facet::Tags),
+        Hinted::Acl => Some(Facet::Acl),
+        Hinted::Class => Some(Facet::Class),
+        Hinted::Put | Hinted::Marker | Hinted::Purge => None,
+    }
+}
+
+/// The version whose facet was changed: the one the event names, or the newest.
+fn facet_version<'a>(hint: &Hint, listed: &'a [ListedVersion]) -> Option<&'a ListedVersion> {
+    match &hint.version {
+        Some(version) => listed.iter().find(|listed| listed.version == *version),
+        // Not one that came later: it has tags of its own.
+        None => listed.iter().rev().find(|newest| newest.modified.floor_second() <= hint.at).filter(|newest| !newest.marker),
+    }
+}
