@@ -70,9 +70,12 @@ def history(vault, resource, at):
         for file in base["files"]:
             rows += rows_of(checked(vault, file["file"]))
         for cover in base["covers"]:
-            covered |= set(checked(vault, cover).decode().splitlines())
+            covered |= set(checked(vault, cover["list"]).decode().splitlines())
     for merge in manifest["merges"]:
-        merged |= {path: merge for path in checked(vault, merge["covers"]).decode().splitlines()}
+        paths = checked(vault, merge["covers"]["list"]).decode().splitlines()
+        if base and base.get("sealed") and micros(merge["covers"]["arrived"]) < micros(base["sealed"]):
+            covered |= set(paths)
+        merged |= {path: merge for path in paths}
     segments = []
     log = f"log/v1/res={resource}"
     for where, _, names in sorted(os.walk(os.path.join(vault, log))):

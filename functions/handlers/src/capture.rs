@@ -7,11 +7,14 @@
 //! Whoever learns of changes, from events or from reading the truth, hands them to a [`Capture`]. What a crash leaves
 //! behind are packs that nobody names; the changes come again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fail::fail_point;
 use futures::StreamExt;
-use pipeline::changelog::{read, segments, write};
+use pipeline::base::inputs::Inventory;
+use pipeline::base::plan::APPEND_TIME_MAX;
+use pipeline::base::{Unsealed, unsealed};
+use pipeline::changelog::{read, write};
 use pipeline::model::change::{ChangeBatch, Facet, ObjectChange, Op};
 use pipeline::model::{Clock, Digest, ResourceId, Timestamp};
 use pipeline::s3::BucketError;
@@ -43,6 +46,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     known: Mutex<Known>,
     latest: Mutex<Timestamp>,
+    /// Nobody lists what arrives before this hour.
+    sealed: Mutex<Timestamp>,
 }
 
 /// What became of changes that were handed over.
@@ -67,6 +72,19 @@ pub enum CaptureError {
     /// The source does not answer.
     #[error(transparent)]
     Bucket(#[from] BucketError),
+    /// What would be written now would not be found.
+    #[error(
+        "changes of {resource} cannot be kept: the clock of this machine says {now}, and what arrived before {sealed} is sealed; \
+         set the clock, and they come again"
+    )]
+    ClockBehind {
+        /// Whose.
+        resource: ResourceId,
+        /// Our clock.
+        now: Timestamp,
+        /// The hour up to which the log is sealed.
+        sealed: Timestamp,
+    },
     /// The encoder refused: a defect.
     #[error("changes of {resource} could not be encoded: {reason}")]
     Encode {
@@ -97,10 +115,11 @@ impl Capture {
     /// # Errors
     /// As [`Known::load`].
     pub async fn open(vault: Vault, resource: ResourceId, reader: Reader, clock: Arc<dyn Clock>) -> Result<Capture, CaptureError> {
-        let known = Known::load(&vault, &resource).await?;
-        let latest = segments(&vault, &resource).await?.iter().map(|segment| segment.name.latest).max();
-        let latest = Mutex::new(latest.unwrap_or_default());
-        let shared = Shared { vault, resource, reader, clock, known: Mutex::new(known), latest };
+        let inventory = Inventory::load(&vault, &resource).await?;
+        let known = Mutex::new(Known::load(&vault, &inventory).await?);
+        let latest = Mutex::new(inventory.latest().unwrap_or_default());
+        let sealed = Mutex::new(inventory.sealed().unwrap_or(Timestamp::MIN));
+        let shared = Shared { vault, resource, reader, clock, known, latest, sealed };
         Ok(Capture { shared: Arc::new(shared), writer: PackWriter::new() })
     }
 
@@ -135,8 +154,12 @@ impl Capture {
     /// As [`Known::refresh`].
     pub async fn refresh(&self) -> Result<(), CaptureError> {
         let Shared { vault, resource, .. } = &*self.shared;
-        let listed = segments(vault, resource).await?;
-        let news = self.known(|known| listed.into_iter().filter(|segment| !known.has_applied(&segment.path())).collect::<Vec<_>>());
+        let Unsealed { from, segments, .. } = unsealed(vault, resource, std::time::Duration::ZERO).await?;
+        if let Some(sealed) = from {
+            *self.sealed() = sealed;
+            self.known(|known| known.seal(sealed));
+        }
+        let news = self.known(|known| segments.into_iter().filter(|segment| !known.has_applied(&segment.path())).collect::<Vec<_>>());
         for segment in news {
             for batch in read::read(vault, &segment).await? {
                 let changes = ChangeBatch::objects(batch).map_err(|error| VaultError::damaged(&segment.path(), error))?;
@@ -144,6 +167,10 @@ impl Capture {
             }
         }
         Ok(())
+    }
+
+    fn sealed(&self) -> MutexGuard<'_, Timestamp> {
+        self.shared.sealed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The instant up to which everything that had arrived is durable.
@@ -359,12 +386,23 @@ impl Capture {
     pub async fn append(&self, changes: &[ObjectChange], latest: Option<Timestamp>) -> Result<(), CaptureError> {
         let latest = latest.map_or(self.latest(), |latest| latest.max(self.latest()));
         let batch: ChangeBatch = changes.iter().map(ObjectChange::row).collect();
-        let encoded = write::encode(&self.shared.resource, &batch, self.shared.clock.now(), latest)
-            .map_err(|error| CaptureError::Encode { resource: self.shared.resource.clone(), reason: error.to_string() })?;
-        fail_point!("capture::before-segment");
-        let segment = write::append(&self.shared.vault, &encoded).await?;
-        fail_point!("capture::after-segment");
-        self.known(|known| known.appended(segment.path(), &batch));
+        let Shared { vault, resource, clock, .. } = &*self.shared;
+        loop {
+            let (now, sealed) = (clock.now(), *self.sealed());
+            if now < sealed {
+                return Err(CaptureError::ClockBehind { resource: resource.clone(), now, sealed });
+            }
+            let encoded = write::encode(resource, &batch, now, latest)
+                .map_err(|error| CaptureError::Encode { resource: resource.clone(), reason: error.to_string() })?;
+            fail_point!("capture::before-segment");
+            let segment = write::append(vault, &encoded).await?;
+            fail_point!("capture::after-segment");
+            self.known(|known| known.appended(segment.path(), &batch));
+            // A machine that slept may come back to an hour that is sealed. Twice is once.
+            if clock.now().since(now) <= APPEND_TIME_MAX {
+                break;
+            }
+        }
         let mut shared = self.shared.latest.lock().unwrap_or_else(PoisonError::into_inner);
         *shared = latest.max(*shared);
         Ok(())

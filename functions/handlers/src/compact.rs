@@ -4,7 +4,7 @@
 
 use pipeline::base::build::{Additions, base, bits_for, merge, publish};
 use pipeline::base::inputs::Inventory;
-use pipeline::base::plan::{CompactionPlan, Policy, plan};
+use pipeline::base::plan::{CompactionPlan, LATE, Policy, plan};
 use pipeline::model::{Clock, ResourceId, Timestamp};
 use pipeline::vault::{Vault, VaultError};
 use serde::Serialize;
@@ -27,7 +27,7 @@ pub struct CompactionReport {
 /// # Errors
 /// As [`Inventory::load`].
 pub async fn dry_run(vault: &Vault, resource: &ResourceId, clock: &dyn Clock, policy: Policy) -> Result<CompactionPlan, VaultError> {
-    Ok(plan(&Inventory::load(vault, resource).await?, clock.now(), policy))
+    Ok(plan(&Inventory::load_back(vault, resource, LATE).await?, clock.now(), policy))
 }
 
 /// Compacts one resource.
@@ -35,24 +35,35 @@ pub async fn dry_run(vault: &Vault, resource: &ResourceId, clock: &dyn Clock, po
 /// # Errors
 /// As reading and writing the vault. What was made until then is used by the next.
 pub async fn compact(vault: &Vault, resource: &ResourceId, clock: &dyn Clock, policy: Policy) -> Result<CompactionReport, VaultError> {
-    let inventory = Inventory::load(vault, resource).await?;
+    let inventory = Inventory::load_back(vault, resource, LATE).await?;
     let planned = plan(&inventory, clock.now(), policy);
     let mut report = CompactionReport::default();
     let bytes: u64 = inventory.bases().last().map_or(0, |base| base.files.iter().map(|file| file.file.size).sum());
     let bits = bits_for(bytes).max(inventory.bases().last().map_or(0, |base| base.bits));
     for segments in &planned.merges {
-        let merged = merge(vault, resource, segments, bits).await?;
-        let additions = Additions { merges: vec![merged], base: None };
+        let late = segments.iter().filter(|segment| Some(segment.name.arrived()) < inventory.sealed()).count();
+        if late > 0 {
+            tracing::warn!(%resource, segments = late, "segments came days late: the clock of whoever wrote them is wrong");
+        }
+        let merged = merge(vault, resource, segments, bits, inventory.sealed()).await?;
+        let additions = Additions { merges: vec![merged], ..Additions::default() };
         report.manifest = publish(vault, resource, &additions, clock.now()).await?.or(report.manifest);
         report.segments += segments.len() as u64;
         report.merges += 1;
     }
+    if planned.sealed.is_some() {
+        let additions = Additions { sealed: planned.sealed, ..Additions::default() };
+        report.manifest = publish(vault, resource, &additions, clock.now()).await?.or(report.manifest);
+    }
     if let Some(at) = planned.base {
-        let inventory = Inventory::load(vault, resource).await?;
+        let inventory = Inventory::load_back(vault, resource, LATE).await?;
         let built = base(vault, &inventory, at).await?;
-        let additions = Additions { merges: Vec::new(), base: Some(built) };
+        let additions = Additions { base: Some(built), ..Additions::default() };
         report.manifest = publish(vault, resource, &additions, clock.now()).await?.or(report.manifest);
         report.base = Some(at.cut);
     }
     Ok(report)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,10 +7,11 @@ use std::collections::{HashMap, HashSet};
 
 use pipeline::base::KeyRange;
 use pipeline::base::inputs::{Folding, Inventory};
+use pipeline::changelog::SegmentName;
 use pipeline::fold::Cut;
 use pipeline::fold::object::Keep;
+use pipeline::model::Timestamp;
 use pipeline::model::change::{ChangeBatch, Facet, NULL_VERSION, ObjectRow, Op};
-use pipeline::model::{ResourceId, Timestamp};
 use pipeline::vault::{Vault, VaultError};
 
 /// What is known of one live version.
@@ -49,8 +50,7 @@ impl Known {
     ///
     /// # Errors
     /// As reading the vault.
-    pub async fn load(vault: &Vault, resource: &ResourceId) -> Result<Known, VaultError> {
-        let inventory = Inventory::load(vault, resource).await?;
+    pub async fn load(vault: &Vault, inventory: &Inventory) -> Result<Known, VaultError> {
         let mut known = Known { applied: inventory.segments.iter().map(|segment| segment.path()).collect(), ..Known::default() };
         let cut = Cut::At(Timestamp::MAX);
         let folding = Folding::new(inventory.inputs(cut), cut, 0);
@@ -70,6 +70,11 @@ impl Known {
     /// Whether a segment's changes have been taken in.
     pub fn has_applied(&self, path: &str) -> bool {
         self.applied.contains(path)
+    }
+
+    /// Remembers no more which of the segments that arrived before this hour were taken in: nobody lists them again.
+    pub fn seal(&mut self, sealed: Timestamp) {
+        self.applied.retain(|path| SegmentName::parse(path).is_none_or(|name| name.arrived() >= sealed));
     }
 
     /// Takes in a segment.

@@ -126,10 +126,10 @@ pub fn sends_events(notification: Option<&str>) -> Option<bool> {
 pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Result<Reconciliation, CaptureError> {
     capture.refresh().await?;
     let folder = layout::state_folder(RECONCILIATIONS, capture.resource());
-    let before: Vec<Reconciliation> = capture.vault().all_records(&folder).await?.into_iter().map(|numbered| numbered.record).collect();
+    let before: Option<Reconciliation> = capture.vault().newest_record(&folder).await?.map(|numbered| numbered.record);
     let cursors = layout::state_folder(CURSORS, capture.resource());
     let cursor: Option<Cursor> =
-        if before.is_empty() { capture.vault().newest_record(&cursors).await?.map(|numbered| numbered.record) } else { None };
+        if before.is_none() { capture.vault().newest_record(&cursors).await?.map(|numbered| numbered.record) } else { None };
     let cursor = cursor.filter(|cursor| !cursor.ended);
 
     let began_here = capture.clock().now();
@@ -158,7 +158,7 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
             let kept = keep(capture, &mut waiting).await?;
             found += kept.0;
             lost += kept.1;
-            if before.is_empty() {
+            if before.is_none() {
                 fail_point!("scan::before-cursor");
                 let began = cursor.as_ref().map_or_else(|| scan.began().unwrap_or(began_here), |cursor| cursor.began);
                 let now = Cursor { began, after: page.resume, listed, ended: false };
@@ -175,7 +175,7 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
     progress.listed(listed, found);
 
     // A resumed listing has not seen what the earlier part of it listed, so it can miss nothing.
-    let purged = if cursor.is_some() { 0 } else { keep_purges(capture, reading, &before, began, ended).await? };
+    let purged = if cursor.is_some() { 0 } else { keep_purges(capture, reading, before.as_ref(), began, ended).await? };
     let events_on = keep_configuration(capture, ended).await?;
     let proof = Reconciliation {
         began,
@@ -245,7 +245,7 @@ const KEEP_TRIES: u32 = 5;
 async fn keep_purges(
     capture: &mut Capture,
     reading: u64,
-    before: &[Reconciliation],
+    before: Option<&Reconciliation>,
     began: Timestamp,
     ended: Timestamp,
 ) -> Result<u64, CaptureError> {
@@ -268,7 +268,7 @@ async fn keep_purges(
         .try_filter_map(|gone| async move { Ok(gone) })
         .try_collect()
         .await?;
-    let last_seen = before.last().map(|last| last.began);
+    let last_seen = before.map(|last| last.began);
     let rows: Vec<ObjectChange> = gone
         .into_iter()
         .map(|(object, known)| {

@@ -6,13 +6,13 @@ use fail::fail_point;
 use super::file::{FileWriter, KeyRange};
 use super::inputs::{Folding, Inputs, Inventory};
 use super::plan::BaseCut;
-use super::{Base, BucketFile, Manifest, Merge, cover_list};
+use super::{Base, BucketFile, Covers, Manifest, Merge, cover_list};
 use crate::changelog::segment::Segment;
 use crate::fold::Cut;
 use crate::fold::object::Keep;
 use crate::model::{Digest, ResourceId, Timestamp};
 use crate::vault::record::Numbered;
-use crate::vault::{Created, FileRef, Vault, VaultError, layout};
+use crate::vault::{Created, Vault, VaultError, layout};
 
 /// A bucket file grows to about this size before the number of buckets doubles.
 const BUCKET_BYTES: u64 = 256 << 20;
@@ -24,16 +24,27 @@ pub fn bits_for(bytes: u64) -> u32 {
     (0..BITS_MAX).find(|bits| bytes >> bits <= BUCKET_BYTES).unwrap_or(BITS_MAX)
 }
 
-async fn store_cover(vault: &Vault, resource: &ResourceId, paths: Vec<String>) -> Result<FileRef, VaultError> {
+/// Stores the list of some segments. What is sealed already was listed without the late ones among them, so that they count as
+/// having arrived after that.
+async fn store_cover(vault: &Vault, resource: &ResourceId, segments: &[&Segment], sealed: Option<Timestamp>) -> Result<Covers, VaultError> {
+    let paths: Vec<String> = segments.iter().map(|segment| segment.path()).collect();
     let bytes = cover_list(paths.iter().map(String::as_str));
-    vault.create_named_by_content(&layout::cover_file(resource, &Digest::of(&bytes)), bytes.into()).await
+    let list = vault.create_named_by_content(&layout::cover_file(resource, &Digest::of(&bytes)), bytes.into()).await?;
+    let arrived = segments.iter().map(|segment| segment.name.arrived()).chain(sealed).max().unwrap_or_default();
+    Ok(Covers { list, arrived })
 }
 
-/// Merges segments into one sorted file per bucket. Nothing refers to it yet.
+/// Merges segments into one sorted file per bucket. Nothing refers to it yet. `sealed` is what the newest manifest seals.
 ///
 /// # Errors
 /// As reading the segments and writing the files.
-pub async fn merge(vault: &Vault, resource: &ResourceId, segments: &[Segment], bits: u32) -> Result<Merge, VaultError> {
+pub async fn merge(
+    vault: &Vault,
+    resource: &ResourceId,
+    segments: &[Segment],
+    bits: u32,
+    sealed: Option<Timestamp>,
+) -> Result<Merge, VaultError> {
     let inputs = Inputs { segments: segments.to_vec(), ..Inputs::default() };
     let folding = Folding::new(inputs, Cut::Nothing, bits);
     let mut files = Vec::new();
@@ -43,7 +54,7 @@ pub async fn merge(vault: &Vault, resource: &ResourceId, segments: &[Segment], b
             files.extend(fold_bucket(vault, resource, &folding, &loose, bucket, Keep::Live).await?);
         }
     }
-    let covers = store_cover(vault, resource, segments.iter().map(Segment::path).collect()).await?;
+    let covers = store_cover(vault, resource, &segments.iter().collect::<Vec<_>>(), sealed).await?;
     fail_point!("merge::files-written");
     Ok(Merge {
         first: segments.iter().map(|segment| segment.name.first).min().unwrap_or_default(),
@@ -111,13 +122,20 @@ pub async fn base(vault: &Vault, inventory: &Inventory, at: BaseCut) -> Result<B
             }
         }
     }
-    let parent_covers = parent.as_ref().map_or(&[][..], |parent| &parent.covers);
-    let early = inventory.segments.iter().filter(|segment| cut.includes(segment.name.first));
-    let news = early.map(Segment::path).filter(|path| !inventory.is_covered(parent_covers, path)).collect();
-    let news = store_cover(vault, &inventory.resource, news).await?;
+    let sealed = inventory.sealed();
+    let read = folding.inputs.segments.iter().filter(|segment| cut.includes(segment.name.first)).collect::<Vec<_>>();
+    let loose = store_cover(vault, &inventory.resource, &read, sealed).await?;
     fail_point!("base::files-written");
-    let covers = parent_covers.iter().cloned().chain(std::iter::once(news)).collect();
-    Ok(Base { cut: at.cut, tombstones_after: at.tombstones_after, bits: folding.bits, files, covers })
+    let of_parent = parent.iter().flat_map(|parent| &parent.covers);
+    let of_merges = folding.inputs.merges.iter().map(|merge| &merge.covers);
+    let mut covers: Vec<Covers> = Vec::new();
+    for list in of_parent.chain(of_merges).chain([&loose]) {
+        // Of what is sealed nobody asks whether it was read.
+        if sealed.is_none_or(|sealed| list.arrived >= sealed) && !covers.contains(list) {
+            covers.push(list.clone());
+        }
+    }
+    Ok(Base { cut: at.cut, tombstones_after: at.tombstones_after, bits: folding.bits, files, sealed, covers })
 }
 
 /// The parent's file of a bucket, if nothing else has rows of it.
@@ -134,6 +152,8 @@ pub struct Additions {
     pub merges: Vec<Merge>,
     /// A new base.
     pub base: Option<Base>,
+    /// Every segment that arrived before this hour is in a merge, of these or of those before.
+    pub sealed: Option<Timestamp>,
 }
 
 /// The manifest that follows `newest`; none where it would say nothing new.
@@ -144,7 +164,9 @@ pub fn successor(resource: &ResourceId, newest: Option<&Numbered<Manifest>>, add
         written: now,
         bases: newest.map_or_else(Vec::new, |newest| newest.record.bases.clone()),
         merges: newest.map_or_else(Vec::new, |newest| newest.record.merges.clone()),
+        sealed: newest.and_then(|newest| newest.record.sealed).max(additions.sealed),
     };
+    let seals = newest.and_then(|newest| newest.record.sealed) < next.sealed;
     let (bases, merges) = (next.bases.len(), next.merges.len());
     for merge in &additions.merges {
         if !next.merges.iter().any(|known| known.covers == merge.covers) {
@@ -155,7 +177,7 @@ pub fn successor(resource: &ResourceId, newest: Option<&Numbered<Manifest>>, add
     next.bases
         .extend(additions.base.iter().filter(|base| next.bases.iter().all(|known| known.cut != base.cut)).cloned().collect::<Vec<_>>());
     next.bases.sort_by_key(|base| base.cut);
-    (next.bases.len() > bases || next.merges.len() > merges).then_some(next)
+    (next.bases.len() > bases || next.merges.len() > merges || seals).then_some(next)
 }
 
 /// How often a manifest may lose the race for its number before that is an error of its own.

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::filter_record_batch;
@@ -14,17 +15,17 @@ use arrow::datatypes::Int64Type;
 use futures::{StreamExt, TryStreamExt};
 
 use super::file::{self, KeyRange};
-use super::{Base, BucketFile, Manifest, Merge, covered};
+use super::{Base, BucketFile, Covers, Manifest, Merge, Unsealed, covered, unsealed};
 use crate::changelog::coverage::{self, Gap, Reconciliation, Window};
 use crate::changelog::segment::Segment;
-use crate::changelog::{read, segments, write};
+use crate::changelog::{read, write};
 use crate::fold::object::{Keep, ObjectJoin};
 use crate::fold::{Cut, Fold, Run};
 use crate::model::change::ChangeBatch;
 use crate::model::key::bucket_of;
 use crate::model::{ResourceId, Timestamp};
 use crate::vault::record::Numbered;
-use crate::vault::{FileRef, Vault, VaultError};
+use crate::vault::{Vault, VaultError, layout};
 
 /// Segments read at the same time.
 const READS_AT_ONCE: usize = 16;
@@ -40,11 +41,11 @@ const RUN_BATCH_ROWS: usize = 8_192;
 pub struct Inventory {
     /// Whose.
     pub resource: ResourceId,
-    /// Every segment of the log.
+    /// Every segment of the log that is not sealed.
     pub segments: Vec<Segment>,
     /// The newest manifest.
     pub manifest: Option<Numbered<Manifest>>,
-    /// What each list of covers names, by the list's path.
+    /// What each list of covers names, by the list's path; of those that may name a segment of these.
     pub covers: BTreeMap<String, Arc<HashSet<String>>>,
     /// Every reading of the truth.
     pub reconciliations: Vec<Reconciliation>,
@@ -69,21 +70,44 @@ impl Inventory {
     /// # Errors
     /// As [`Vault::list`] and [`Vault::read_checked`].
     pub async fn load(vault: &Vault, resource: &ResourceId) -> Result<Inventory, VaultError> {
-        let segments = segments(vault, resource).await?;
-        let manifest = super::newest(vault, resource).await?;
+        Inventory::load_back(vault, resource, Duration::ZERO).await
+    }
+
+    /// The same, with the segments of so long before what is sealed: among them may be one that came late.
+    ///
+    /// # Errors
+    /// As [`Inventory::load`].
+    pub async fn load_back(vault: &Vault, resource: &ResourceId, back: Duration) -> Result<Inventory, VaultError> {
+        let Unsealed { manifest, from, segments } = unsealed(vault, resource, back).await?;
+        let manifest = succeeding(vault, resource, manifest).await?;
         let (reconciliations, gaps) = coverage::facts(vault, resource).await?;
-        let mut covers = BTreeMap::new();
-        for list in manifest.iter().flat_map(|manifest| cover_lists(&manifest.record)) {
-            if !covers.contains_key(&list.path) {
-                covers.insert(list.path.clone(), Arc::new(covered(vault, std::slice::from_ref(list)).await?));
-            }
-        }
+        let lists: BTreeMap<String, Covers> = manifest
+            .iter()
+            .flat_map(|manifest| cover_lists(&manifest.record))
+            .filter(|covers| from.is_none_or(|from| covers.arrived >= from))
+            .map(|covers| (covers.list.path.clone(), covers.clone()))
+            .collect();
+        let reads = futures::stream::iter(lists).map(|(path, covers)| {
+            let vault = vault.clone();
+            async move { Ok::<_, VaultError>((path, Arc::new(covered(&vault, &covers).await?))) }
+        });
+        let covers = reads.buffered(READS_AT_ONCE).try_collect().await?;
         Ok(Inventory { resource: resource.clone(), segments, manifest, covers, reconciliations, gaps })
+    }
+
+    /// The instant up to which everything that had arrived is durable; none where nothing has.
+    pub fn latest(&self) -> Option<Timestamp> {
+        self.segments.iter().map(|segment| segment.name.latest).chain(self.merges().iter().map(|merge| merge.latest)).max()
+    }
+
+    /// The hour before which the log is sealed.
+    pub fn sealed(&self) -> Option<Timestamp> {
+        self.manifest.as_ref().and_then(|manifest| manifest.record.sealed)
     }
 
     /// The restorable window.
     pub fn window(&self) -> Option<Window> {
-        coverage::window(&self.segments, &self.reconciliations, &self.gaps)
+        coverage::window(self.latest(), &self.reconciliations, &self.gaps)
     }
 
     /// The merges there are.
@@ -97,8 +121,19 @@ impl Inventory {
     }
 
     /// Whether one of these lists names a segment.
-    pub fn is_covered(&self, lists: &[FileRef], segment: &str) -> bool {
-        lists.iter().any(|list| self.covers.get(&list.path).is_some_and(|paths| paths.contains(segment)))
+    pub fn is_covered<'a>(&self, lists: impl IntoIterator<Item = &'a Covers>, segment: &str) -> bool {
+        lists.into_iter().any(|covers| self.covers.get(&covers.list.path).is_some_and(|paths| paths.contains(segment)))
+    }
+
+    /// Whether a base has read all of a merge.
+    fn is_in(&self, merge: &Merge, base: &Base) -> bool {
+        let covers = &merge.covers;
+        let whole = || base.covers.iter().any(|read| read.list == covers.list);
+        let piece_by_piece = || {
+            let paths = self.covers.get(&covers.list.path);
+            paths.is_some_and(|paths| paths.iter().all(|path| self.is_covered(&base.covers, path)))
+        };
+        merge.last <= base.cut && (base.sealed.is_some_and(|sealed| covers.arrived < sealed) || whole() || piece_by_piece())
     }
 
     /// What a fold to `cut` must read: see the module.
@@ -106,10 +141,7 @@ impl Inventory {
         let base = self.bases().iter().rev().find(|base| cut.includes(base.cut) && cut != Cut::Nothing).cloned();
         let wholly_in_base =
             |segment: &str, last: Timestamp| base.as_ref().is_some_and(|base| last <= base.cut && self.is_covered(&base.covers, segment));
-        let merge_in_base = |merge: &Merge| {
-            let paths = self.covers.get(&merge.covers.path);
-            paths.is_some_and(|paths| paths.iter().all(|path| wholly_in_base(path, merge.last)))
-        };
+        let merge_in_base = |merge: &Merge| base.as_ref().is_some_and(|base| self.is_in(merge, base));
         // A change whose time is not known exactly may reach beyond the cut, and a row that begins behind the cut may say
         // when it was. Rows of one change are joined before they are cut, so both are read; listings know whole seconds.
         let spans = self.merges().iter().filter(|merge| !merge_in_base(merge)).map(|merge| (merge.first, merge.last));
@@ -118,16 +150,29 @@ impl Inventory {
         let reach = spans.filter(|(first, _)| cut.includes(*first)).map(|(_, last)| last).max();
         let needed = |first: Timestamp| cut.includes(first.floor_second()) || reach.is_some_and(|reach| first <= reach.end_of_second());
         let merges: Vec<Merge> = self.merges().iter().filter(|merge| needed(merge.first) && !merge_in_base(merge)).cloned().collect();
-        let lists: Vec<FileRef> = merges.iter().map(|merge| merge.covers.clone()).collect();
         let loose = self.segments.iter().filter(|segment| {
             let path = segment.path();
-            needed(segment.name.first) && !self.is_covered(&lists, &path) && !wholly_in_base(&path, segment.name.last)
+            let merged = || self.is_covered(merges.iter().map(|merge| &merge.covers), &path);
+            needed(segment.name.first) && !merged() && !wholly_in_base(&path, segment.name.last)
         });
-        Inputs { segments: loose.cloned().collect(), merges, base }
+        let segments = loose.cloned().collect();
+        Inputs { segments, merges, base }
     }
 }
 
-fn cover_lists(manifest: &Manifest) -> impl Iterator<Item = &FileRef> {
+/// The newest manifest, of which this one was the newest a moment ago.
+async fn succeeding(
+    vault: &Vault,
+    resource: &ResourceId,
+    known: Option<Numbered<Manifest>>,
+) -> Result<Option<Numbered<Manifest>>, VaultError> {
+    match known {
+        Some(known) if vault.list_after(&layout::manifest_folder(resource), &known.file.path).await?.is_empty() => Ok(Some(known)),
+        _ => super::newest(vault, resource).await,
+    }
+}
+
+fn cover_lists(manifest: &Manifest) -> impl Iterator<Item = &Covers> {
     let of_bases = manifest.bases.iter().flat_map(|base| base.covers.iter());
     of_bases.chain(manifest.merges.iter().map(|merge| &merge.covers))
 }

@@ -11,6 +11,11 @@
 //! of two that finish, one finds its number taken, and its work is done again or not needed.
 //!
 //! Deletes stay in a base until an older put can no longer be delivered again.
+//!
+//! Planning must not become slower as a vault grows old. So a manifest *seals* the hours of arrival whose segments are all in
+//! merges, once nobody writes into them any more: whoever plans lists the log only from there on, and reads only the lists
+//! of covers that reach so far. A writer makes its segment anew when writing it took too long (`handlers::capture`), and
+//! compaction looks a few days further back, for what came late all the same.
 
 pub mod build;
 pub mod file;
@@ -18,11 +23,14 @@ pub mod inputs;
 pub mod plan;
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use file::{BucketFile, KeyRange};
 
+use crate::changelog::segment::Segment;
+use crate::changelog::{segments, segments_since};
 use crate::model::{ResourceId, Timestamp};
 use crate::vault::record::{Numbered, Record};
 use crate::vault::{FileRef, Vault, VaultError, layout};
@@ -40,6 +48,9 @@ pub struct Manifest {
     pub bases: Vec<Base>,
     /// Merges that a restore may need beside them.
     pub merges: Vec<Merge>,
+    /// Every segment that arrived before this hour is in a merge: the log is listed only from here on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Timestamp>,
 }
 
 impl Record for Manifest {
@@ -57,8 +68,20 @@ pub struct Base {
     pub bits: u32,
     /// One file per bucket.
     pub files: Vec<BucketFile>,
-    /// Lists of the segments whose changes up to the cut are in it.
-    pub covers: Vec<FileRef>,
+    /// What was sealed when it was built: every segment that arrived before this hour was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Timestamp>,
+    /// Lists of the other segments that were read: those of merges, and one of segments in none.
+    pub covers: Vec<Covers>,
+}
+
+/// A list of segments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Covers {
+    /// One path per line.
+    pub list: FileRef,
+    /// No segment in it arrived after this hour, and none that is sealed already was late.
+    pub arrived: Timestamp,
 }
 
 /// Every change of some segments, joined where they say the same, in one file per hash bucket.
@@ -75,7 +98,7 @@ pub struct Merge {
     /// One file per bucket.
     pub files: Vec<BucketFile>,
     /// The list of segments it stands for.
-    pub covers: FileRef,
+    pub covers: Covers,
 }
 
 /// The newest manifest of a resource.
@@ -86,18 +109,40 @@ pub async fn newest(vault: &Vault, resource: &ResourceId) -> Result<Option<Numbe
     vault.newest_record(&layout::manifest_folder(resource)).await
 }
 
+/// The segments that a restore must look at: those since what the newest manifest has sealed, and from when that is.
+/// `back` looks so much further back, for what arrived late.
+///
+/// # Errors
+/// As [`newest`] and [`segments`].
+pub async fn unsealed(vault: &Vault, resource: &ResourceId, back: Duration) -> Result<Unsealed, VaultError> {
+    let manifest = newest(vault, resource).await?;
+    let from = manifest.as_ref().and_then(|manifest| manifest.record.sealed).map(|sealed| sealed.minus(back));
+    let segments = match from {
+        Some(from) => segments_since(vault, resource, from).await?,
+        None => segments(vault, resource).await?,
+    };
+    Ok(Unsealed { manifest, from, segments })
+}
+
+/// What [`unsealed`] found.
+#[derive(Debug)]
+pub struct Unsealed {
+    /// The newest manifest before the log was listed.
+    pub manifest: Option<Numbered<Manifest>>,
+    /// Where the listing began; none where nothing is sealed.
+    pub from: Option<Timestamp>,
+    /// What was listed.
+    pub segments: Vec<Segment>,
+}
+
 /// The segments that a list of covers names, by path.
 ///
 /// # Errors
 /// As [`Vault::read_checked`].
-pub async fn covered(vault: &Vault, covers: &[FileRef]) -> Result<HashSet<String>, VaultError> {
-    let mut paths = HashSet::new();
-    for file in covers {
-        let bytes = vault.read_checked(file).await?;
-        let text = std::str::from_utf8(&bytes).map_err(|error| VaultError::damaged(&file.path, error))?;
-        paths.extend(text.lines().map(str::to_owned));
-    }
-    Ok(paths)
+pub async fn covered(vault: &Vault, covers: &Covers) -> Result<HashSet<String>, VaultError> {
+    let bytes = vault.read_checked(&covers.list).await?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| VaultError::damaged(&covers.list.path, error))?;
+    Ok(text.lines().map(str::to_owned).collect())
 }
 
 /// The bytes of a list of covered segments: one path per line.

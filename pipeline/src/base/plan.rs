@@ -15,16 +15,25 @@ pub struct Policy {
     pub redelivery: Duration,
     /// Make a base now, whatever the age of the newest.
     pub base_now: bool,
+    /// An hour of arrival is sealed so long after it: nobody writes into it any more. Far more than
+    /// [`APPEND_TIME_MAX`] and what the clocks of writers differ by.
+    pub seal_after: Duration,
 }
 
 /// The longest an event may be delivered again: SQS keeps 14 days, and a replay of an archive is asked for by name.
 pub const REDELIVERY: Duration = Duration::from_secs(14 * 86_400);
 /// One base a day.
 pub const BASE_EVERY: Duration = Duration::from_secs(86_400);
+/// A writer whose segment took longer than this to write makes it anew, under the hour in which that is.
+pub const APPEND_TIME_MAX: Duration = Duration::from_secs(3_600);
+/// See [`Policy::seal_after`].
+pub const SEAL_AFTER: Duration = Duration::from_secs(48 * 3_600);
+/// How far behind what is sealed a compaction looks for segments that came late all the same.
+pub const LATE: Duration = Duration::from_secs(5 * 86_400);
 
 impl Default for Policy {
     fn default() -> Policy {
-        Policy { base_every: BASE_EVERY, redelivery: REDELIVERY, base_now: false }
+        Policy { base_every: BASE_EVERY, redelivery: REDELIVERY, base_now: false, seal_after: SEAL_AFTER }
     }
 }
 
@@ -35,6 +44,8 @@ pub struct CompactionPlan {
     pub merges: Vec<Vec<Segment>>,
     /// The cut of the base to make afterwards.
     pub base: Option<BaseCut>,
+    /// The hour up to which the log can be sealed once the merges are there.
+    pub sealed: Option<Timestamp>,
 }
 
 /// Which base to make.
@@ -58,13 +69,14 @@ pub fn plan(inventory: &Inventory, now: Timestamp, policy: Policy) -> Compaction
     let Some(window) = inventory.window() else {
         return CompactionPlan::default();
     };
-    let lists: Vec<_> = inventory.merges().iter().map(|merge| merge.covers.clone()).collect();
-    let loose: Vec<&Segment> = inventory.segments.iter().filter(|segment| !inventory.is_covered(&lists, &segment.path())).collect();
+    let lists = || inventory.merges().iter().map(|merge| &merge.covers);
+    let loose: Vec<&Segment> = inventory.segments.iter().filter(|segment| !inventory.is_covered(lists(), &segment.path())).collect();
+    let late = loose.iter().any(|segment| Some(segment.name.arrived()) < inventory.sealed());
     let mut merges: Vec<Vec<Segment>> = Vec::new();
-    if loose.len() >= MERGE_SEGMENTS_MIN {
+    if loose.len() >= MERGE_SEGMENTS_MIN || late {
         let mut wave: Vec<Segment> = Vec::new();
         let mut bytes = 0;
-        for segment in loose {
+        for &segment in &loose {
             if !wave.is_empty() && (bytes + segment.size > MERGE_BYTES_MAX || wave.len() == MERGE_SEGMENTS_MAX) {
                 merges.push(std::mem::take(&mut wave));
                 bytes = 0;
@@ -79,5 +91,16 @@ pub fn plan(inventory: &Inventory, now: Timestamp, policy: Policy) -> Compaction
     let due =
         inventory.bases().last().is_none_or(|newest| policy.base_now && cut > newest.cut || cut.since(newest.cut) >= policy.base_every);
     let tombstones_after = cut.min(now).minus(policy.redelivery);
-    CompactionPlan { merges, base: due.then_some(BaseCut { cut, tombstones_after }) }
+    let left = loose.into_iter().filter(|_| merges.is_empty());
+    let sealed = seal(inventory, left, now, policy);
+    CompactionPlan { merges, base: due.then_some(BaseCut { cut, tombstones_after }), sealed }
+}
+
+/// The hour up to which the log can be sealed, where that is more than is sealed already. By the clocks of the writers and not
+/// only by ours, so that a wrong clock of whoever compacts seals nothing that is still written to.
+fn seal<'a>(inventory: &Inventory, loose: impl Iterator<Item = &'a Segment>, now: Timestamp, policy: Policy) -> Option<Timestamp> {
+    let newest = inventory.segments.iter().map(|segment| segment.name.arrived()).max()?;
+    let until = now.min(newest).minus(policy.seal_after).floor_hour();
+    let until = loose.map(|segment| segment.name.arrived()).fold(until, Timestamp::min);
+    (Some(until) > inventory.sealed()).then_some(until)
 }

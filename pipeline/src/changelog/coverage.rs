@@ -13,7 +13,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::segment::Segment;
 use crate::model::{ResourceId, Timestamp};
 use crate::vault::record::Record;
 use crate::vault::{Vault, VaultError, layout};
@@ -88,11 +87,11 @@ impl Reconciliation {
     }
 }
 
-/// The window that these facts prove; none before the first full scan has ended.
-pub fn window(segments: &[Segment], reconciliations: &[Reconciliation], gaps: &[Gap]) -> Option<Window> {
+/// The window that these facts prove; none before the first full scan has ended. `arrived` is the greatest `latest` of all
+/// segments.
+pub fn window(arrived: Option<Timestamp>, reconciliations: &[Reconciliation], gaps: &[Gap]) -> Option<Window> {
     let earliest = reconciliations.first()?.ended;
     let proven = reconciliations.iter().filter_map(Reconciliation::proves).max().filter(|proven| *proven >= earliest);
-    let arrived = segments.iter().map(|segment| segment.name.latest).max();
     let latest = arrived.max(proven).map_or(earliest, |latest| latest.max(earliest));
     Some(Window { earliest, proven, latest, gaps: merge_gaps(gaps) })
 }
@@ -109,12 +108,16 @@ fn merge_gaps(gaps: &[Gap]) -> Vec<Gap> {
     merged
 }
 
-/// Everything of a resource that [`window`] asks for, read from the vault.
+/// Readings of the truth that may have begun last: several go on at the same time, and a later one may end first.
+const READINGS_AT_ONCE_MAX: usize = 8;
+
+/// Everything of a resource that [`window`] asks for, read from the vault: of its readings the first and the newest, because
+/// a bucket that is listed every minute has half a million of them after a year.
 ///
 /// # Errors
 /// As [`Vault::list`] and [`Vault::read_record`].
 pub async fn facts(vault: &Vault, resource: &ResourceId) -> Result<(Vec<Reconciliation>, Vec<Gap>), VaultError> {
-    let reconciliations = vault.all_records(&layout::state_folder(RECONCILIATIONS, resource)).await?;
+    let reconciliations = vault.outer_records(&layout::state_folder(RECONCILIATIONS, resource), READINGS_AT_ONCE_MAX).await?;
     let gaps = vault.all_records(&layout::state_folder(GAPS, resource)).await?;
     Ok((reconciliations.into_iter().map(|numbered| numbered.record).collect(), gaps.into_iter().map(|numbered| numbered.record).collect()))
 }
@@ -122,42 +125,36 @@ pub async fn facts(vault: &Vault, resource: &ResourceId) -> Result<(Vec<Reconcil
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::changelog::SegmentName;
 
     fn reconciled(began: i64, ended: i64) -> Reconciliation {
         let (began, ended) = (Timestamp::from_seconds(began), Timestamp::from_seconds(ended));
         Reconciliation { began, ended, listed: 1, found: 0, purged: 0, lost: 0, events_on: None, versioned: true }
     }
 
-    fn segment(latest: i64) -> Segment {
-        let at = Timestamp::from_seconds(latest);
-        Segment { name: SegmentName { folder: String::new(), first: at, last: at, latest: at, digest: String::new() }, size: 1 }
-    }
-
-    fn check(segments: &[i64], reconciliations: &[(i64, i64)], expected: Option<(i64, Option<i64>, i64)>) {
-        let segments: Vec<Segment> = segments.iter().map(|&latest| segment(latest)).collect();
+    fn check(arrived: Option<i64>, reconciliations: &[(i64, i64)], expected: Option<(i64, Option<i64>, i64)>) {
+        let arrived = arrived.map(Timestamp::from_seconds);
         let reconciliations: Vec<Reconciliation> = reconciliations.iter().map(|&(began, ended)| reconciled(began, ended)).collect();
         let found =
-            window(&segments, &reconciliations, &[]).map(|w| (w.earliest.seconds(), w.proven.map(Timestamp::seconds), w.latest.seconds()));
+            window(arrived, &reconciliations, &[]).map(|w| (w.earliest.seconds(), w.proven.map(Timestamp::seconds), w.latest.seconds()));
         assert_eq!(found, expected);
     }
 
     #[test]
     fn nothing_is_restorable_before_the_first_scan_has_ended() {
-        check(&[10, 20], &[], None);
+        check(Some(20), &[], None);
     }
 
     #[test]
     fn latest_moves_with_segments_and_proven_with_reconciliations_only() {
-        check(&[10, 20], &[(2, 5)], Some((5, None, 20)));
-        check(&[10, 20], &[(2, 5), (15, 16)], Some((5, Some(13), 20)));
-        check(&[], &[(2, 5), (15, 16)], Some((5, Some(13), 13)));
+        check(Some(20), &[(2, 5)], Some((5, None, 20)));
+        check(Some(20), &[(2, 5), (15, 16)], Some((5, Some(13), 20)));
+        check(None, &[(2, 5), (15, 16)], Some((5, Some(13), 13)));
     }
 
     #[test]
     fn a_bucket_without_versions_is_never_proven() {
         let seen = Reconciliation { versioned: false, ..reconciled(15, 16) };
-        assert_eq!(window(&[segment(20)], &[seen.clone(), seen], &[]).and_then(|window| window.proven), None);
+        assert_eq!(window(Some(Timestamp::from_seconds(20)), &[seen.clone(), seen], &[]).and_then(|window| window.proven), None);
     }
 
     #[test]

@@ -9,4 +9,4 @@ pub mod read;
 pub mod segment;
 pub mod write;
 
-pub use segment::{SegmentName, segments};
+pub use segment::{SegmentName, segments, segments_since};

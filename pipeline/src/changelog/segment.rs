@@ -11,6 +11,8 @@
 
 use std::fmt;
 
+use futures::{StreamExt, TryStreamExt};
+
 use crate::model::{ResourceId, Timestamp};
 use crate::vault::{Listed, Vault, VaultError, layout};
 
@@ -38,7 +40,13 @@ impl SegmentName {
         let (first, last, latest) = (number()?, number()?, number()?);
         let digest = parts.next()?.to_owned();
         let whole = parts.next().is_none() && digest.len() == 32 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        layout::hour_of(folder)?;
         whole.then_some(SegmentName { folder: folder.to_owned(), first, last, latest, digest })
+    }
+
+    /// The hour in which it arrived, by the clock of whoever wrote it: its beginning.
+    pub fn arrived(&self) -> Timestamp {
+        layout::hour_of(&self.folder).expect("checked when the name was read or made")
     }
 }
 
@@ -80,6 +88,32 @@ impl Segment {
 /// As [`Vault::list`]; [`VaultError::Damaged`] for a name that cannot be read.
 pub async fn segments(vault: &Vault, resource: &ResourceId) -> Result<Vec<Segment>, VaultError> {
     vault.list(&layout::log_folder(resource)).await?.into_iter().map(segment_of).collect()
+}
+
+/// Days that are listed at the same time.
+const DAYS_AT_ONCE: usize = 8;
+
+/// The segments that arrived in the hour of `from` or later, by path.
+///
+/// # Errors
+/// As [`segments`].
+pub async fn segments_since(vault: &Vault, resource: &ResourceId, from: Timestamp) -> Result<Vec<Segment>, VaultError> {
+    let hour = layout::log_hour_folder(resource, from);
+    let (day, _) = hour.rsplit_once('/').expect("an hour lies in a day");
+    let days = vault.folders(&layout::log_folder(resource)).await?;
+    let days = days.into_iter().map(|name| format!("{}/{name}", layout::log_folder(resource))).filter(|folder| folder.as_str() >= day);
+    let after: Vec<(String, Option<String>)> = days.map(|folder| (folder.clone(), (folder == day).then(|| hour.clone()))).collect();
+    let listings = futures::stream::iter(after).map(|(folder, after)| {
+        let vault = vault.clone();
+        async move {
+            match after {
+                Some(after) => vault.list_after(&folder, &after).await,
+                None => vault.list(&folder).await,
+            }
+        }
+    });
+    let listed: Vec<Vec<Listed>> = listings.buffered(DAYS_AT_ONCE).try_collect().await?;
+    listed.into_iter().flatten().map(segment_of).collect()
 }
 
 fn segment_of(file: Listed) -> Result<Segment, VaultError> {

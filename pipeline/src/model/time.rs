@@ -57,6 +57,11 @@ impl Timestamp {
         Timestamp(self.seconds() * MICROS_PER_SECOND + MICROS_PER_SECOND - 1)
     }
 
+    /// The beginning of this hour.
+    pub const fn floor_hour(self) -> Timestamp {
+        Timestamp::from_seconds(self.seconds().div_euclid(3_600) * 3_600)
+    }
+
     /// This instant moved forward.
     pub const fn plus(self, by: Duration) -> Timestamp {
         Timestamp::from_micros(self.0.saturating_add(by.as_micros() as i64))

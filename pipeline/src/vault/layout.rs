@@ -32,6 +32,14 @@ pub fn log_hour_folder(resource: &ResourceId, arrived: Timestamp) -> String {
     format!("{}/date={}/hour={:02}", log_folder(resource), arrived.date(), arrived.hour())
 }
 
+/// The hour that a folder of [`log_hour_folder`] is of: its beginning.
+pub fn hour_of(folder: &str) -> Option<Timestamp> {
+    let (rest, hour) = folder.rsplit_once("/hour=")?;
+    let (_, date) = rest.rsplit_once("/date=")?;
+    let two_digits = hour.len() == 2 && hour.bytes().all(|digit| digit.is_ascii_digit());
+    two_digits.then(|| format!("{date}T{hour}:00:00Z").parse().ok()).flatten()
+}
+
 /// A file of a base or a merge, named by its content.
 pub fn base_file(resource: &ResourceId, digest: &Digest) -> String {
     format!("base/v1/res={}/{}.parquet", resource.as_str(), digest.short())

@@ -9,6 +9,7 @@
 //! reads what is there and thinks again. Records are succeeded, never changed.
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -17,6 +18,8 @@ use crate::model::Digest;
 
 /// The version of the record form that this program writes, and the highest it reads.
 pub const FORMAT_VERSION: u32 = 1;
+/// Records read at the same time.
+const READS_AT_ONCE: usize = 8;
 
 /// A document that can stand in a vault.
 pub trait Record: Serialize + DeserializeOwned {
@@ -105,6 +108,23 @@ impl Vault {
         Ok(records)
     }
 
+    /// The first record of a folder and the `newest` so many, by number: what is asked of a long history.
+    ///
+    /// # Errors
+    /// As [`Vault::list`] and [`Vault::read_record`].
+    pub async fn outer_records<R: Record>(&self, folder: &str, newest: usize) -> Result<Vec<Numbered<R>>, VaultError> {
+        let listed = self.list(folder).await?;
+        let numbered: Vec<(u64, String)> =
+            listed.into_iter().filter_map(|file| Some((layout::number_of(&file.path)?, file.path))).collect();
+        let inner = 1..numbered.len().saturating_sub(newest).max(1);
+        let outer = numbered.into_iter().enumerate().filter(move |(place, _)| !inner.contains(place));
+        let reads = futures::stream::iter(outer).map(|(_, (number, path))| {
+            let vault = self.clone();
+            async move { vault.read_numbered(number, &path).await }
+        });
+        reads.buffered(READS_AT_ONCE).try_collect().await
+    }
+
     async fn read_numbered<R: Record>(&self, number: u64, path: &str) -> Result<Numbered<R>, VaultError> {
         let bytes = self.read(path).await?;
         let file = FileRef { path: path.to_owned(), size: bytes.len() as u64, digest: Digest::of(&bytes) };
@@ -165,6 +185,21 @@ mod tests {
 
     fn note() -> Note {
         Note { text: "seen".to_owned() }
+    }
+
+    #[test]
+    fn of_a_long_history_the_first_and_the_newest_are_read() {
+        let vault = Vault::new(std::sync::Arc::new(object_store::memory::InMemory::new()), "");
+        let outer = |newest| {
+            let records = crate::testing::block_on(vault.outer_records::<Note>("notes", newest)).unwrap();
+            records.into_iter().map(|numbered| numbered.number).collect::<Vec<u64>>()
+        };
+        assert_eq!(outer(2), [0; 0]);
+        for number in 1..=6 {
+            crate::testing::block_on(vault.write_numbered("notes", number, &note())).unwrap();
+            assert_eq!(outer(8), (1..=number).collect::<Vec<u64>>());
+        }
+        assert_eq!(outer(2), [1, 5, 6]);
     }
 
     #[test]

@@ -223,7 +223,7 @@ impl Stage {
 
     fn policy(&self) -> Policy {
         let redelivery = if self.world.has(Bug::TombstoneDropped) { Duration::ZERO } else { REDELIVERY };
-        Policy { base_every: Duration::from_millis(self.world.swarm.base_every_ms), redelivery, base_now: false }
+        Policy { base_every: Duration::from_millis(self.world.swarm.base_every_ms), redelivery, ..Policy::default() }
     }
 
     async fn compactor(&self, actor: Actor) -> Result<(), String> {
@@ -253,7 +253,9 @@ impl Stage {
         if let Some(at) = plan(&inventory, self.world.now(), self.policy()).base {
             let mut torn = base(vault, &inventory, at).await.map_err(text)?;
             torn.files.pop();
-            publish(vault, &self.resource, &Additions { merges: Vec::new(), base: Some(torn) }, self.world.now()).await.map_err(text)?;
+            publish(vault, &self.resource, &Additions { base: Some(torn), ..Additions::default() }, self.world.now())
+                .await
+                .map_err(text)?;
         }
         Ok(())
     }

@@ -30,6 +30,9 @@ pub struct Truth {
     readings: Vec<Reconciliation>,
 }
 
+/// Readings that are remembered.
+const READINGS_MAX: usize = 16;
+
 impl Truth {
     /// Begins where the vault stands.
     pub async fn begin(capture: &Capture, protection: &Protection, metrics: Arc<Metrics>) -> Result<Truth> {
@@ -67,7 +70,7 @@ impl Truth {
                     self.metrics.reading(&resource, &reading, self.listing_only);
                     watch.heard(&self.capture, reading.events_on).await;
                     self.mark(&reading).await;
-                    self.readings.push(reading);
+                    self.remember(reading);
                     self.tell_window();
                 }
                 Err(error) => {
@@ -76,6 +79,14 @@ impl Truth {
                     tracing::warn!(%resource, error = format!("{:#}", anyhow::Error::new(error)), "a listing broke off; the next one goes on");
                 }
             }
+        }
+    }
+
+    /// The first says where the window begins, the newest where it ends.
+    fn remember(&mut self, reading: Reconciliation) {
+        self.readings.push(reading);
+        if self.readings.len() > READINGS_MAX {
+            self.readings.remove(1);
         }
     }
 
@@ -105,7 +116,7 @@ impl Truth {
     }
 
     fn tell_window(&self) {
-        let Some(window) = coverage::window(&[], &self.readings, &[]) else { return };
+        let Some(window) = coverage::window(None, &self.readings, &[]) else { return };
         self.metrics.window(self.capture.resource(), window.earliest, window.proven);
     }
 }

@@ -38,7 +38,7 @@ impl Watch {
     /// Begins where the vault stands. That nobody listened to a webhook is a gap, too.
     pub async fn begin(capture: &Capture, events: &Events, metrics: Arc<Metrics>) -> Result<Watch> {
         let (readings, gaps) = coverage::facts(capture.vault(), capture.resource()).await?;
-        let window = coverage::window(&[], &readings, &gaps);
+        let window = coverage::window(None, &readings, &gaps);
         let open = window.iter().flat_map(|window| &window.gaps).find(|gap| gap.to.is_none()).map(|gap| gap.from);
         let on_at = readings.iter().rev().find(|reading| reading.events_on == Some(true)).map(|reading| reading.ended);
         let watch = Watch {
