@@ -1,0 +1,97 @@
+//! What must hold of every input, whatever it is. Included by the fuzz targets and by the test that replays their corpora.
+
+use bytes::Bytes;
+use pipeline::base::Manifest;
+use pipeline::base::inputs::Inventory;
+use pipeline::changelog::read;
+use pipeline::fold::Cut;
+use pipeline::model::change::ChangeBatch;
+use pipeline::model::{Digest, ResourceId, Timestamp};
+use pipeline::target::directory::path;
+use pipeline::vault::pack::{self, Body};
+use pipeline::vault::record;
+
+/// A Parquet file of changes: rows that can all be looked at, or an error that names the file.
+pub fn segment(bytes: &[u8]) {
+    match read::decode("log/hostile.parquet", Bytes::copy_from_slice(bytes)) {
+        Ok(batches) => {
+            for batch in batches {
+                let changes = ChangeBatch::objects(batch).expect("what was decoded has the columns of changes");
+                let rows = changes.object_columns();
+                assert_eq!(rows.iter().map(|row| row.to_change()).count(), changes.len());
+            }
+        }
+        Err(error) => assert!(error.to_string().contains("log/hostile.parquet"), "{error}"),
+    }
+}
+
+/// A pack under the name of its own digest, so that the digest does not stop it: an index that stays inside, or an error.
+pub fn pack(bytes: &[u8]) {
+    let path = format!("pack/v1/00/{}", Digest::of(bytes).short());
+    match pack::index_of(&path, bytes) {
+        Ok(entries) => {
+            for entry in entries {
+                let from = usize::try_from(entry.slice.offset).expect("it lies inside");
+                let stored = Bytes::copy_from_slice(&bytes[from..from + entry.slice.stored as usize]);
+                if let Ok(content) = pack::inflate(&entry.slice, stored) {
+                    assert!(content.len() <= pack::SLICE_BYTES);
+                }
+            }
+        }
+        Err(error) => assert!(error.to_string().contains(&path), "{error}"),
+    }
+}
+
+/// A manifest whose first line is right: a plan can be made from it, or it is an error that names it.
+pub fn manifest(payload: &[u8]) {
+    let mut bytes = format!("hindsight 1 manifest {}\n", Digest::of(payload)).into_bytes();
+    bytes.extend_from_slice(payload);
+    match record::decode::<Manifest>("manifest/v1/7", &bytes) {
+        Ok(manifest) => {
+            let again: Manifest = record::decode("manifest/v1/7", &record::encode(&manifest)).expect("what was read can be written");
+            assert_eq!(again, manifest);
+            let file = pipeline::vault::FileRef { path: "manifest/v1/7".to_owned(), size: 0, digest: Digest::of(b"") };
+            let inventory = Inventory {
+                resource: ResourceId::bucket("photos").expect("a name"),
+                segments: Vec::new(),
+                manifest: Some(record::Numbered { number: 7, file, record: manifest }),
+                covers: Default::default(),
+                reconciliations: Vec::new(),
+                gaps: Vec::new(),
+            };
+            let inputs = inventory.inputs(Cut::At(Timestamp::from_seconds(1_787_400_000)));
+            assert!(inputs.base.is_none_or(|base| base.cut <= Timestamp::from_seconds(1_787_400_000)));
+            assert!(inventory.window().is_none());
+        }
+        Err(error) => assert!(error.to_string().contains("manifest/v1/7"), "{error}"),
+    }
+}
+
+/// A body reference: the text that it was, or none.
+pub fn body(text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    if let Ok(body) = text.parse::<Body>() {
+        let again: Body = body.to_string().parse().expect("what is written can be read");
+        assert_eq!(again, body);
+    }
+}
+
+/// An object's key as a path: it stays inside, comes back as the same key, and no other key has it.
+pub fn path(key: &[u8]) {
+    let Ok(key) = std::str::from_utf8(key) else { return };
+    if key.is_empty() {
+        return;
+    }
+    for path in [path::encode(key), path::encode_beside(key)] {
+        assert_eq!(path::decode(&path).as_deref(), Some(key));
+        for name in path.split('/') {
+            assert!(!name.is_empty() && name != "." && name != ".." && name.len() <= 255, "{path:?}");
+        }
+        assert!(!path.starts_with('/') && !path.contains('\0'), "{path:?}");
+        assert_ne!(path.split('/').next(), Some(path::OWN));
+    }
+    // Whatever is a path of an object is the path of one object only.
+    if let Some(decoded) = path::decode(key) {
+        assert!([path::encode(&decoded), path::encode_beside(&decoded)].iter().any(|path| path == key), "{key:?}");
+    }
+}

@@ -1,0 +1,10 @@
+//! Every key has a path of its own, inside of the target.
+#![no_main]
+
+#[path = "../checks.rs"]
+#[allow(dead_code, reason = "each target has one of the checks")]
+mod checks;
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| checks::path(bytes));

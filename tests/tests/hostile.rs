@@ -1,0 +1,161 @@
+//! Hostile files: the fuzzers' corpora, and what is made by damaging good files, as plain tests.
+//!
+//! `./dev fuzz TARGET` looks for more; what it finds goes into `tests/fuzz/corpus/TARGET` and stays there.
+
+#[path = "../fuzz/checks.rs"]
+mod checks;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::FutureExt;
+use object_store::memory::InMemory;
+use pipeline::base::build::{Additions, base, merge, publish};
+use pipeline::base::inputs::Inventory;
+use pipeline::base::plan::BaseCut;
+use pipeline::changelog::coverage::{RECONCILIATIONS, Reconciliation};
+use pipeline::changelog::{segments, write};
+use pipeline::model::change::{ChangeBatch, ObjectChange};
+use pipeline::model::{ResourceId, Timestamp};
+use pipeline::vault::pack::PackWriter;
+use pipeline::vault::{Vault, layout};
+
+/// Damaged variants of each good input.
+const VARIANTS: u64 = 400;
+
+fn at_once<F: Future>(future: F) -> F::Output {
+    future.now_or_never().expect("memory answers at once")
+}
+
+fn corpus(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
+}
+
+/// The check of everything in the corpus, of good inputs, and of what can be made of both by damage.
+fn check(target: &str, good: Vec<Vec<u8>>, check: fn(&[u8])) {
+    // The Parquet reader's panics are caught; what they say would fill the screen.
+    std::panic::set_hook(Box::new(|info| {
+        if info.location().is_some_and(|place| place.file().contains("tests")) {
+            eprintln!("{info}");
+        }
+    }));
+    let folder = corpus(target);
+    if std::env::var_os("HINDSIGHT_WRITE_CORPUS").is_some() {
+        std::fs::create_dir_all(&folder).expect("a folder");
+        for (index, input) in good.iter().enumerate() {
+            std::fs::write(folder.join(format!("good-{index}")), input).expect("a file");
+        }
+    }
+    let kept = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let kept = kept.map(|entry| std::fs::read(entry.expect("an entry").path()).expect("a file"));
+    let inputs: Vec<Vec<u8>> = kept.chain(good).collect();
+    assert!(!inputs.is_empty());
+    let mut random = 0x9E37_79B9_7F4A_7C15u64;
+    let mut below = |bound: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % bound.max(1)
+    };
+    for input in &inputs {
+        check(input);
+        for _ in 0..VARIANTS {
+            let mut damaged = input.clone();
+            for _ in 0..=below(3) {
+                match below(5) {
+                    0 => damaged.truncate(below(damaged.len() + 1)),
+                    1 => damaged.insert(below(damaged.len() + 1), below(256) as u8),
+                    2 if !damaged.is_empty() => drop(damaged.remove(below(damaged.len()))),
+                    3 if !damaged.is_empty() => {
+                        // Lengths and offsets are what hurts.
+                        let at = below(damaged.len());
+                        let end = (at + 4).min(damaged.len());
+                        damaged[at..end].fill(0xFF);
+                    }
+                    _ if !damaged.is_empty() => {
+                        let at = below(damaged.len());
+                        damaged[at] ^= 1 << below(8);
+                    }
+                    _ => {}
+                }
+            }
+            check(&damaged);
+        }
+    }
+}
+
+fn resource() -> ResourceId {
+    ResourceId::bucket("photos").expect("a name")
+}
+
+fn changes(count: i64) -> ChangeBatch {
+    let put = |index: i64| ObjectChange {
+        etag: Some("0cc175b9c0f1b6a831c399e269772661".to_owned()),
+        metadata: Some(r#"{"content_type":"image/jpeg"}"#.to_owned()),
+        body: Some("0123456789abcdef0123456789abcdef@8+17".to_owned()),
+        rank: (index % 3 == 0).then_some(1),
+        ..ObjectChange::put(&format!("photos/{index:05}"), "v1", Timestamp::from_seconds(1_787_300_000 + index))
+    };
+    let rows: Vec<ObjectChange> = (0..count).map(put).collect();
+    rows.iter().map(ObjectChange::row).collect()
+}
+
+fn vault_with_a_base() -> Vault {
+    let (vault, resource) = (Vault::new(Arc::new(InMemory::new()), ""), resource());
+    let at = Timestamp::from_seconds(1_787_300_000);
+    let reading = Reconciliation { began: at, ended: at, listed: 0, found: 0, purged: 0, lost: 0, events_on: None, versioned: true };
+    at_once(vault.append_record(&layout::state_folder(RECONCILIATIONS, &resource), &reading)).expect("memory");
+    for count in [3, 40] {
+        at_once(write::append(&vault, &write::encode(&resource, &changes(count), at, at).expect("rows"))).expect("memory");
+    }
+    let merged = at_once(merge(&vault, &resource, &at_once(segments(&vault, &resource)).expect("memory"), 1, None)).expect("memory");
+    let additions = Additions { merges: vec![merged], ..Additions::default() };
+    at_once(publish(&vault, &resource, &additions, at)).expect("memory");
+    let inventory = at_once(Inventory::load(&vault, &resource)).expect("memory");
+    let cut = BaseCut { cut: Timestamp::from_seconds(1_787_300_020), tombstones_after: at };
+    let built = at_once(base(&vault, &inventory, cut)).expect("memory");
+    let additions = Additions { base: Some(built), sealed: Some(at.floor_hour()), ..Additions::default() };
+    at_once(publish(&vault, &resource, &additions, at)).expect("memory");
+    vault
+}
+
+fn files(vault: &Vault, folder: &str) -> Vec<Vec<u8>> {
+    let listed = at_once(vault.list(folder)).expect("memory");
+    assert!(!listed.is_empty(), "{folder}");
+    listed.iter().map(|file| at_once(vault.read(&file.path)).expect("memory").to_vec()).collect()
+}
+
+#[test]
+fn a_segment_is_read_or_named() {
+    let vault = vault_with_a_base();
+    check("segment", [files(&vault, "log"), files(&vault, "base")].concat(), checks::segment);
+}
+
+#[test]
+fn a_manifest_is_planned_from_or_named() {
+    let vault = vault_with_a_base();
+    let payload = |file: Vec<u8>| file.splitn(2, |byte| *byte == b'\n').nth(1).expect("a first line").to_vec();
+    check("manifest", files(&vault, "manifest").into_iter().map(payload).collect(), checks::manifest);
+}
+
+#[test]
+fn a_pack_is_indexed_or_named() {
+    let vault = Vault::new(Arc::new(InMemory::new()), "");
+    let mut writer = PackWriter::new();
+    writer.add(b"small");
+    writer.add(&b"what repeats is compressed ".repeat(50));
+    at_once(writer.flush(&vault)).expect("memory");
+    check("pack", files(&vault, "pack"), checks::pack);
+}
+
+#[test]
+fn a_body_reference_is_what_it_was() {
+    let pack = "0123456789abcdef0123456789abcdef";
+    let good = ["-".to_owned(), format!("{pack}@8+17"), format!("{pack}@8+17z4096,{pack}@25+1"), format!("*{pack}@8+17")];
+    check("body", good.map(String::into_bytes).to_vec(), checks::body);
+}
+
+#[test]
+fn a_key_has_one_path_and_that_is_inside() {
+    let long = "ä".repeat(512);
+    let good = ["a/b", "../../etc/passwd", "/a//b/", ".", "..", "a/.", "%2E", "100%", "a\nb\0", ".hindsight/x", "%=", "a%+/b", &long];
+    check("path", good.iter().map(|key| key.as_bytes().to_vec()).collect(), checks::path);
+}
