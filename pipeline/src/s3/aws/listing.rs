@@ -164,10 +164,11 @@ fn keep_together(versions: &[ListedVersion]) -> Result<(), ListingError> {
 }
 
 /// SeaweedFS lists the current `null` version of a suspended bucket behind an older one. What a plain GET sees is the
-/// newest, so it goes first; for every other server this changes nothing.
+/// newest, so it goes first. Of other versions the order of the document is to be trusted and the flag is not: of a key that
+/// is written meanwhile it may still stand at the version before.
 fn latest_first(versions: &mut [ListedVersion]) {
     for of_object in versions.chunk_by_mut(|a, b| a.object == b.object) {
-        if let Some(index) = of_object.iter().position(|version| version.latest) {
+        if let Some(index) = of_object.iter().position(|version| version.latest && version.version == NULL_VERSION) {
             of_object[..=index].rotate_right(1);
         }
     }
@@ -244,6 +245,12 @@ mod tests {
     fn the_current_version_is_first_even_if_the_server_lists_it_later() {
         let page = page(&[version("a", "x", false), version("a", "null", true), version("a", "w", false)].concat()).unwrap();
         assert_eq!(ids(&page), ["null", "x", "w"]);
+    }
+
+    #[test]
+    fn a_flag_that_lags_behind_does_not_change_the_order() {
+        let page = page(&[version("a", "3", false), version("a", "2", true), version("a", "1", false)].concat()).unwrap();
+        assert_eq!(ids(&page), ["3", "2", "1"]);
     }
 
     #[test]
