@@ -245,7 +245,7 @@ pub async fn history(vault: &Vault, inventory: &Inventory, object: &str) -> Resu
     let folding = Folding::new(inventory.inputs(Cut::Nothing), Cut::Nothing, 0);
     let bucket = bucket_of(khash(object), folding.bits);
     let loose = folding.load(vault, bucket..bucket + 1).await?;
-    let mut fold = folding.fold(vault, &loose, bucket, Keep::Live, &KeyRange { from: first_key(object), until: None });
+    let mut fold = folding.fold(vault, &loose, bucket, Keep::Changes, &KeyRange { from: first_key(object), until: None });
     let mut changes: Vec<ObjectChange> = Vec::new();
     while let Some(Folded { rows, .. }) = fold.next().await? {
         if rows.num_rows() == 0 {

@@ -36,6 +36,8 @@ pub enum Keep {
     Last(usize),
     /// What a plain GET sees: the newest live version, nothing where that is a marker.
     Current,
+    /// Every change, each once however often and from whomever it was learned: a history.
+    Changes,
 }
 
 /// The join of object versions at a cut.
@@ -136,6 +138,12 @@ impl Join for ObjectJoin {
         let all: Vec<Light<'_>> = rows.iter().map(|&row| Light::of(row, columns)).collect();
         let object = columns[rows[0].0].object.value(rows[0].1);
         let configuration = object.is_empty();
+        if self.keep == Keep::Changes {
+            for version in all.chunk_by(|a, b| a.version == b.version) {
+                self.each_once(version, configuration, columns, out);
+            }
+            return;
+        }
         if self.cut == Cut::Nothing {
             for version in all.chunk_by(|a, b| a.version == b.version) {
                 for row in without_repetition(version, columns) {
@@ -176,6 +184,18 @@ impl Join for ObjectJoin {
 }
 
 impl ObjectJoin {
+    /// The changes of one version. What is overwritten in place has as many puts as are told apart.
+    fn each_once(&mut self, version: &[Light<'_>], configuration: bool, columns: &[ObjectColumns<'_>], out: &mut Survivors) {
+        let in_place = configuration || version[0].version == NULL_VERSION;
+        let (own, facets): (Vec<Light<'_>>, Vec<Light<'_>>) =
+            version.iter().cloned().partition(|row| row.facet == Facet::Version && !in_place);
+        let (puts, deletes): (Vec<&Light<'_>>, Vec<&Light<'_>>) = own.iter().partition(|row| row.op == Op::Put);
+        let joined = [puts, deletes].into_iter().filter_map(|rows| join_rows(rows.into_iter(), columns));
+        for row in joined.collect::<Vec<_>>().into_iter().chain(without_repetition(&facets, columns)) {
+            self.emit(row, columns, out);
+        }
+    }
+
     /// A version that is put once and deleted once.
     fn put_and_delete<'a>(&self, object: &str, put: Option<Light<'a>>, delete: Option<Light<'a>>, out: &mut Survivors) -> VersionState<'a> {
         let mut state = VersionState::default();
@@ -271,7 +291,7 @@ impl ObjectJoin {
     fn select<'a>(&mut self, mut states: Vec<VersionState<'a>>, configuration: bool, columns: &[ObjectColumns<'a>], out: &mut Survivors) {
         let newest = match self.keep {
             _ if configuration => None,
-            Keep::Base { .. } | Keep::Live => None,
+            Keep::Base { .. } | Keep::Live | Keep::Changes => None,
             Keep::Last(count) => Some(count),
             Keep::Current => Some(1),
         };

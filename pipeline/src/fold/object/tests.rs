@@ -195,6 +195,25 @@ fn deal(rows: &[ObjectChange], dealt: &[(usize, usize)]) -> Vec<Vec<ObjectChange
     runs
 }
 
+#[test]
+fn a_history_has_each_change_once_whoever_told_of_it() {
+    let told = "
+        scan a v1 @3 rank=1 body=x
+        scan a v1 @3 rank=0 body=x
+        put a v1 @3 #05
+        scan-purge a v1 @9 ~4
+        purge a v1 @7 #06
+        put a null @3 etag=x
+        put a null @5 etag=y
+        tags a v1 @4 tags=t
+        tags a v1 @4 tags=t";
+    let (rows, _) = fold_runs(vec![changes(told)], Cut::Nothing, Keep::Changes);
+    let line = |row: &ObjectChange| format!("{} {} {} @{}", row.op.as_str(), row.facet.as_str(), row.version, row.at.seconds());
+    let mut found: Vec<String> = rows.iter().map(line).collect();
+    found.sort();
+    assert_eq!(found, ["delete version v1 @7", "put tags v1 @4", "put version null @3", "put version null @5", "put version v1 @3"]);
+}
+
 proptest! {
     #[test]
     fn order_repetition_and_grouping_do_not_matter(
