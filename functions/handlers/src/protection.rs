@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fail::fail_point;
 use pipeline::model::{ResourceId, Timestamp};
 use pipeline::vault::record::{Numbered, Record};
 use pipeline::vault::{Created, Vault, VaultError, layout};
@@ -142,9 +143,11 @@ pub async fn record(vault: &Vault, others: &[Vault], protection: &Protection) ->
         free_in(others, &protection.resource).await?;
     }
     let folder = layout::state_folder(PROTECTIONS, &protection.resource);
+    fail_point!("protection::before-record");
     loop {
         let number = newest(vault, &protection.resource).await?.map_or(1, |newest| newest.number + 1);
         if vault.write_numbered(&folder, number, protection).await? == Created::New {
+            fail_point!("protection::after-record");
             return Ok(number);
         }
     }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use fail::fail_point;
 use pipeline::base::inputs::Inventory;
 use pipeline::model::{Clock, Digest, ResourceId, Timestamp};
 use pipeline::replay::plan::plan;
@@ -97,6 +98,7 @@ pub async fn restore(
     let last = notes.into_iter().rev().map(|numbered| numbered.record).find(|known| known.request == note.request);
     options.resumed = last.is_some_and(|last| !last.ended && last.to == plan.to);
     vault.append_record(&folder, &note).await?;
+    fail_point!("restore::after-note");
     let report = run(vault, &plan, &options, target, clock, progress).await?;
     note.ended = true;
     note.at = clock.now();

@@ -9,6 +9,7 @@
 //! ```
 
 use bytes::Bytes;
+use fail::fail_point;
 use futures::future::join_all;
 use pipeline::model::Timestamp;
 use pipeline::vault::record::{FORMAT_VERSION, Record, encode};
@@ -86,6 +87,7 @@ pub async fn create(vault: &Vault, id: &str, now: Timestamp) -> Result<VaultReco
         known => return known,
     }
     let record = VaultRecord { id: id.to_owned(), created: now, format: FORMAT_VERSION, store: probe(vault, id).await? };
+    fail_point!("vault::before-record");
     match vault.create(layout::VAULT, encode(&record)).await? {
         Created::New => Ok(record),
         // Somebody made it at the same moment, or the reply to our own first try was lost.

@@ -11,6 +11,7 @@ mod exit;
 mod output;
 mod serve;
 mod sources;
+mod standing;
 mod vaults;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ pub struct Cli {
 }
 
 fn main() -> ExitCode {
+    standing::prepare();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return unreadable(&error),

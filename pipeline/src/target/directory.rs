@@ -32,6 +32,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use async_trait::async_trait;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, File, Metadata, MetadataExt as _, OpenOptions};
+use fail::fail_point;
 use futures::StreamExt as _;
 
 use self::record::{Known, Record, Records};
@@ -187,7 +188,9 @@ impl Target for DirectoryTarget {
             scratch.file.write_all(&piece).map_err(failed)?;
         }
         scratch.finish(wanted.at).map_err(failed)?;
+        fail_point!("directory::before-rename");
         session.place(scratch, &wanted.object).map_err(failed)?;
+        fail_point!("directory::before-record");
         // Last: a kill before leaves a file without its record, which is no reason to take it for the same.
         session.record(&Record::of(wanted), &self.known).map_err(failed)?;
         Ok(Written::default())

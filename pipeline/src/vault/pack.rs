@@ -25,6 +25,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
+use fail::fail_point;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
@@ -236,7 +237,9 @@ impl PackWriter {
         self.seal();
         for pack in &mut self.sealed {
             if let Some(bytes) = &pack.bytes {
+                fail_point!("pack::before-upload");
                 vault.create_named_by_content(&layout::pack_file(&pack.name), bytes.clone()).await?;
+                fail_point!("pack::after-upload");
                 pack.bytes = None;
             }
         }
