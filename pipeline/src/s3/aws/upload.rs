@@ -23,7 +23,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use crc_fast::CrcAlgorithm;
-use futures::TryStreamExt;
+use futures::stream::Fuse;
+use futures::{StreamExt as _, TryStreamExt};
 use md5::{Digest as _, Md5};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -303,11 +304,12 @@ async fn abort(place: &Place, upload: &str, because: &BucketError) {
 /// The content in pieces of exactly `part_bytes`, the last one shorter; an error unless it has `size` bytes in all.
 fn cut(content: Content, size: u64, part_bytes: u64, request: Request) -> impl futures::Stream<Item = Result<Bytes, BucketError>> {
     struct Cutter {
-        content: Content,
+        // Asked once more after its end, a stream may panic, and after the last part this one is.
+        content: Fuse<Content>,
         rest: Bytes,
         left: u64,
     }
-    let cutter = Cutter { content, rest: Bytes::new(), left: size };
+    let cutter = Cutter { content: content.fuse(), rest: Bytes::new(), left: size };
     futures::stream::try_unfold((cutter, request), move |(mut cutter, request)| async move {
         let wanted = cutter.left.min(part_bytes) as usize;
         let mut part = BytesMut::with_capacity(wanted);
@@ -400,8 +402,10 @@ mod tests {
     }
 
     fn pieces(lengths: &[usize]) -> Content {
-        let pieces: Vec<Result<Bytes, BucketError>> = lengths.iter().map(|length| Ok(Bytes::from(vec![1; *length]))).collect();
-        futures::stream::iter(pieces).boxed()
+        // As the content of a restore does, this panics when it is asked after its end.
+        let next = |mut lengths: std::vec::IntoIter<usize>| async move { Some((Ok(Bytes::from(vec![1; lengths.next()?])), lengths)) };
+        let lengths = lengths.to_vec();
+        futures::stream::unfold(lengths.into_iter(), next).boxed()
     }
 
     fn cut_now(lengths: &[usize], size: u64, part: u64) -> Result<Vec<usize>, String> {
