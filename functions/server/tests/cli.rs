@@ -1,9 +1,22 @@
-//! The real binary: what it prints, what it exits with, and whole stories against a real S3 server.
+//! The real binary: what it prints, what it exits with, whole stories against real S3 servers, the proof that
+//! every restore is what a record says, and what is left of it when it is killed.
 
+#[path = "cli/killing.rs"]
+mod killing;
 #[path = "cli/program.rs"]
 mod program;
+#[path = "cli/proof.rs"]
+mod proof;
+#[path = "cli/record.rs"]
+mod record;
+#[path = "cli/restored.rs"]
+mod restored;
 #[path = "cli/stories.rs"]
 mod stories;
+#[path = "cli/traffic.rs"]
+mod traffic;
+#[path = "cli/world.rs"]
+mod world;
 
 use program::Program;
 use serde_json::Value;

@@ -1,9 +1,11 @@
 //! Running the binary in a folder and an environment of its own.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -56,7 +58,7 @@ impl Program {
     /// Runs to a good end and returns what was printed.
     pub fn ok(&self, arguments: &[&str]) -> String {
         let ended = self.run(arguments);
-        assert_eq!(ended.code, 0, "{arguments:?}: {}", ended.errors);
+        assert_eq!(ended.code, 0, "{arguments:?}: {}{}", ended.errors, ended.output);
         ended.output
     }
 
@@ -68,33 +70,115 @@ impl Program {
 
     /// Starts `serve` and comes back when it listens.
     pub fn serve(&self, arguments: &[&str]) -> Serving {
-        let mut command = self.command(&[&["serve", "--listen", "127.0.0.1:0", "--log-format", "json"], arguments].concat());
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
-        let address = loop {
-            let line = lines.next().expect("it listens before it ends").expect("text");
-            let entry: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-            if let Some(address) = entry["fields"]["address"].as_str() {
-                break address.to_owned();
+        self.serve_until(None, arguments)
+    }
+
+    /// The same, and it stands still at a named point.
+    pub fn serve_until(&self, point: Option<&str>, arguments: &[&str]) -> Serving {
+        let mut running = self.start(point, &[&["serve", "--listen", "127.0.0.1:0", "--log-format", "json"], arguments].concat());
+        let address = running.heard.iter().find_map(|heard| match heard {
+            Heard::Address(address) => Some(address),
+            Heard::Standing => {
+                running.stands = true;
+                None
             }
-        };
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("serve: {line}")));
-        Serving { child, address }
+        });
+        let address = address.unwrap_or_else(|| panic!("serve ended before it listened: {:?}", running.child.wait()));
+        Serving { running, address }
+    }
+
+    /// Starts a command that stands still at a named point, if it comes there: `capture::before-segment`, or with `@3` the
+    /// third time.
+    pub fn start(&self, point: Option<&str>, arguments: &[&str]) -> Running {
+        let mut command = self.command(arguments);
+        command.envs(point.map(|point| ("HINDSIGHT_STAND_AT", point)));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let (sender, heard) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let entry: Option<Value> = serde_json::from_str(&line).ok();
+                let address = entry.as_ref().and_then(|entry| entry["fields"]["address"].as_str());
+                let heard = match address {
+                    Some(address) => Heard::Address(address.to_owned()),
+                    None if line.starts_with("standing at ") => Heard::Standing,
+                    None => {
+                        eprintln!("hindsight: {line}");
+                        continue;
+                    }
+                };
+                // Whoever does not listen any more has heard enough.
+                let _ = sender.send(heard);
+            }
+        });
+        Running { child, heard, stands: false }
+    }
+}
+
+/// What a process says that matters here.
+enum Heard {
+    Address(String),
+    Standing,
+}
+
+/// A process that runs. Dropped, it is killed.
+pub struct Running {
+    child: Child,
+    heard: mpsc::Receiver<Heard>,
+    stands: bool,
+}
+
+impl Running {
+    /// Waits until it stands at its point; false when it ended without coming there.
+    pub fn stands(&mut self) -> bool {
+        self.stands = self.stands || self.heard.iter().any(|heard| matches!(heard, Heard::Standing));
+        self.stands
+    }
+
+    /// Whether it stands at its point by now.
+    pub fn stands_by_now(&mut self) -> bool {
+        self.stands = self.stands || self.heard.try_iter().any(|heard| matches!(heard, Heard::Standing));
+        self.stands
+    }
+
+    /// SIGKILL: no handler runs, nothing is flushed.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Lets it go on from where it stands, and returns its exit code.
+    pub fn go_on(mut self) -> i32 {
+        self.child.stdin.take().expect("a pipe").write_all(b"\n").expect("it listens");
+        self.end()
+    }
+
+    /// Waits for its end and returns its exit code; -1 where it was killed.
+    pub fn end(mut self) -> i32 {
+        self.child.wait().expect("it ends").code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Where it has ended, that is no error here.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
 /// A `serve` that runs.
 pub struct Serving {
-    child: Child,
+    pub running: Running,
     pub address: String,
 }
 
 impl Serving {
     /// Asks it to end and returns its exit code.
-    pub fn stop(mut self) -> i32 {
-        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs");
+    pub fn stop(self) -> i32 {
+        let asked = Command::new("kill").args(["-TERM", &self.running.child.id().to_string()]).status().expect("kill runs");
         assert!(asked.success());
-        self.child.wait().expect("it ends").code().unwrap_or(-1)
+        self.running.end()
     }
 
     /// What it answers to a GET.
@@ -104,19 +188,15 @@ impl Serving {
 
     /// What it answers to this.
     pub fn ask(&self, request: &str) -> String {
-        use std::io::{Read, Write};
-        let mut connection = std::net::TcpStream::connect(&self.address).expect("it listens");
-        connection.write_all(request.as_bytes()).expect("it reads");
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).expect("it answers");
-        answer
+        ask(&self.address, request).expect("it answers")
     }
 }
 
-impl Drop for Serving {
-    fn drop(&mut self) {
-        // After `stop` it has ended, and that is no error here.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// What a server at an address answers to this.
+pub fn ask(address: &str, request: &str) -> io::Result<String> {
+    let mut connection = TcpStream::connect(address)?;
+    connection.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    Ok(answer)
 }

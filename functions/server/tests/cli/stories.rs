@@ -2,50 +2,10 @@
 
 use std::time::Duration;
 
-use aws_sdk_s3::Client;
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
-use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
-use tests::services::{AwsEmulator, SeaweedFs, Server};
+use tests::services::AwsEmulator;
 
 use super::program::Program;
-
-/// An S3 server, a bucket of its own on it, and the binary pointed to it.
-struct World {
-    client: Client,
-    bucket: String,
-    program: Program,
-}
-
-impl World {
-    async fn new(server: &Server, bucket: &str, versions: bool) -> World {
-        let config = aws_sdk_s3::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .endpoint_url(server.endpoint())
-            .credentials_provider(Credentials::new(server.access_key(), server.secret_key(), None, None, "test"))
-            .region(Region::new(server.region().to_owned()))
-            .force_path_style(true)
-            .build();
-        let client = Client::from_conf(config);
-        client.create_bucket().bucket(bucket).send().await.expect("a new bucket");
-        if versions {
-            let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
-            client.put_bucket_versioning().bucket(bucket).versioning_configuration(enabled).send().await.expect("versions");
-        }
-        World { client, bucket: bucket.to_owned(), program: Program::new().with(server.environment()) }
-    }
-
-    async fn put(&self, key: &str, content: &str) {
-        self.client.put_object().bucket(&self.bucket).key(key).body(content.as_bytes().to_vec().into()).send().await.expect("a put");
-    }
-
-    fn url(&self) -> String {
-        format!("s3://{}", self.bucket)
-    }
-}
-
-fn seaweed() -> &'static SeaweedFs {
-    SeaweedFs::shared().unwrap_or_else(|error| panic!("{error}; run ./dev setup"))
-}
+use super::world::{World, seaweed};
 
 /// The instant it is, in whole seconds, once that second and the next are over: what follows is told apart by every server.
 async fn a_quiet_second() -> String {
