@@ -24,6 +24,8 @@ pub struct Scan {
     after: Option<ListMarker>,
     ended: bool,
     waiting: Tie,
+    /// Where the page began in which the waiting tie did: it may reach over several.
+    waiting_after: Option<ListMarker>,
     began: Option<Timestamp>,
     last_answer: Option<Timestamp>,
 }
@@ -40,7 +42,16 @@ pub struct ScanPage {
 impl Scan {
     /// A listing of everything, or of the keys that begin with `prefix`; `after` resumes an earlier one.
     pub fn new(bucket: Arc<dyn Bucket>, prefix: &str, after: Option<ListMarker>) -> Scan {
-        Scan { bucket, prefix: prefix.to_owned(), after, ended: false, waiting: Tie::new(), began: None, last_answer: None }
+        Scan {
+            bucket,
+            prefix: prefix.to_owned(),
+            after,
+            ended: false,
+            waiting: Tie::new(),
+            waiting_after: None,
+            began: None,
+            last_answer: None,
+        }
     }
 
     /// The source's clock at the first page, where the server said.
@@ -61,8 +72,7 @@ impl Scan {
         if self.ended {
             return Ok(None);
         }
-        // Resuming at the page's own beginning repeats at most one page, and repetition is harmless.
-        let resume = self.after.clone();
+        let page_after = self.after.clone();
         let page = self.bucket.list_versions(&self.prefix, self.after.as_ref(), PAGE_VERSIONS).await?;
         if let Some(time) = page.server_time {
             self.began.get_or_insert(time);
@@ -79,12 +89,16 @@ impl Scan {
             if !tied && !self.waiting.is_empty() {
                 ties.push(oldest_first(std::mem::take(&mut self.waiting)));
             }
+            if self.waiting.is_empty() {
+                self.waiting_after.clone_from(&page_after);
+            }
             self.waiting.push(version);
         }
         if self.ended && !self.waiting.is_empty() {
             ties.push(oldest_first(std::mem::take(&mut self.waiting)));
         }
-        let resume = if self.waiting.is_empty() { self.after.clone() } else { resume };
+        // Resuming at the beginning of a page repeats some of it, and repetition is harmless.
+        let resume = if self.waiting.is_empty() { self.after.clone() } else { self.waiting_after.clone() };
         Ok(Some(ScanPage { ties, resume }))
     }
 }

@@ -1,0 +1,51 @@
+//! A listing that is resumed anywhere misses nothing, however small the server's pages are.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pipeline::s3::{Bucket, PutRequest, Versioning};
+use pipeline::source::s3_scan::{Scan, Tie};
+use tests::memory_bucket::{MemoryBucket, NoHook, Settings};
+use tests::simulation::Options;
+use tests::simulation::door::Door;
+use tests::simulation::executor::block_on;
+use tests::simulation::world::World;
+
+/// A bucket of some objects with several versions each, all of one second, behind pages of this size.
+fn bucket(page: i32) -> Arc<dyn Bucket> {
+    let mut world = World::new(1, &Options::default());
+    Arc::get_mut(&mut world).expect("nobody else has it yet").swarm.page = page;
+    let bucket = MemoryBucket::new(Settings::aws("photos", 7), world.clone(), Arc::new(NoHook));
+    bucket.set_versioning(Versioning::Enabled);
+    for (object, versions) in [("a", 1), ("b", 4), ("c", 2), ("d", 1)] {
+        for content in 0..versions {
+            bucket.put_object(object, &PutRequest::default(), Bytes::from(vec![content])).expect("its key is legal");
+        }
+    }
+    Arc::new(Door { bucket, world })
+}
+
+fn versions(ties: &[Tie]) -> BTreeSet<String> {
+    ties.iter().flatten().map(|listed| listed.version.clone()).collect()
+}
+
+#[test]
+fn what_is_resumed_after_any_page_misses_nothing() {
+    for page in [1, 2, 3, 1_000] {
+        let bucket = bucket(page);
+        let mut scan = Scan::new(bucket.clone(), "", None);
+        let mut handed_on: Vec<Tie> = Vec::new();
+        while let Some(page) = block_on(scan.next()).expect("nothing fails") {
+            handed_on.extend(page.ties);
+            let Some(resume) = page.resume else { continue };
+            let mut all = handed_on.clone();
+            let mut resumed = Scan::new(bucket.clone(), "", Some(resume.clone()));
+            while let Some(page) = block_on(resumed.next()).expect("nothing fails") {
+                all.extend(page.ties);
+            }
+            assert_eq!(versions(&all).len(), 8, "resumed after {resume:?}");
+        }
+        assert_eq!(versions(&handed_on).len(), 8);
+    }
+}
