@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::model::change::{ChangeBatch, Facet, ObjectRow, Op};
+use crate::fold::siblings::Sibling;
+use crate::model::change::{ChangeBatch, Facet, NULL_VERSION, ObjectRow, Op, born, is_in_parts};
 use crate::model::{Digest, Timestamp};
 use crate::s3::{Acl, ObjectMetadata, Tags};
 
@@ -22,6 +23,9 @@ pub struct ObjectVersion {
     pub marker: bool,
     /// When it came to be.
     pub at: Timestamp,
+    /// When it was born, which orders it among its siblings: an upload in parts is born when it begins.
+    #[serde(skip)]
+    pub born: Timestamp,
     /// Its position, which orders it among its siblings.
     #[serde(skip)]
     pub position: Vec<u8>,
@@ -46,6 +50,14 @@ pub struct ObjectVersion {
     pub body: Option<String>,
     /// Why the content could not be stored.
     pub lost: Option<String>,
+}
+
+impl ObjectVersion {
+    /// What places it among the versions of its object.
+    pub fn sibling(&self) -> Sibling<'_> {
+        let in_parts = self.etag.as_deref().is_some_and(is_in_parts) && self.version != NULL_VERSION;
+        Sibling { at: self.at, born: self.born, in_parts, position: &self.position, rank: self.rank, version: &self.version }
+    }
 }
 
 /// A row whose JSON does not say what it should.
@@ -108,6 +120,7 @@ fn assemble(row: &ObjectRow<'_>, facets: &BTreeMap<Facet, ObjectRow<'_>>) -> Res
         version: row.version.to_owned(),
         marker: row.marker,
         at: row.at,
+        born: born(row.at, row.at_bound),
         position: row.position.to_vec(),
         rank: row.rank,
         size: row.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),

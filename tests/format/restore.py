@@ -108,12 +108,20 @@ def sequenced(row):
     return row["position"][4] == 0x80
 
 
+def born(row):
+    """An upload in parts is born when it begins."""
+    return min(row["at"], row["at"] if row["at_bound"] is None else row["at_bound"])
+
+
 def join(rows):
     """Rows that describe one change, as one."""
-    rows = sorted(rows, key=lambda row: (row["via"] != "event", not sequenced(row), row["at"], row["position"]))
+    rows = sorted(rows, key=lambda row: (row["at"] if row["op"] == "delete" else 0, row["via"] != "event", not sequenced(row), row["at"], row["position"]))
     joined = dict(rows[0])
     ranks = [row["rank"] for row in rows if row["rank"] is not None]
     joined["rank"] = max(ranks, default=None)
+    etag = next((row["etag"] for row in rows if row["etag"]), None)
+    if joined["via"] == "event" and joined["op"] == "put" and joined["version"] != "null" and etag and "-" in etag:
+        joined["at_bound"] = min(born(row) for row in rows)
     known = next((row for row in rows if row["body"]), None) or next((row for row in rows if row["marker"]), rows[0])
     for name in ("marker", "size", "etag", "storage_class", "metadata", "tags", "acl", "digest", "body", "lost"):
         joined[name] = known[name] if known[name] is not None else joined[name]
@@ -121,17 +129,23 @@ def join(rows):
 
 
 def oldest_first(versions):
-    with_order = sorted((v for v in versions if sequenced(v)), key=lambda v: (v["position"], v["at"], v["version"]))
-    born = [version["at"] // 1_000_000 for version in with_order]
-    placed = [((2 * place + 1, born[place], 0, v["version"]), v) for place, v in enumerate(with_order)]
-    for version in (v for v in versions if not sequenced(v)):
-        second = version["at"] // 1_000_000
-        slot = max((index + 1 for index, time in enumerate(born) if time < second), default=0)
-        for index, other in enumerate(with_order):
-            if born[index] == second and None not in (other["rank"], version["rank"]) and other["rank"] < version["rank"]:
-                slot = max(slot, index + 1)
+    second = lambda version: born(version) // 1_000_000
+    listed_parts = lambda v: "-" in (v["etag"] or "") and v["rank"] is not None and v["version"] != "null"
+    in_place = lambda v: sequenced(v) and second(v) == v["at"] // 1_000_000 and not listed_parts(v)
+    with_order = sorted((v for v in versions if in_place(v)), key=lambda v: (v["position"], v["at"], v["version"]))
+    placed = [((2 * place + 1, 0, 0, b"", ""), v) for place, v in enumerate(with_order)]
+
+    def behind(version, other):
+        if second(version) != second(other):
+            return second(other) < second(version)
+        if None not in (other["rank"], version["rank"]):
+            return other["rank"] < version["rank"]
+        return sequenced(version) and other["position"] < version["position"]
+
+    for version in (v for v in versions if not in_place(v)):
+        slot = max((index + 1 for index, other in enumerate(with_order) if behind(version, other)), default=0)
         rank = -1 if version["rank"] is None else version["rank"]
-        placed.append(((2 * slot, second, rank, version["version"]), version))
+        placed.append(((2 * slot, second(version), rank, version["position"], version["version"]), version))
     return [version for _, version in sorted(placed, key=lambda pair: pair[0])]
 
 
@@ -146,7 +160,7 @@ def state(rows, at):
         puts = [row for row in rows if row["facet"] == "version" and row["op"] == "put"]
         deletes = [row for row in rows if row["facet"] == "version" and row["op"] == "delete"]
         if version == "null":
-            changes = oldest_first([row for row in puts + deletes if row["at"] <= at])
+            changes = oldest_first([{**row, "at_bound": None} for row in puts + deletes if row["at"] <= at])
             if not changes or changes[-1]["op"] == "delete":
                 continue
             last = changes[-1]

@@ -189,8 +189,7 @@ impl Objects {
 
 fn oldest_first(versions: &mut Vec<ObjectVersion>) {
     if versions.len() > 1 {
-        let siblings: Vec<Sibling<'_>> =
-            versions.iter().map(|v| Sibling { at: v.at, position: &v.position, rank: v.rank, version: &v.version }).collect();
+        let siblings: Vec<Sibling<'_>> = versions.iter().map(ObjectVersion::sibling).collect();
         let order = order_siblings(&siblings);
         *versions = order.into_iter().map(|index| versions[index].clone()).collect();
     }

@@ -15,7 +15,7 @@ use pipeline::base::inputs::Inventory;
 use pipeline::base::plan::APPEND_TIME_MAX;
 use pipeline::base::{Unsealed, unsealed};
 use pipeline::changelog::{read, write};
-use pipeline::model::change::{ChangeBatch, Facet, ObjectChange, Op};
+use pipeline::model::change::{ChangeBatch, Facet, NULL_VERSION, ObjectChange, Op, is_in_parts};
 use pipeline::model::{Clock, Digest, ResourceId, Timestamp};
 use pipeline::s3::BucketError;
 use pipeline::source::s3_read::{Found, GONE, Properties, Reader};
@@ -360,6 +360,10 @@ impl Capture {
                 Err(placed) => indirect.push((index, placed)),
             }
             let head = &properties.head;
+            // An event tells when an upload in parts was completed; S3 orders its version by when it began.
+            if change.via == "event" && change.version != NULL_VERSION && is_in_parts(&head.etag) {
+                change.at_bound = Some(head.modified).filter(|began| began.floor_second() < change.at.floor_second());
+            }
             change.digest = Some(digest.to_string());
             change.size = Some(head.size);
             change.etag = Some(head.etag.clone());

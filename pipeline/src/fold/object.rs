@@ -19,7 +19,7 @@ use arrow::array::{Array, RecordBatch};
 use super::siblings::{Sibling, order_siblings};
 use super::{Cut, Join, RowAt, Survivors, Uncertain};
 use crate::model::Timestamp;
-use crate::model::change::{Facet, NULL_VERSION, ObjectChange, ObjectColumns, ObjectRow, ObjectRows, Op};
+use crate::model::change::{Facet, NULL_VERSION, ObjectChange, ObjectColumns, ObjectRow, ObjectRows, Op, born, is_in_parts};
 use crate::model::position::is_sequenced;
 
 /// Which versions of an object survive.
@@ -71,6 +71,7 @@ struct Light<'a> {
     rank: Option<i32>,
     marker: bool,
     event: bool,
+    in_parts: bool,
 }
 
 impl<'a> Light<'a> {
@@ -90,11 +91,20 @@ impl<'a> Light<'a> {
             rank: (!columns.rank.is_null(index)).then(|| columns.rank.value(index)),
             marker: columns.marker.value(index),
             event: columns.via.value(index) == "event",
+            in_parts: !columns.etag.is_null(index)
+                && is_in_parts(columns.etag.value(index))
+                && columns.version.value(index) != NULL_VERSION,
         }
     }
 
     fn sibling(&self) -> Sibling<'_> {
-        Sibling { at: self.at, position: self.position, rank: self.rank, version: self.version }
+        let born = born(self.at, self.bound);
+        Sibling { at: self.at, born, in_parts: self.in_parts, position: self.position, rank: self.rank, version: self.version }
+    }
+
+    /// One of the changes of a version that is overwritten in place: the last to be written is the last, however it was.
+    fn overwrite(&self) -> Sibling<'_> {
+        Sibling { born: self.at, ..self.sibling() }
     }
 
     fn full<'b>(&'b self, columns: &[ObjectColumns<'b>]) -> ObjectRow<'b> {
@@ -104,9 +114,11 @@ impl<'a> Light<'a> {
         }
     }
 
-    /// Events know better than scans, a sequencer better than a time, the earlier time better than the later.
-    fn preference(&self) -> (bool, bool, Timestamp, &'a [u8]) {
-        (!self.event, !is_sequenced(self.position), self.at, self.position)
+    /// Events know better than scans, a sequencer better than a time, the earlier time better than the later. But a version
+    /// that a scan found gone was not removed later, whatever an event says that does not know its version.
+    fn preference(&self) -> (Timestamp, bool, bool, Timestamp, &'a [u8]) {
+        let gone_by = if self.op == Op::Delete { self.at } else { Timestamp::MIN };
+        (gone_by, !self.event, !is_sequenced(self.position), self.at, self.position)
     }
 }
 
@@ -158,7 +170,7 @@ impl Join for ObjectJoin {
             let puts = version.iter().filter(|row| row.facet == Facet::Version && row.op == Op::Put);
             let deletes = version.iter().filter(|row| row.facet == Facet::Version && row.op == Op::Delete);
             let mut state = if overwritten {
-                self.last_of(version, columns)
+                self.last_of(object, version, columns, out)
             } else {
                 self.put_and_delete(object, join_rows(puts, columns), join_rows(deletes, columns), out)
             };
@@ -201,12 +213,8 @@ impl ObjectJoin {
         let mut state = VersionState::default();
         let deleted = delete.as_ref().is_some_and(|delete| self.cut.includes(delete.at));
         if let Some(delete) = delete {
-            if let (Some(lower), false, Cut::At(cut)) = (delete.bound, deleted, self.cut)
-                && lower <= cut
-                && put.as_ref().is_none_or(|put| self.cut.includes(put.at))
-            {
-                let reason = format!("it was removed between {lower} and {}", delete.at);
-                out.uncertain.push(Uncertain { object: object.to_owned(), version: delete.version.to_owned(), reason });
+            if !deleted && put.as_ref().is_none_or(|put| self.cut.includes(put.at)) {
+                self.name_removal(object, &delete, out);
             }
             if self.cut.includes(delete.earliest) && self.outlives_redelivery(delete.at) {
                 state.kept_for_later.push(delete);
@@ -222,10 +230,10 @@ impl ObjectJoin {
     }
 
     /// A version that is overwritten in place: the last of its puts and deletes at or before the cut.
-    fn last_of<'a>(&self, version: &[Light<'a>], columns: &[ObjectColumns<'a>]) -> VersionState<'a> {
+    fn last_of<'a>(&self, object: &str, version: &[Light<'a>], columns: &[ObjectColumns<'a>], out: &mut Survivors) -> VersionState<'a> {
         let mut state = VersionState::default();
         let changes: Vec<&Light<'a>> = version.iter().filter(|row| row.facet == Facet::Version && self.cut.includes(row.at)).collect();
-        let siblings: Vec<Sibling<'_>> = changes.iter().map(|row| row.sibling()).collect();
+        let siblings: Vec<Sibling<'_>> = changes.iter().map(|row| row.overwrite()).collect();
         let Some(&last) = order_siblings(&siblings).last() else {
             return state;
         };
@@ -236,7 +244,13 @@ impl ObjectJoin {
             changes.iter().copied().filter(|row| row.op == last.op && row.at == last.at && columns[row.row.0].row(row.row.1).etag == etag);
         let joined = join_rows(same, columns).expect("the last change is among those like it");
         match joined.op {
-            Op::Put => state.live = Some(joined),
+            Op::Put => {
+                let removal = |row: &&Light<'a>| row.facet == Facet::Version && row.op == Op::Delete && !self.cut.includes(row.at);
+                for delete in version.iter().filter(removal) {
+                    self.name_removal(object, delete, out);
+                }
+                state.live = Some(joined);
+            }
             _ if self.outlives_redelivery(joined.at) => state.kept_for_later.push(joined),
             _ => {}
         }
@@ -275,6 +289,16 @@ impl ObjectJoin {
             set.dedup_by(|after, before| change(after) == change(before));
             let last = set.into_iter().max_by_key(|row| (row.at, row.position, !read(row).0, row.bound, Reverse(content_of(row, columns))));
             state.facets.extend(last.cloned());
+        }
+    }
+
+    /// A removal after the cut that may as well have been before it.
+    fn name_removal(&self, object: &str, delete: &Light<'_>, out: &mut Survivors) {
+        if let (Some(lower), Cut::At(cut)) = (delete.bound, self.cut)
+            && lower <= cut
+        {
+            let reason = format!("it was removed between {lower} and {}", delete.at);
+            out.uncertain.push(Uncertain { object: object.to_owned(), version: delete.version.to_owned(), reason });
         }
     }
 
@@ -356,8 +380,17 @@ where
     let known = reader.unwrap_or_else(|| full.iter().find(|row| row.lost.is_some()).copied().unwrap_or(full[0]));
     let first = full[0];
     // Where nobody knows the time exactly, it lies in every interval that was noted.
-    let bounds = full.iter().filter_map(|row| row.at_bound);
-    let bound = first.at_bound.and(if first.op == Op::Put { bounds.min() } else { bounds.filter(|bound| *bound <= first.at).max() });
+    let bounds = || full.iter().filter_map(|row| row.at_bound);
+    let etag = known.etag.or_else(|| full.iter().find_map(|row| row.etag));
+    let bound = match (first.op, first.via) {
+        // An event tells when an upload in parts was completed, whoever looked at the version when that had begun.
+        (Op::Put, "event") => etag
+            .filter(|etag| is_in_parts(etag) && first.version != NULL_VERSION)
+            .and(full.iter().map(|row| born(row.at, row.at_bound)).min()),
+        (Op::Put, _) => first.at_bound.and(bounds().min()),
+        _ => first.at_bound.and(bounds().filter(|bound| *bound <= first.at).max()),
+    };
+    let bound = bound.filter(|bound| *bound != first.at);
     let complete = ObjectRow {
         op: first.op,
         at: first.at,
@@ -374,7 +407,7 @@ where
         marker: known.marker || first.marker,
         rank,
         size: known.size.or_else(|| full.iter().find_map(|row| row.size)),
-        etag: known.etag.or_else(|| full.iter().find_map(|row| row.etag)),
+        etag,
         storage_class: known.storage_class.or_else(|| full.iter().find_map(|row| row.storage_class)),
         metadata: known.metadata,
         tags: known.tags.or_else(|| full.iter().find_map(|row| row.tags)),
@@ -387,6 +420,7 @@ where
     joined.rank = rank;
     joined.earliest = earliest;
     joined.bound = bound;
+    joined.in_parts = etag.is_some_and(is_in_parts) && first.version != NULL_VERSION;
     if complete != first {
         joined.made = Some(Box::new(complete.to_change()));
     }

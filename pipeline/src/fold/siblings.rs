@@ -4,9 +4,15 @@
 //! versions it shows; of that order time tells most, and `rank` the rest: the place among versions of the same listed
 //! time. They are brought together like this:
 //!
-//! 1. Versions with a sequencer stand in its order, whatever their times say (two front ends, two clocks, an upload in parts).
-//! 2. The others stand behind all of those that were put in an earlier second, for nothing is older than its time says but an
-//!    upload in parts, which has the order of its beginning and the time of its end; and among versions of one second behind those that a listing ranked before them.
+//! 1. Versions with a sequencer stand in its order, whatever their times say (two front ends, two clocks).
+//! 2. The others stand behind all of those that were born in an earlier second, and among versions of one second behind
+//!    those that a listing ranked before them.
+//!
+//! A version is born when it is put; one that is uploaded in parts when its upload begins, for that is where S3 orders it
+//! (S3 user guide, "Concurrent multipart upload operations"). Where that is known, or a listing has ranked it, such a
+//! version is one of the others even if it has a sequencer: whether S3 makes that at the beginning or at the end of an
+//! upload is written nowhere. Only among versions that were born in the same second its word is taken, unless a listing
+//! ranked them.
 //!
 //! Times are compared by their second: events know no more, whatever a listing says.
 //!
@@ -18,8 +24,12 @@ use crate::model::position::is_sequenced;
 /// What places a version among its siblings.
 #[derive(Debug, Clone, Copy)]
 pub struct Sibling<'a> {
-    /// When it came to be.
+    /// When it appeared.
     pub at: Timestamp,
+    /// When it was born: earlier than it appeared where it was uploaded in parts and the beginning of that is known.
+    pub born: Timestamp,
+    /// Whether it was uploaded in parts; version `null`, which goes to whoever writes last, never counts as such.
+    pub in_parts: bool,
     /// Its position.
     pub position: &'a [u8],
     /// Its rank in a listing.
@@ -28,34 +38,46 @@ pub struct Sibling<'a> {
     pub version: &'a str,
 }
 
+impl Sibling<'_> {
+    /// Whether its sequencer alone says where it stands.
+    fn is_placed(&self) -> bool {
+        let began_elsewhere = self.in_parts && self.rank.is_some() || self.born.floor_second() != self.at.floor_second();
+        is_sequenced(self.position) && !began_elsewhere
+    }
+
+    /// Whether it stands behind one that has its place: nothing where nobody knows.
+    fn is_behind(&self, placed: &Sibling<'_>) -> Option<bool> {
+        match (placed.born.floor_second(), self.born.floor_second()) {
+            (theirs, ours) if theirs != ours => Some(theirs < ours),
+            _ => match (placed.rank, self.rank) {
+                (Some(theirs), Some(ours)) => Some(theirs < ours),
+                _ => is_sequenced(self.position).then(|| placed.position < self.position),
+            },
+        }
+    }
+}
+
 /// The indices of `siblings`, the oldest first.
 pub fn order_siblings(siblings: &[Sibling<'_>]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..siblings.len()).collect();
     if order.len() < 2 {
         return order;
     }
-    let (mut sequenced, others): (Vec<usize>, Vec<usize>) = order.drain(..).partition(|&index| is_sequenced(siblings[index].position));
+    let (mut sequenced, others): (Vec<usize>, Vec<usize>) = order.drain(..).partition(|&index| siblings[index].is_placed());
     let by_position = |index: usize| (siblings[index].position, siblings[index].at, siblings[index].version);
     sequenced.sort_by(|&a, &b| by_position(a).cmp(&by_position(b)));
 
-    let born: Vec<Timestamp> = sequenced.iter().map(|&index| siblings[index].at.floor_second()).collect();
-
-    // Places: sequenced versions are odd, and between them there is room for the others. First by place, then by second, where
-    // a sequenced one has its place for itself, then by rank.
-    let mut placed: Vec<(usize, Timestamp, i32, &str, usize)> = Vec::with_capacity(siblings.len());
+    // Places: those that have theirs are odd, and between them there is room for the others. First by place, then by second,
+    // then by rank, then by what the position says.
+    let mut placed: Vec<(usize, Timestamp, i32, &[u8], &str, usize)> = Vec::with_capacity(siblings.len());
     for (place, &index) in sequenced.iter().enumerate() {
-        placed.push((2 * place + 1, born[place], 0, siblings[index].version, index));
+        placed.push((2 * place + 1, siblings[index].born, 0, &[], "", index));
     }
     for index in others {
         let other = &siblings[index];
-        let at = other.at.floor_second();
-        let ranked_before = (0..born.len()).rev().find(|&place| match (siblings[sequenced[place]].rank, other.rank) {
-            (Some(theirs), Some(ours)) => born[place] == at && theirs < ours,
-            _ => false,
-        });
-        let older = born.iter().rposition(|&born| born < at);
-        let place = older.max(ranked_before).map_or(0, |place| place + 1);
-        placed.push((2 * place, at, other.rank.unwrap_or(-1), other.version, index));
+        let before = sequenced.iter().rposition(|&index| other.is_behind(&siblings[index]) == Some(true));
+        let place = before.map_or(0, |place| place + 1);
+        placed.push((2 * place, other.born.floor_second(), other.rank.unwrap_or(-1), other.position, other.version, index));
     }
     placed.sort_unstable();
     placed.into_iter().map(|(.., index)| index).collect()
@@ -68,14 +90,24 @@ mod tests {
     use super::*;
     use crate::model::{Position, Sequencer};
 
+    type Known<'a> = (&'a str, i64, Option<&'a str>, Option<i32>);
+
     /// Versions as (name, second, sequencer, rank), in any order; the expected order as names.
-    fn check(versions: &[(&str, i64, Option<&str>, Option<i32>)], expected: &str) {
+    fn check(versions: &[Known<'_>], expected: &str) {
+        check_in_parts(versions, &[], expected);
+    }
+
+    /// The same; `began` says of uploads in parts the second in which they began.
+    fn check_in_parts(versions: &[Known<'_>], began: &[(&str, i64)], expected: &str) {
+        let born = |version: &Known<'_>| began.iter().find(|began| began.0 == version.0).map_or(version.1, |began| began.1);
         let positions: Vec<Position> = versions.iter().map(|version| position(version.1, version.2)).collect();
         let siblings: Vec<Sibling<'_>> = versions
             .iter()
             .zip(&positions)
             .map(|(version, position)| Sibling {
                 at: Timestamp::from_seconds(version.1),
+                born: Timestamp::from_seconds(born(version)),
+                in_parts: began.iter().any(|began| began.0 == version.0),
                 position: position.as_bytes(),
                 rank: version.3,
                 version: version.0,
@@ -103,16 +135,40 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_in_parts_that_took_long_does_not_push_the_others_away() {
-        // It has the order of its beginning and the time of its end.
-        let known = [
-            ("p", 29, Some("01"), None),
-            ("a", 19, Some("02"), None),
-            ("b", 25, Some("03"), None),
-            ("x", 26, None, Some(0)),
-            ("c", 28, Some("04"), None),
-        ];
-        check(&known, "pabxc");
+    fn an_upload_in_parts_stands_where_it_began_whichever_end_its_sequencer_is_from() {
+        for sequencer in ["01", "05"] {
+            let known = [
+                ("p", 29, Some(sequencer), None),
+                ("o", 17, Some("00"), None),
+                ("a", 19, Some("02"), None),
+                ("x", 26, None, Some(0)),
+                ("c", 28, Some("04"), None),
+            ];
+            check_in_parts(&known, &[("p", 18)], "opaxc");
+            check_in_parts(&known, &[("p", 27)], "oaxpc");
+        }
+    }
+
+    #[test]
+    fn a_version_put_while_an_upload_in_parts_went_on_is_newer_than_it() {
+        // Nobody told of x; the upload has the time of its end, and its beginning says where it stands.
+        check_in_parts(&[("p", 12, Some("01"), None), ("x", 11, None, Some(0))], &[("p", 10)], "px");
+    }
+
+    #[test]
+    fn within_the_second_in_which_an_upload_began_a_listing_orders_and_else_the_sequencer() {
+        let known = |rank| [("p", 12, Some("02"), rank), ("a", 10, Some("01"), Some(1)), ("b", 10, Some("03"), Some(2))];
+        check_in_parts(&known(None), &[("p", 10)], "apb");
+        check_in_parts(&known(Some(0)), &[("p", 10)], "pab");
+        // It may as well have been completed in that second.
+        check_in_parts(&[("p", 10, Some("02"), Some(0)), ("a", 10, Some("01"), Some(1))], &[("p", 10)], "pa");
+        check_in_parts(&[("p", 10, Some("02"), None), ("a", 10, Some("01"), Some(1))], &[("p", 10)], "ap");
+    }
+
+    #[test]
+    fn an_upload_in_parts_whose_beginning_nobody_knows_does_not_push_the_others_away() {
+        let known = [("p", 29, Some("01"), None), ("a", 19, Some("02"), None), ("x", 26, None, Some(0)), ("c", 28, Some("04"), None)];
+        check(&known, "paxc");
     }
 
     #[test]
@@ -134,13 +190,13 @@ mod tests {
     proptest! {
         #[test]
         fn the_order_depends_only_on_the_set(
-            versions in proptest::collection::vec((0i64..3, proptest::option::of(0u8..4), proptest::option::of(0i32..4)), 0..8),
+            versions in proptest::collection::vec((0i64..3, proptest::option::of(0u8..4), proptest::option::of(0i32..4), 0i64..3), 0..8),
             seed in any::<u64>(),
         ) {
             let names: Vec<String> = (0..versions.len()).map(|index| format!("v{index}")).collect();
             let positions: Vec<Position> = versions.iter().map(|v| position(v.0, v.1.map(|s| format!("{s:02x}")).as_deref())).collect();
             let all: Vec<Sibling<'_>> = versions.iter().zip(&positions).zip(&names).map(|((v, position), name)| Sibling {
-                at: Timestamp::from_seconds(v.0), position: position.as_bytes(), rank: v.2, version: name,
+                at: Timestamp::from_seconds(v.0), born: Timestamp::from_seconds(v.0 - v.3), in_parts: v.3 < 2, position: position.as_bytes(), rank: v.2, version: name,
             }).collect();
             let named = |siblings: &[Sibling<'_>]| order_siblings(siblings).into_iter().map(|i| siblings[i].version.to_owned()).collect::<Vec<_>>();
             let mut shuffled = all.clone();

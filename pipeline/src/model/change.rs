@@ -99,6 +99,16 @@ impl Facet {
     }
 }
 
+/// Whether an etag is that of an upload in parts: S3 hyphenates the number of parts to it.
+pub fn is_in_parts(etag: &str) -> bool {
+    etag.contains('-')
+}
+
+/// When a version was born that was put at `at`, with its bound: an upload in parts is born when it begins.
+pub fn born(at: Timestamp, at_bound: Option<Timestamp>) -> Timestamp {
+    at_bound.map_or(at, |bound| bound.min(at))
+}
+
 /// One change of one object version, borrowed from wherever its text lies. The unit of the edges and of tests.
 ///
 /// The fields are the columns; what they mean stands with [`object_schema`].
@@ -295,7 +305,7 @@ static OBJECT_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
 /// | `khash` | XXH3-64 of the object key, the hash bucket's source |
 /// | `op` | `put`, `delete` (a purge), `reset`, `raw` |
 /// | `at` | when it happened, by the source's clock |
-/// | `at_bound` | the other end of the interval in which it happened, where `at` is not exact: later than `at` for a put, earlier for a delete; of tags and ACLs when they were read |
+/// | `at_bound` | the other end of the interval in which it happened, where `at` is not exact: later than `at` for a put, earlier for a delete. Of a put in parts that an event dates: when the upload began. Of tags and ACLs: when they were read |
 /// | `position` | its place among the changes of its key, see [`crate::model::position`] |
 /// | `stream`, `offset` | where it was read |
 /// | `via` | how it was learned: `event` or `scan` |

@@ -354,8 +354,7 @@ impl Work<'_> {
                 Err(error) if error.is_transient() && tries < TRIES => continue,
                 Err(error) => return Ok(Err(Reason::Lost(explain(&error)))),
             };
-            let content: Content =
-                content.map_err(|error| BucketError::Other { what: "reading the vault".to_owned(), reason: explain(&error) }).boxed();
+            let content: Content = content.map_err(|error| of_the_vault(&error)).boxed();
             match self.target.write(wanted, content).await {
                 Ok(written) => return Ok(Ok(written)),
                 Err(error @ TargetError::Refused { .. }) => return Err(error.into()),
@@ -383,6 +382,12 @@ impl Work<'_> {
 /// How long to wait before the next try.
 fn backoff(tries: u32) -> std::time::Duration {
     std::time::Duration::from_millis(50 << tries.min(6))
+}
+
+/// What the target is told of a content that breaks off: that it may be tried again, or that it may not.
+fn of_the_vault(error: &VaultError) -> BucketError {
+    let (what, reason) = ("reading the vault".to_owned(), explain(error));
+    if error.is_transient() { BucketError::Transient { what, reason } } else { BucketError::Other { what, reason } }
 }
 
 /// An error with its causes in one line.
@@ -424,8 +429,7 @@ fn group(versions: Vec<ObjectVersion>) -> Vec<WantedVersions> {
     }
     for object in &mut objects {
         if object.versions.len() > 1 {
-            let siblings: Vec<Sibling<'_>> =
-                object.versions.iter().map(|v| Sibling { at: v.at, position: &v.position, rank: v.rank, version: &v.version }).collect();
+            let siblings: Vec<Sibling<'_>> = object.versions.iter().map(ObjectVersion::sibling).collect();
             let order = order_siblings(&siblings);
             object.versions = order.into_iter().map(|index| object.versions[index].clone()).collect();
         }

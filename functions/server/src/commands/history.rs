@@ -99,7 +99,9 @@ fn line(change: &ObjectChange) -> Line<'_> {
 }
 
 fn row(change: &ObjectChange) -> Vec<String> {
-    let when = match change.at_bound {
+    // A put in parts that an event dates is exact: its bound says when the upload began.
+    let is_exact = change.op == Op::Put && change.at_bound.is_some_and(|bound| bound < change.at);
+    let when = match change.at_bound.filter(|_| !is_exact) {
         Some(bound) => format!("{} to {}", change.at.min(bound), change.at.max(bound)),
         None => change.at.to_string(),
     };

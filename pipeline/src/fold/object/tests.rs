@@ -153,6 +153,30 @@ fn a_purge_found_later_is_named_uncertain_within_its_interval() {
 }
 
 #[test]
+fn a_removal_of_version_null_found_later_is_named_uncertain_too() {
+    let rows = changes("put a null @1 #01 etag=x\n scan-purge a null @9 ~4\n put a null @12 #05 etag=y");
+    let at = |second| fold_runs(vec![rows.clone()], Cut::At(Timestamp::from_seconds(second)), Keep::Current);
+    assert_eq!([3, 5, 9, 12].map(|second| (at(second).0.len(), at(second).1.len())), [(1, 0), (1, 1), (0, 0), (1, 0)]);
+}
+
+#[test]
+fn what_a_scan_found_gone_was_not_removed_later() {
+    // An event that names no version was taken for this one's.
+    let rows = changes("put a v1 @1 #01\n scan-purge a v1 @5 ~3\n purge a v1 @8");
+    let at = |second| fold_runs(vec![rows.clone()], Cut::At(Timestamp::from_seconds(second)), Keep::Current);
+    assert_eq!([2, 4, 5, 9].map(|second| (at(second).0.len(), at(second).1.len())), [(1, 0), (1, 1), (0, 0), (0, 0)]);
+}
+
+#[test]
+fn a_base_keeps_where_an_upload_in_parts_began() {
+    let rows = changes("put a p @12 #09 etag=e-2\n put a x @11 #05\n scan a p @10 ~20 rank=0 etag=e-2");
+    let keep = Keep::Base { tombstones_after: Timestamp::MIN };
+    let (base, _) = fold_runs(vec![rows], Cut::At(Timestamp::from_seconds(15)), keep);
+    let (state, uncertain) = fold_runs(vec![base], Cut::At(Timestamp::from_seconds(15)), Keep::Current);
+    assert_eq!((state[0].version.as_str(), uncertain.len()), ("x", 0));
+}
+
+#[test]
 fn the_last_n_versions_are_the_newest() {
     let rows = changes("put a v1 @1 #01\n put a v2 @2 #02\n put a v3 @3 #03\n purge a v2 @4 #04");
     let (state, _) = fold_runs(vec![rows], Cut::At(Timestamp::from_seconds(9)), Keep::Last(2));
@@ -167,11 +191,14 @@ fn histories() -> impl Strategy<Value = Vec<ObjectChange>> {
         for (index, (object, at, purged, learned, marker, tagged)) in versions.into_iter().enumerate() {
             let object = ["a", "a/b", "c"][object as usize];
             let kind = if marker { "marker" } else { "put" };
+            // Every third is uploaded in parts: events tell its end, listings its beginning.
+            let (etag, began) = if index % 3 == 0 { (format!("e{index}-2"), at.min(2)) } else { (format!("e{index}"), at) };
             if learned != 1 {
-                rows.push(parse(&format!("{kind} {object} v{index} @{at} #{index:02x} body=B{index}")));
+                rows.push(parse(&format!("{kind} {object} v{index} @{at} #{index:02x} body=B{index} etag={etag}")));
             }
             if learned >= 1 {
-                let mut row = parse(&format!("scan {object} v{index} @{at} rank={index} etag=e{index}"));
+                let mut row = parse(&format!("scan {object} v{index} @{began} rank={index} etag={etag}"));
+                row.at_bound = (index % 3 == 0).then(|| Timestamp::from_seconds(9));
                 row.marker = marker;
                 rows.push(row);
             }
