@@ -32,7 +32,7 @@ pub struct KnownVersion {
     /// The last reading of the truth that listed it.
     pub seen: u64,
     /// Whether the reading of the truth before the next one cannot have missed it if it was gone by then: a listing has shown
-    /// it, or its content was read before that.
+    /// it. One that was learned by an event alone may have been gone before that reading, which did not know of it yet.
     pub vouched: bool,
 }
 
@@ -103,17 +103,17 @@ impl Known {
                 let overwritten =
                     row.version == NULL_VERSION && row.at >= known.at && row.etag.is_some() && known.etag.as_deref() != row.etag;
                 if overwritten {
-                    *known = KnownVersion { seen: reading, vouched: is_vouched(row, reading), ..known_of(row) };
+                    *known = known_of(row, reading);
                 } else {
                     known.stored |= row.body.is_some() || row.marker || row.lost.is_some();
                     known.rank = known.rank.max(row.rank);
-                    known.vouched |= is_vouched(row, reading);
+                    known.vouched |= row.rank.is_some();
                     if row.via == "event" {
                         known.at = row.at;
                     }
                 }
             }
-            (Op::Put, None) => versions.push(KnownVersion { seen: reading, vouched: is_vouched(row, reading), ..known_of(row) }),
+            (Op::Put, None) => versions.push(known_of(row, reading)),
             (_, Some(known)) if row.version != NULL_VERSION || row.at >= known.at => {
                 versions.retain(|known| &*known.version != row.version);
             }
@@ -174,7 +174,7 @@ impl Known {
     }
 }
 
-fn known_of(row: &ObjectRow<'_>) -> KnownVersion {
+fn known_of(row: &ObjectRow<'_>, reading: u64) -> KnownVersion {
     KnownVersion {
         version: row.version.into(),
         at: row.at,
@@ -182,12 +182,7 @@ fn known_of(row: &ObjectRow<'_>) -> KnownVersion {
         etag: row.etag.map(Into::into),
         stored: row.body.is_some() || row.marker || row.lost.is_some(),
         marker: row.marker,
-        seen: 0,
-        vouched: false,
+        seen: reading,
+        vouched: row.rank.is_some(),
     }
-}
-
-/// What is learned after the last reading of the truth may have been gone before that.
-fn is_vouched(row: &ObjectRow<'_>, reading: u64) -> bool {
-    row.rank.is_some() || reading == 0 && row.body.is_some()
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use fail::fail_point;
 use futures::{StreamExt, TryStreamExt};
 use pipeline::changelog::coverage::{RECONCILIATIONS, Reconciliation};
-use pipeline::model::change::{NULL_VERSION, ObjectChange};
+use pipeline::model::change::{self, NULL_VERSION, ObjectChange};
 use pipeline::model::{Position, Timestamp};
 use pipeline::s3::{ListMarker, ListedVersion, Versioning};
 use pipeline::source::s3_read::GONE;
@@ -63,11 +63,18 @@ impl ScanProgress for Quiet {
 
 /// The rows that a tie of listed versions, the oldest first, adds to what is known.
 ///
-/// Where one of them is new, the others of its tie get their rank too, so that the order within the tie is kept. `seen` is
-/// when they were listed.
+/// Where one of them is new, the others of its tie get their rank too, so that the order within the tie is kept; so do they
+/// where sequencers alone do not tell it: one of them was found by a listing, or was uploaded in parts. `seen` is when they
+/// were listed.
 pub fn rank_ties(tie: &[ListedVersion], known: &Known, stream: &str, seen: Timestamp) -> Vec<ObjectChange> {
     let find = |listed: &ListedVersion| known.find(&listed.object, &listed.version).filter(|known| !is_overwritten(known, listed));
-    if tie.iter().all(|listed| find(listed).is_some_and(|known| known.stored)) {
+    let ranked = || tie.iter().filter(|listed| find(listed).is_some_and(|known| known.rank.is_some())).count();
+    let is_ordered = || match ranked() {
+        _ if tie.len() == 1 => true,
+        0 => !tie.iter().any(is_in_parts),
+        some => some == tie.len(),
+    };
+    if tie.iter().all(|listed| find(listed).is_some_and(|known| known.stored)) && is_ordered() {
         return Vec::new();
     }
     let mut rows = Vec::with_capacity(tie.len());
@@ -95,7 +102,7 @@ pub fn rank_ties(tie: &[ListedVersion], known: &Known, stream: &str, seen: Times
 /// Whether a version was uploaded in parts: then a listing gives the time at which the upload began, and the version
 /// appeared when it was completed, between then and the listing.
 fn is_in_parts(listed: &ListedVersion) -> bool {
-    listed.etag.as_ref().is_some_and(|etag| etag.contains('-'))
+    listed.etag.as_deref().is_some_and(change::is_in_parts)
 }
 
 /// Whether a listed version `null` is another one than the known.
@@ -269,6 +276,8 @@ async fn keep_purges(
         .try_collect()
         .await?;
     let last_seen = before.map(|last| last.began);
+    // Servers state whole seconds: the last page may have been read anywhere in its own.
+    let ended = ended.end_of_second();
     let rows: Vec<ObjectChange> = gone
         .into_iter()
         .map(|(object, known)| {
@@ -316,4 +325,68 @@ pub async fn keep_configuration(capture: &mut Capture, now: Timestamp) -> Result
         capture.append(&rows, None).await?;
     }
     Ok(if turned_off { Some(false) } else { stated })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn second(second: i64) -> Timestamp {
+        Timestamp::from_seconds(second)
+    }
+
+    /// One tie of a listing, the oldest first, as (version, etag).
+    fn tie(versions: &[(&str, &str)]) -> Vec<ListedVersion> {
+        let one = |&(version, etag): &(&str, &str)| ListedVersion {
+            object: "a".to_owned(),
+            version: version.to_owned(),
+            marker: false,
+            latest: false,
+            modified: second(7),
+            size: Some(1),
+            etag: Some(etag.to_owned()),
+            storage_class: None,
+        };
+        versions.iter().map(one).collect()
+    }
+
+    /// What is known of versions, each with its rank; their contents are stored.
+    fn known(versions: &[(&str, Option<i32>)]) -> Known {
+        let mut known = Known::default();
+        for (version, rank) in versions {
+            let change = ObjectChange { rank: *rank, body: Some("B".to_owned()), ..ObjectChange::put("a", version, second(7)) };
+            known.apply(&change.row());
+        }
+        known
+    }
+
+    fn ranks(versions: &[(&str, &str)], known: &Known) -> Vec<(String, Option<i32>)> {
+        rank_ties(&tie(versions), known, "scan", second(9)).into_iter().map(|row| (row.version, row.rank)).collect()
+    }
+
+    #[test]
+    fn a_new_version_ranks_its_tie_and_what_is_known_is_not_said_again() {
+        let both = [("v1", "e"), ("v2", "f")];
+        assert_eq!(ranks(&both, &known(&[("v1", None)])), [("v1".to_owned(), Some(0)), ("v2".to_owned(), Some(1))]);
+        assert_eq!(ranks(&both, &known(&[("v1", None), ("v2", None)])), [], "their events have told their order");
+        assert_eq!(ranks(&both, &known(&[("v1", Some(0)), ("v2", Some(1))])), []);
+    }
+
+    #[test]
+    fn a_tie_that_sequencers_alone_cannot_order_is_ranked_once_all_of_it_is_seen() {
+        // v2 was found by a listing; the event of v1 came after that.
+        let ranked = [("v1".to_owned(), Some(0)), ("v2".to_owned(), Some(1))];
+        assert_eq!(ranks(&[("v1", "e"), ("v2", "f")], &known(&[("v1", None), ("v2", Some(0))])), ranked);
+        // Whether the sequencer of an upload in parts is from its beginning or its end nobody knows.
+        assert_eq!(ranks(&[("v1", "e-2"), ("v2", "f")], &known(&[("v1", None), ("v2", None)])), ranked);
+        assert_eq!(ranks(&[("v1", "e-2")], &known(&[("v1", None)])), [], "it is alone");
+    }
+
+    #[test]
+    fn only_what_a_listing_has_shown_was_surely_there_at_the_last_one() {
+        // An event that came late may tell of a version that was gone before the last listing.
+        let known = known(&[("told", None), ("listed", Some(0))]);
+        let vouched = |version: &str| known.find("a", version).map(|known| known.vouched);
+        assert_eq!((vouched("told"), vouched("listed")), (Some(false), Some(true)));
+    }
 }
