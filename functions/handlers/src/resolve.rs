@@ -91,6 +91,17 @@ impl<'a> Resolving<'a> {
             (Some(version), Hinted::Purge) if version != NULL_VERSION && !accounted => {
                 self.changes.push(ObjectChange { stream: self.stream.to_owned(), ..ObjectChange::delete(&hint.object, version, hint.at) });
             }
+            // Version `null` may be there again by now, or nobody knows of it yet: that it was removed then stays true.
+            (Some(NULL_VERSION), Hinted::Purge) => {
+                let delete = ObjectChange::delete(&hint.object, NULL_VERSION, hint.at);
+                self.changes.push(ObjectChange {
+                    stream: self.stream.to_owned(),
+                    requester: hint.requester.clone(),
+                    request: hint.request.clone(),
+                    position: hint.position.as_ref().map_or_else(|| delete.position.clone(), |position| position.as_bytes().to_vec()),
+                    ..delete
+                });
+            }
             // Version `null` was overwritten before we looked: its place in the history stays, its content is shown as lost.
             (Some(NULL_VERSION), Hinted::Put | Hinted::Marker) if !told => self.put(hint, NULL_VERSION),
             (None, Hinted::Put) if hint.etag.is_some() => {
@@ -138,7 +149,8 @@ impl<'a> Resolving<'a> {
             return;
         }
         let is_listed = |version: &str| self.listed.iter().any(|listed| listed.version == version);
-        let is_meant = |version: &str| hint.version.as_deref().is_none_or(|meant| meant == version);
+        // That of version `null` is taken as it is told, whether it is known or not.
+        let is_meant = |version: &str| hint.version.as_deref().is_none_or(|meant| meant == version && version != NULL_VERSION);
         let gone = self.known.iter().filter(|known| !is_listed(&known.version) && is_meant(&known.version) && hint.at >= known.at);
         self.changes.extend(gone.map(|gone| ObjectChange {
             stream: self.stream.to_owned(),
