@@ -4,5 +4,6 @@ pub mod bucket_conformance;
 pub mod memory_bucket;
 pub mod services;
 pub mod simulation;
+pub mod small_world;
 pub mod store_conformance;
 pub mod target_conformance;

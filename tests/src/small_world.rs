@@ -1,0 +1,471 @@
+//! A world small enough to be swept: one bucket in memory with its events, one vault, one clock, and a fault at exactly one
+//! of the vault's operations.
+//!
+//! ```text
+//!  bucket ── events ─→ feed ─→ intake, reconcile, compact ─→ Trap ─→ vault ─→ restore ─→ another bucket
+//!                                                             └ the n-th operation fails, lies, or is the last one
+//! ```
+//!
+//! The [simulation](crate::simulation) draws faults by chance, many in one history. Here there is one, at each place in
+//! turn, so that none is left out.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use handlers::capture::Capture;
+use handlers::compact::compact;
+use handlers::intake::Intake;
+use handlers::reconcile::{Quiet, reconcile};
+use handlers::restore::{RestoreRequest, restore};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, Result,
+};
+use pipeline::base::plan::Policy;
+use pipeline::model::{Clock, ResourceId, Timestamp};
+use pipeline::replay::run::{Quiet as NobodyWatches, RestoreOptions};
+use pipeline::replay::{Certainty, RestorePoint, Selection};
+use pipeline::s3::{PutRequest, Versioning};
+use pipeline::source::s3_read::Reader;
+use pipeline::source::{Delivery, Message, Source, SourceError};
+use pipeline::target::report::RestoreReport;
+use pipeline::target::{BucketTarget, Mode, Target};
+use pipeline::vault::Vault;
+
+use crate::memory_bucket::{Happened, Hook, MemoryBucket, Settings};
+use crate::simulation::event::{event, message};
+use crate::simulation::swarm::Form;
+
+/// What a [`Trap`] does to one operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails, and nothing has happened.
+    Before,
+    /// It is carried out, and its reply is lost.
+    After,
+    /// The process dies before it.
+    CrashBefore,
+    /// The process dies when it has been carried out.
+    CrashAfter,
+    /// What is read is cut short, under the right length.
+    Truncate,
+    /// One bit of what is read is another one.
+    Flip,
+}
+
+/// All of them.
+pub const FAULTS: [Fault; 6] = [Fault::Before, Fault::After, Fault::CrashBefore, Fault::CrashAfter, Fault::Truncate, Fault::Flip];
+
+/// A store in memory that counts its operations and springs at one of them.
+pub struct Trap {
+    store: InMemory,
+    count: AtomicU64,
+    spring: Mutex<Option<(u64, Fault)>>,
+    dead: AtomicBool,
+}
+
+impl Trap {
+    fn new() -> Arc<Trap> {
+        Arc::new(Trap { store: InMemory::new(), count: AtomicU64::new(0), spring: Mutex::default(), dead: AtomicBool::new(false) })
+    }
+
+    /// Springs at the operation of this number, counted from now on.
+    pub fn set(&self, at: u64, fault: Fault) {
+        self.count.store(0, Ordering::Relaxed);
+        *self.spring.lock().unwrap_or_else(PoisonError::into_inner) = Some((at, fault));
+    }
+
+    /// Operations since the trap was set, and whether it is still set.
+    pub fn seen(&self) -> (u64, bool) {
+        (self.count.load(Ordering::Relaxed), self.spring.lock().unwrap_or_else(PoisonError::into_inner).is_some())
+    }
+
+    /// What happens to this operation.
+    async fn begin(&self) -> Result<Option<Fault>> {
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let fault = {
+            let mut spring = self.spring.lock().unwrap_or_else(PoisonError::into_inner);
+            let sprung = spring.filter(|(at, _)| *at == number);
+            if sprung.is_some() {
+                *spring = None;
+            }
+            sprung.map(|(_, fault)| fault)
+        };
+        match fault {
+            Some(Fault::Before) => Err(failed("the request was lost")),
+            Some(Fault::CrashBefore) => self.die().await,
+            fault => Ok(fault),
+        }
+    }
+
+    /// What becomes of the reply.
+    async fn end<T>(&self, fault: Option<Fault>, done: Result<T>) -> Result<T> {
+        match fault {
+            Some(Fault::After) => Err(failed("the reply was lost")),
+            Some(Fault::CrashAfter) => self.die().await,
+            _ => done,
+        }
+    }
+
+    async fn die<T>(&self) -> T {
+        self.dead.store(true, Ordering::Relaxed);
+        std::future::pending().await
+    }
+}
+
+fn failed(why: &'static str) -> Error {
+    Error::Generic { store: "trap", source: why.into() }
+}
+
+fn spoil(bytes: &Bytes, fault: Fault) -> Bytes {
+    let mut spoiled = bytes.to_vec();
+    let middle = spoiled.len() / 2;
+    match fault {
+        Fault::Truncate => spoiled.truncate(middle),
+        _ => spoiled[middle] ^= 0x10,
+    }
+    spoiled.into()
+}
+
+impl fmt::Display for Trap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("trap")
+    }
+}
+
+impl fmt::Debug for Trap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("trap")
+    }
+}
+
+/// The trap as an object store.
+#[derive(Debug, Clone)]
+struct Trapped(Arc<Trap>);
+
+impl fmt::Display for Trapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("trap")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Trapped {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let fault = self.0.begin().await?;
+        let done = self.0.store.put_opts(location, payload, options).await;
+        self.0.end(fault, done).await
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Err(failed("nothing is uploaded in parts to a vault"))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let fault = self.0.begin().await?;
+        let done = self.0.store.get_opts(location, options).await;
+        let found = self.0.end(fault, done).await?;
+        let (meta, range, attributes, extensions) =
+            (found.meta.clone(), found.range.clone(), found.attributes.clone(), found.extensions.clone());
+        let bytes = found.bytes().await?;
+        let bytes = match fault {
+            Some(fault @ (Fault::Truncate | Fault::Flip)) if !bytes.is_empty() => spoil(&bytes, fault),
+            _ => bytes,
+        };
+        let payload = GetResultPayload::Stream(futures::stream::once(async move { Ok(bytes) }).boxed());
+        Ok(GetResult { payload, meta, range, attributes, extensions })
+    }
+
+    fn delete_stream(&self, _: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        futures::stream::once(async { Err(failed("nothing is deleted from a vault")) }).boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (trap, prefix) = (Arc::clone(&self.0), prefix.cloned());
+        let listed = async move {
+            let fault = match trap.begin().await {
+                Ok(fault) => fault,
+                Err(error) => return vec![Err(error)],
+            };
+            let found: Vec<Result<ObjectMeta>> = trap.store.list(prefix.as_ref()).collect().await;
+            match trap.end(fault, Ok(found)).await {
+                Ok(found) => found,
+                Err(error) => vec![Err(error)],
+            }
+        };
+        futures::stream::once(listed).flat_map(futures::stream::iter).boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let fault = self.0.begin().await?;
+        let done = self.0.store.list_with_delimiter(prefix).await;
+        self.0.end(fault, done).await
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        Err(failed("nothing is copied within a vault"))
+    }
+}
+
+/// A clock that whoever sleeps moves.
+#[derive(Debug)]
+struct Hands(AtomicI64);
+
+#[async_trait]
+impl Clock for Hands {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Ordering::Relaxed))
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        self.0.fetch_add(duration.as_micros() as i64, Ordering::Relaxed);
+    }
+}
+
+/// The bucket's events, at least once.
+#[derive(Default)]
+struct Feed {
+    clock: Mutex<Option<Arc<Hands>>>,
+    waiting: Mutex<BTreeMap<u64, Bytes>>,
+    sent: AtomicU64,
+}
+
+impl Feed {
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, Bytes>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Hook for Feed {
+    fn happened(&self, change: &Happened) {
+        let body = message(Form::EventBridge, vec![event(Form::EventBridge, BUCKET, change, &change.sequencer)], 5);
+        self.waiting().insert(self.sent.fetch_add(1, Ordering::Relaxed), body);
+    }
+}
+
+#[async_trait]
+impl Source for Feed {
+    fn stream(&self) -> &str {
+        "sqs:events"
+    }
+
+    async fn poll(&self) -> Result<Delivery, SourceError> {
+        let messages = self.waiting().iter().map(|(id, body)| Message { body: body.clone(), receipt: id.to_string() }).collect();
+        let now = self.clock.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|clock| clock.now());
+        Ok(Delivery { messages, drained: now })
+    }
+
+    async fn ack(&self, receipts: Vec<String>) -> Result<(), SourceError> {
+        receipts.iter().filter_map(|receipt| receipt.parse().ok()).for_each(|id: u64| drop(self.waiting().remove(&id)));
+        Ok(())
+    }
+}
+
+const BUCKET: &str = "photos";
+/// When every small world begins: 2026-08-22T12:00:00Z.
+const BEGINNING: i64 = 1_787_400_000;
+
+/// What is in a bucket, as a reader sees it.
+pub type Contents = BTreeMap<String, Bytes>;
+
+/// The world.
+pub struct SmallWorld {
+    /// The protected bucket.
+    pub bucket: MemoryBucket,
+    /// What the vault's store does.
+    pub trap: Arc<Trap>,
+    clock: Arc<Hands>,
+    feed: Arc<Feed>,
+    resource: ResourceId,
+    history: Vec<(Timestamp, Contents)>,
+}
+
+/// Why a job did not come to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Broken {
+    /// The process died.
+    Crashed,
+    /// It said why.
+    Failed(String),
+}
+
+impl SmallWorld {
+    /// An empty, versioned bucket.
+    pub fn new() -> SmallWorld {
+        let clock = Arc::new(Hands(AtomicI64::new(BEGINNING * 1_000_000)));
+        let feed = Arc::new(Feed::default());
+        *feed.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&clock));
+        let bucket = MemoryBucket::new(Settings::aws(BUCKET, 7), clock.clone(), feed.clone());
+        bucket.set_versioning(Versioning::Enabled);
+        let resource = ResourceId::bucket(BUCKET).expect("it is a name");
+        SmallWorld { bucket, trap: Trap::new(), clock, feed, resource, history: Vec::new() }
+    }
+
+    /// A world whose bucket keeps version `null` only.
+    pub fn suspended() -> SmallWorld {
+        let world = SmallWorld::new();
+        world.bucket.set_versioning(Versioning::Suspended);
+        world
+    }
+
+    /// Lets time pass.
+    pub fn tick(&self, seconds: i64) {
+        self.clock.0.fetch_add(seconds * 1_000_000, Ordering::Relaxed);
+    }
+
+    /// The time.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// A user puts an object.
+    pub fn put(&mut self, object: &str, content: &str) {
+        let happened = self.bucket.put_object(object, &PutRequest::default(), Bytes::copy_from_slice(content.as_bytes()));
+        self.feed.happened(&happened.expect("its key is legal"));
+        self.note();
+    }
+
+    /// A user deletes an object: a marker.
+    pub fn delete(&mut self, object: &str) {
+        self.bucket.delete(object).iter().for_each(|happened| self.feed.happened(happened));
+        self.note();
+    }
+
+    /// A user removes the newest version of an object for good.
+    pub fn purge(&mut self, object: &str) {
+        let newest = self.bucket.versions().into_iter().find(|version| version.object == object && version.latest);
+        let happened = newest.and_then(|newest| self.bucket.purge(object, &newest.version));
+        happened.iter().for_each(|happened| self.feed.happened(happened));
+        self.note();
+    }
+
+    /// Writes down what a reader sees, after something was done to the bucket.
+    pub fn note(&mut self) {
+        self.history.push((self.now(), contents(&self.bucket)));
+    }
+
+    /// What a reader saw at an instant.
+    pub fn at(&self, instant: Timestamp) -> Contents {
+        self.history.iter().rev().find(|(at, _)| *at <= instant).map(|(_, contents)| contents.clone()).unwrap_or_default()
+    }
+
+    /// When something happened.
+    pub fn instants(&self) -> Vec<Timestamp> {
+        self.history.iter().map(|(at, _)| *at).collect()
+    }
+
+    fn vault(&self) -> Vault {
+        Vault::new(Arc::new(Trapped(Arc::clone(&self.trap))), "")
+    }
+
+    async fn capture(&self) -> Result<Capture, String> {
+        let reader = Reader::new(Arc::new(self.bucket.clone()), Versioning::Enabled, false);
+        Capture::open(self.vault(), self.resource.clone(), reader, self.clock.clone()).await.map_err(text)
+    }
+
+    /// Runs a job to its end, or to the death of the process.
+    fn live<T>(&self, job: impl Future<Output = Result<T, String>>) -> Result<T, Broken> {
+        let mut job = pin!(job);
+        let mut context = Context::from_waker(Waker::noop());
+        self.trap.dead.store(false, Ordering::Relaxed);
+        loop {
+            match job.as_mut().poll(&mut context) {
+                Poll::Ready(done) => return done.map_err(Broken::Failed),
+                Poll::Pending if self.trap.dead.load(Ordering::Relaxed) => return Err(Broken::Crashed),
+                Poll::Pending => {}
+            }
+        }
+    }
+
+    /// All events that wait become durable and are acknowledged.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn intake(&self) -> Result<(), Broken> {
+        self.live(async {
+            let capture = self.capture().await?;
+            let mut intake = Intake::new(vec![capture], self.vault(), self.clock.clone(), false);
+            intake.round(self.feed.as_ref()).await.map(drop).map_err(text)
+        })
+    }
+
+    /// The truth is read.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn reconcile(&self) -> Result<(), Broken> {
+        self.live(async {
+            let mut capture = self.capture().await?;
+            reconcile(&mut capture, &Quiet).await.map(drop).map_err(text)
+        })
+    }
+
+    /// Segments are merged, and a base is made.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn compact(&self) -> Result<(), Broken> {
+        let policy = Policy { base_every: Duration::ZERO, base_now: true, ..Policy::default() };
+        self.live(async { compact(&self.vault(), &self.resource, self.clock.as_ref(), policy).await.map(drop).map_err(text) })
+    }
+
+    /// An instant is restored into a bucket.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn restore(&self, to: Timestamp, mode: Mode, into: &MemoryBucket) -> Result<RestoreReport, Broken> {
+        let options = RestoreOptions {
+            selection: Selection::default(),
+            mode: Some(mode),
+            acls: false,
+            prefix: String::new(),
+            dry_run: false,
+            resumed: false,
+        };
+        let request =
+            RestoreRequest { resource: self.resource.clone(), to: RestorePoint::Time(to), certainty: Certainty::Arrived, options };
+        let target: Arc<dyn Target> = Arc::new(BucketTarget::new(Arc::new(into.clone()), ""));
+        self.live(async { restore(&self.vault(), &request, &target, self.clock.as_ref(), &NobodyWatches).await.map_err(text) })
+    }
+
+    /// An empty bucket to restore into.
+    pub fn elsewhere(&self) -> MemoryBucket {
+        let bucket = MemoryBucket::new(Settings::aws("elsewhere", 8), self.clock.clone(), Arc::new(crate::memory_bucket::NoHook));
+        bucket.set_versioning(Versioning::Enabled);
+        bucket
+    }
+}
+
+impl Default for SmallWorld {
+    fn default() -> SmallWorld {
+        SmallWorld::new()
+    }
+}
+
+fn text(error: impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// What a reader sees in a bucket.
+pub fn contents(bucket: &MemoryBucket) -> Contents {
+    let current = bucket.versions().into_iter().filter(|version| version.latest && !version.marker);
+    current.filter_map(|version| Some((version.object.clone(), bucket.content(&version.object, &version.version)?))).collect()
+}
