@@ -72,6 +72,8 @@ pub struct Settings {
     pub precision: Precision,
     /// Where uploads in parts stand.
     pub multipart_order: MultipartOrder,
+    /// Which end of an upload in parts the sequencer of its event is from.
+    pub multipart_sequencer: MultipartOrder,
     /// The order of keys in listings.
     pub key_order: KeyOrder,
     /// [`Bucket::put`] uploads more bytes than these in parts.
@@ -90,6 +92,7 @@ impl Settings {
             seed,
             precision: Precision::Milliseconds,
             multipart_order: MultipartOrder::Begun,
+            multipart_sequencer: MultipartOrder::Begun,
             key_order: KeyOrder::Bytes,
             single_bytes_max: 8 << 20,
             piece_bytes: 64 << 10,

@@ -1,18 +1,21 @@
 //! `./dev sim`: histories of the seeded simulation, as many as there is time for.
 //!
 //! ```text
-//! sim --seeds 0..10000 [--minutes 30] [--state FILE] [--bug NAME]    many; FILE makes it resumable
+//! sim --seeds 0..10000 [--minutes 30] [--bug NAME]                   many, until the time is up
+//! sim --resume FILE [--minutes 30]                                   many, from where FILE ends; a line is added for every 500
 //! sim --seeds 17 [--without Crashes,Late] [--operations 20]          one, with everything that happens
 //! sim --bugs [--seeds 0..400]                                        every planted bug, and how soon it is found
 //! ```
 //!
-//! The last line is the record: it goes into docs/evidence as it is.
+//! The last line is the record: it goes into docs/evidence as it is. Whatever fails is minimised, and the line that
+//! replays it is printed.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use tests::simulation::campaign::{Budget, Tally, campaign};
+use tests::simulation::campaign::{Budget, Ledger, Tally, campaign};
 use tests::simulation::{BUGS, Bug, Ingredient, Options, minimise, run};
 
 /// What was asked for on the command line.
@@ -21,9 +24,11 @@ struct Asked {
     seeds: Range<u64>,
     one: bool,
     minutes: Option<f64>,
-    state: Option<String>,
+    ledger: Option<PathBuf>,
+    commit: String,
     options: Options,
     bugs: bool,
+    failures: Option<usize>,
 }
 
 fn main() -> ExitCode {
@@ -31,7 +36,7 @@ fn main() -> ExitCode {
         Ok(asked) => asked,
         Err(wrong) => {
             eprintln!(
-                "{wrong}\nsim --seeds FROM..TO [--minutes N] [--state FILE] [--bug NAME] | --seeds N [--without A,B] [--operations N] | --bugs"
+                "{wrong}\nsim --seeds FROM..TO [--minutes N] [--bug NAME] | --resume FILE [--minutes N] | --seeds N [--without A,B] [--operations N] | --bugs"
             );
             return ExitCode::from(2);
         }
@@ -46,7 +51,13 @@ fn main() -> ExitCode {
         println!("{:?}\n{:?}\ntrace {:016x}\n{}", history.counts, history.marks, history.trace, verdict(&history.verdict));
         return if history.verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    many(&asked)
+    match many(&asked) {
+        Ok(code) => code,
+        Err(wrong) => {
+            eprintln!("{wrong}");
+            ExitCode::from(2)
+        }
+    }
 }
 
 fn verdict(verdict: &Result<(), String>) -> String {
@@ -57,7 +68,7 @@ fn verdict(verdict: &Result<(), String>) -> String {
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Asked, String> {
-    let mut asked = Asked { seeds: 0..10_000, ..Asked::default() };
+    let mut asked = Asked { seeds: 0..u64::MAX, ..Asked::default() };
     while let Some(flag) = args.next() {
         if flag == "--bugs" {
             asked.bugs = true;
@@ -66,7 +77,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Asked, String> {
         let value = args.next().ok_or_else(|| format!("{flag} needs a value"))?;
         let number = |text: &str| text.parse::<u64>().map_err(|_| format!("{text:?} is not a number"));
         match flag.as_str() {
-            "--seeds" => match value.split_once("..") {
+            "--seed" | "--seeds" => match value.split_once("..") {
                 Some((from, to)) => asked.seeds = number(from)?..number(to)?,
                 None => {
                     asked.one = true;
@@ -74,7 +85,9 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Asked, String> {
                 }
             },
             "--minutes" => asked.minutes = Some(value.parse().map_err(|_| format!("{value:?} is not a number"))?),
-            "--state" => asked.state = Some(value),
+            "--resume" => asked.ledger = Some(value.into()),
+            "--commit" => asked.commit = value,
+            "--failures" => asked.failures = Some(number(&value)? as usize),
             "--operations" => asked.options.operations = Some(number(&value)?),
             "--bug" => asked.options.bug = Some(Bug::parse(&value).ok_or_else(|| format!("there is no bug {value}"))?),
             "--without" => {
@@ -87,41 +100,59 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Asked, String> {
     Ok(asked)
 }
 
-/// Many histories, from where the last run stopped.
-fn many(asked: &Asked) -> ExitCode {
-    let before = asked.state.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
-    let mut total: Tally = before.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-    let from = asked.seeds.start.max(total.next);
-    let budget = Budget { cpu_seconds: asked.minutes.map_or(f64::INFINITY, |minutes| minutes * 60.0), at_least: 0, failures: 5 };
-    let bug = asked.options.bug;
-    let done = campaign(from..asked.seeds.end, bug, budget, &|tally| {
-        if tally.histories.is_multiple_of(100) {
-            eprintln!("{}", tally.line());
+/// Histories of one line of a ledger.
+const PIECE: u64 = 500;
+/// Failures after which a campaign stops.
+const FAILURES_MAX: usize = 5;
+/// Runs that minimising a failure may take.
+const MINIMISING_RUNS: u32 = 60;
+
+/// Many histories.
+fn many(asked: &Asked) -> Result<ExitCode, String> {
+    let path = asked.ledger.as_deref();
+    let mut ledger = path.map_or_else(|| Ok(Ledger::default()), Ledger::read)?;
+    let failures = asked.failures.unwrap_or(FAILURES_MAX);
+    let seconds = asked.minutes.map_or(f64::INFINITY, |minutes| minutes * 60.0);
+    let mut done = Tally::default();
+    let mut from = asked.seeds.start.max(ledger.next());
+    while from < asked.seeds.end && done.cpu_seconds < seconds && done.failed.len() < failures {
+        let budget = Budget { cpu_seconds: seconds - done.cpu_seconds, at_least: 0, failures: failures - done.failed.len() };
+        let mut piece = campaign(from..(from + PIECE).min(asked.seeds.end), asked.options.bug, budget, &|_| {});
+        piece.commit.clone_from(&asked.commit);
+        from = piece.next;
+        // At once, for whoever watches; what is least of them takes longer.
+        for (seed, reason) in &piece.failed {
+            println!("seed {seed}: {reason}");
         }
-    });
-    for (seed, reason) in &done.failed {
-        println!("seed {seed}: {reason}");
-        println!("  least: {}", minimise(*seed, bug, 60));
+        done.add(piece.clone());
+        if let Some(path) = path {
+            ledger.add(path, piece)?;
+        }
+        eprintln!("seeds to {from}: {}", done.line());
+    }
+    for seed in done.failed.keys() {
+        println!("seed {seed}, least: {}", minimise(*seed, asked.options.bug, MINIMISING_RUNS));
     }
     let clean = done.failed.is_empty();
-    total.add(done);
-    if let (Some(path), true) = (&asked.state, clean) {
-        let text = serde_json::to_string_pretty(&total).expect("plain data with text keys");
-        if let Err(error) = std::fs::write(path, text) {
-            eprintln!("{path} could not be written: {error}");
-        }
-    }
+    let total = if path.is_some() { ledger.total() } else { done };
     let missing = total.missing();
-    if total.histories >= 200 && !missing.is_empty() {
+    let unreached = total.histories >= MARKED_HISTORIES && !missing.is_empty();
+    if unreached {
         println!("never reached: {missing:?}");
     }
-    println!("seeds to {}: {}", total.next, total.line());
-    if clean && (total.histories < 200 || missing.is_empty()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    println!("seeds {} to {}: {}", total.first, total.next.saturating_sub(1), total.line());
+    Ok(if clean && !unreached { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
+
+/// Histories that together must have come by every mark.
+const MARKED_HISTORIES: u64 = 200;
+
+/// Histories in which a planted bug must be found.
+const PLANTED_MAX: u64 = 400;
 
 /// Every planted bug, and the seeds that find it.
 fn plant(seeds: Range<u64>) -> ExitCode {
-    let seeds = if seeds == (0..10_000) { 0..400 } else { seeds };
+    let seeds = seeds.start..seeds.end.min(seeds.start + PLANTED_MAX);
     let mut found = BTreeMap::new();
     for bug in BUGS {
         let budget = Budget { cpu_seconds: f64::INFINITY, at_least: 0, failures: 1 };

@@ -106,7 +106,11 @@ impl State {
             request,
         };
         let effect = if upload.is_some() { Effect::PutInParts } else { Effect::Put };
-        let happened = stored.happened(effect, object, now, settings.sequencer(order));
+        let told = match upload {
+            Some(_) if settings.multipart_sequencer == MultipartOrder::Completed => self.next_order(),
+            _ => order,
+        };
+        let happened = stored.happened(effect, object, now, settings.sequencer(told));
         self.insert(object, stored);
         Happened { overwrote_null, ..happened }
     }

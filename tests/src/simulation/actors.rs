@@ -1,18 +1,19 @@
 //! The actors: the real handlers, each in a loop, each able to die at any await and to begin anew.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use handlers::capture::Capture;
 use handlers::compact::compact;
 use handlers::intake::Intake;
 use handlers::reconcile::{self, reconcile};
-use handlers::restore::{RestoreRequest, restore};
+use handlers::restore::{RestoreJobError, RestoreRequest, restore};
 use pipeline::base::build::{Additions, base, publish};
 use pipeline::base::inputs::Inventory;
 use pipeline::base::plan::{Policy, REDELIVERY, plan};
 use pipeline::changelog::coverage::{RECONCILIATIONS, Reconciliation};
 use pipeline::model::{Clock, ResourceId, Timestamp};
+use pipeline::replay::run::RestoreError;
 use pipeline::replay::select::Versions;
 use pipeline::replay::{Certainty, RestorePoint};
 use pipeline::s3::{Bucket, Versioning};
@@ -43,13 +44,21 @@ pub enum Actor {
     Reconciler,
     /// Merges and bases; two of them.
     Compactor(u8),
-    /// Restores while all this goes on.
-    Restorer,
+    /// Restores while all this goes on; two of them, at times into one target.
+    Restorer(u8),
 }
 
 /// All of them.
-pub const ACTORS: [Actor; 7] =
-    [Actor::Workload, Actor::Intake(0), Actor::Intake(1), Actor::Reconciler, Actor::Compactor(0), Actor::Compactor(1), Actor::Restorer];
+pub const ACTORS: [Actor; 8] = [
+    Actor::Workload,
+    Actor::Intake(0),
+    Actor::Intake(1),
+    Actor::Reconciler,
+    Actor::Compactor(0),
+    Actor::Compactor(1),
+    Actor::Restorer(0),
+    Actor::Restorer(1),
+];
 
 impl Actor {
     /// Its name, in traces.
@@ -61,7 +70,8 @@ impl Actor {
             Actor::Reconciler => "reconciler",
             Actor::Compactor(0) => "compactor 0",
             Actor::Compactor(_) => "compactor 1",
-            Actor::Restorer => "restorer",
+            Actor::Restorer(0) => "restorer 0",
+            Actor::Restorer(_) => "restorer 1",
         }
     }
 
@@ -72,7 +82,7 @@ impl Actor {
             Actor::Intake(_) => "crash of an intake",
             Actor::Reconciler => "crash of the reconciler",
             Actor::Compactor(_) => "crash of a compactor",
-            Actor::Restorer => "crash of the restorer",
+            Actor::Restorer(_) => "crash of a restorer",
         }
     }
 }
@@ -86,6 +96,8 @@ struct Pending {
     /// What could be known when it was begun.
     readings: Readings,
     resumed: bool,
+    /// Another restorer writes the same into the same target.
+    shared: bool,
 }
 
 /// Everything the actors share.
@@ -103,7 +115,8 @@ pub struct Stage {
     /// Compares restores.
     pub checker: Arc<Checker>,
     shared: Mutex<Option<Capture>>,
-    pending: Mutex<Option<Pending>>,
+    /// What each restorer is at.
+    pending: Mutex<[Option<Pending>; 2]>,
 }
 
 impl Stage {
@@ -147,7 +160,7 @@ impl Stage {
             Actor::Intake(_) => Box::pin(async move { stage.intake(actor).await }),
             Actor::Reconciler => Box::pin(async move { stage.reconciler().await }),
             Actor::Compactor(_) => Box::pin(async move { stage.compactor(actor).await }),
-            Actor::Restorer => Box::pin(async move { stage.restorer().await }),
+            Actor::Restorer(number) => Box::pin(async move { stage.restorer(actor, usize::from(number)).await }),
         }
     }
 
@@ -260,31 +273,50 @@ impl Stage {
         Ok(())
     }
 
-    async fn restorer(&self) -> Result<(), String> {
-        let vault = self.vault(Actor::Restorer);
+    fn pending(&self) -> MutexGuard<'_, [Option<Pending>; 2]> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a restorer begins with: a second of the window, or what the other one is at, into the same target.
+    async fn next_restore(&self, vault: &Vault, number: usize) -> Result<Option<Pending>, String> {
+        let random = &self.world.random;
+        let other = self.pending()[1 - number].clone();
+        if let Some(other) = other.filter(|other| other.versions == Versions::Current && random.percent(40)) {
+            self.world.mark("two restores into one target");
+            if let Some(other) = &mut self.pending()[1 - number] {
+                other.shared = true;
+            }
+            return Ok(Some(Pending { shared: true, ..other }));
+        }
+        let inventory = Inventory::load(vault, &self.resource).await.map_err(|error| error.to_string())?;
+        let Some(window) = inventory.window() else { return Ok(None) };
+        let Some(proven) = window.proven else { return Ok(None) };
+        let span = proven.micros() - window.earliest.micros();
+        Ok(Some(Pending {
+            to: Timestamp::from_micros(window.earliest.micros() + random.below(span as u64 + 1) as i64),
+            versions: if random.percent(50) { Versions::All } else { Versions::Current },
+            target: Arc::new(MemoryTarget::new(Arc::clone(&self.world), false)),
+            readings: self.checker.readings(&self.checker.inventory()?),
+            resumed: false,
+            shared: false,
+        }))
+    }
+
+    async fn restorer(&self, actor: Actor, number: usize) -> Result<(), String> {
+        let vault = self.vault(actor);
         loop {
-            let known = self.pending.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let known = self.pending()[number].clone();
             let pending = match known {
                 Some(pending) => {
                     self.world.mark("restore resumed");
-                    Pending { resumed: true, ..pending }
+                    let pending = Pending { resumed: true, ..pending };
+                    self.pending()[number] = Some(pending.clone());
+                    pending
                 }
                 None => {
-                    self.world.sleep(Duration::from_millis(2_000 + self.world.random.below(10_000))).await;
-                    let inventory = Inventory::load(&vault, &self.resource).await.map_err(|error| error.to_string())?;
-                    let Some(window) = inventory.window() else { continue };
-                    let Some(proven) = window.proven else { continue };
-                    let span = proven.micros() - window.earliest.micros();
-                    let to = Timestamp::from_micros(window.earliest.micros() + self.world.random.below(span as u64 + 1) as i64);
-                    let versions = if self.world.random.percent(50) { Versions::All } else { Versions::Current };
-                    let pending = Pending {
-                        to,
-                        versions,
-                        target: Arc::new(MemoryTarget::new(Arc::clone(&self.world), false)),
-                        readings: self.checker.readings(&self.checker.inventory()?),
-                        resumed: false,
-                    };
-                    *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(pending.clone());
+                    self.world.sleep(Duration::from_millis(2_000 + self.world.random.below(20_000))).await;
+                    let Some(pending) = self.next_restore(&vault, number).await? else { continue };
+                    self.pending()[number] = Some(pending.clone());
                     pending
                 }
             };
@@ -296,8 +328,16 @@ impl Stage {
             };
             let target: Arc<dyn Target> = pending.target.clone();
             let rows = Rows::default();
-            let report = restore(&vault, &request, &target, self.world.as_ref(), &rows).await.map_err(|error| error.to_string())?;
-            *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            let report = match restore(&vault, &request, &target, self.world.as_ref(), &rows).await {
+                // The other one has ended meanwhile: whoever comes to a target that holds objects is asked what to do.
+                Err(RestoreJobError::Run(RestoreError::ModeNeeded { .. })) if pending.shared => {
+                    self.pending()[number] = None;
+                    continue;
+                }
+                report => report.map_err(|error| error.to_string())?,
+            };
+            let ended = self.pending()[number].take().unwrap_or(pending);
+            let pending = Pending { resumed: ended.resumed || ended.shared, ..ended };
             let outcome = Outcome { resumed: pending.resumed, ..Outcome::of(&report, &rows, &pending.target) };
             if report.tally.failed > report.lost.count || report.lost.count > 0 && self.world.is_faulty() {
                 // What could not be read or written is named: an honest failure.

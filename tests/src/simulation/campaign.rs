@@ -1,7 +1,12 @@
 //! Many histories: on all cores, until there are enough or the time is up, and what they came to.
+//!
+//! A campaign that takes hours is run in pieces. Each piece is a line of its [`Ledger`], which says where the next begins.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -15,6 +20,12 @@ use super::world::Counts;
 /// What many histories came to.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Tally {
+    /// The commit they were run at.
+    #[serde(default)]
+    pub commit: String,
+    /// The first seed.
+    #[serde(default)]
+    pub first: u64,
     /// How many there were.
     pub histories: u64,
     /// The first seed that has not been run.
@@ -78,6 +89,51 @@ impl Tally {
     }
 }
 
+/// The pieces of a campaign, one a line of a file, in the order in which they were run.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger(Vec<Tally>);
+
+impl Ledger {
+    /// Reads a ledger; one that is not there is empty.
+    ///
+    /// # Errors
+    /// What cannot be read, in words.
+    pub fn read(path: &Path) -> Result<Ledger, String> {
+        let text = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Ledger::default()),
+            text => text.map_err(|error| format!("{}: {error}", path.display()))?,
+        };
+        let line = |(index, line): (usize, &str)| {
+            serde_json::from_str(line).map_err(|error| format!("{}, line {}: {error}", path.display(), index + 1))
+        };
+        text.lines().enumerate().map(line).collect::<Result<_, _>>().map(Ledger)
+    }
+
+    /// Adds a piece, to the file too.
+    ///
+    /// # Errors
+    /// What cannot be written, in words.
+    pub fn add(&mut self, path: &Path, piece: Tally) -> Result<(), String> {
+        let line = serde_json::to_string(&piece).expect("plain data with text keys");
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        file.and_then(|mut file| writeln!(file, "{line}")).map_err(|error| format!("{}: {error}", path.display()))?;
+        self.0.push(piece);
+        Ok(())
+    }
+
+    /// The first seed that no piece has run.
+    pub fn next(&self) -> u64 {
+        self.0.iter().map(|piece| piece.next).max().unwrap_or(0)
+    }
+
+    /// All pieces together.
+    pub fn total(&self) -> Tally {
+        let mut total = Tally { first: self.0.iter().map(|piece| piece.first).min().unwrap_or(0), ..Tally::default() };
+        self.0.iter().for_each(|piece| total.add(piece.clone()));
+        total
+    }
+}
+
 /// Processor time of this thread so far, in seconds.
 fn thread_cpu_seconds() -> f64 {
     let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
@@ -88,7 +144,7 @@ fn thread_cpu_seconds() -> f64 {
 pub fn campaign(seeds: Range<u64>, bug: Option<Bug>, budget: Budget, heard: &(dyn Fn(&Tally) + Sync)) -> Tally {
     let next = AtomicU64::new(seeds.start);
     let stop = AtomicBool::new(false);
-    let tally = Mutex::new(Tally { next: seeds.start, ..Tally::default() });
+    let tally = Mutex::new(Tally { first: seeds.start, next: seeds.start, ..Tally::default() });
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -123,4 +179,26 @@ pub fn campaign(seeds: Range<u64>, bug: Option<Bug>, budget: Budget, heard: &(dy
         }
     });
     tally.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_campaign_goes_on_where_its_ledger_ends() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let path = folder.path().join("ledger");
+        let piece = |first, next| Tally { first, next, histories: next - first, cpu_seconds: 1.5, ..Tally::default() };
+        let mut ledger = Ledger::read(&path).expect("none is an empty one");
+        assert_eq!(ledger.next(), 0);
+        ledger.add(&path, piece(0, 500)).expect("it can be written");
+        ledger.add(&path, Tally { failed: BTreeMap::from([(700, "why".to_owned())]), ..piece(500, 900) }).expect("it can be written");
+        let again = Ledger::read(&path).expect("it was written");
+        let total = again.total();
+        assert_eq!((again.next(), total.first, total.histories, total.cpu_seconds), (900, 0, 900, 3.0));
+        assert_eq!(total.failed, BTreeMap::from([(700, "why".to_owned())]));
+        std::fs::write(&path, "{").expect("it can be written");
+        assert!(Ledger::read(&path).is_err(), "a ledger that cannot be read is not an empty one");
+    }
 }

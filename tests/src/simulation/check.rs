@@ -30,7 +30,8 @@ pub struct Outcome {
     pub failed: BTreeMap<(String, String), String>,
     /// Keys named uncertain, as the report names them.
     pub uncertain: BTreeSet<String>,
-    /// It died at least once and was begun again: what its earlier report named uncertain is not in this one.
+    /// It died at least once and was begun again, or another one wrote into the same target: what that report named
+    /// uncertain is not in this one.
     pub resumed: bool,
 }
 
@@ -267,12 +268,12 @@ impl Checker {
         }
         for object in books.objects.keys() {
             let one = One { world: &self.world, books: &books, outcome, object, to, readings };
-            let exact = self.world.swarm.form != Form::Blind && !books.has_null(object);
             self.world.count(|counts| counts.keys_compared += 1);
-            let result = one.invented().and_then(|()| match (exact, versions) {
-                (false, _) => Ok(()),
-                (true, Versions::All) => one.all(),
-                (true, _) => one.current(),
+            let result = one.invented().and_then(|()| match (self.world.swarm.form, versions) {
+                (Form::Blind, Versions::All) => one.kept(),
+                (Form::Blind, _) => Ok(()),
+                (_, Versions::All) => one.all(),
+                (_, _) => one.current(),
             });
             result.map_err(|reason| format!("restore ({versions:?}) to {to}, {object:?}: {reason}; {}", one.explain()))?;
         }
@@ -327,7 +328,26 @@ impl One<'_> {
     }
 
     fn presence(&self, version: &Version) -> Presence {
-        self.books.presence(version, self.to, self.readings)
+        if self.is_fleeting(version) { Presence::Unknown } else { self.books.presence(version, self.to, self.readings) }
+    }
+
+    /// Whether this is a version `null` that is overwritten in place: kept as well as it can be.
+    fn is_fleeting(&self, version: &Version) -> bool {
+        version.id == NULL_VERSION && self.world.swarm.versions == super::swarm::Versions::Suspended
+    }
+
+    /// Where events do not say which version they are about: each that nobody has removed since.
+    fn kept(&self) -> Result<(), String> {
+        for version in self.books.of(self.object).filter(|version| version.purge.is_none() && !self.is_fleeting(version)) {
+            let put = &self.books.changes[version.put];
+            let was_there = put.told.max(version.listed) <= self.to && self.books.is_sure(version, self.readings);
+            let told = self.restored().iter().any(|restored| restored.version == version.id) || self.failed(version).is_some();
+            if was_there && !told {
+                return Err(format!("version {} is missing", version.id));
+            }
+            self.may_fail(version)?;
+        }
+        Ok(())
     }
 
     /// Whatever is restored is something that was there once, exactly as it was.
@@ -361,7 +381,7 @@ impl One<'_> {
 
     fn may_fail(&self, version: &Version) -> Result<(), String> {
         match self.failed(version) {
-            Some(reason) if self.books.content_is_due(version, self.readings) => {
+            Some(reason) if !self.is_fleeting(version) && self.books.content_is_due(version, self.readings) => {
                 Err(format!("version {} is not restored: {reason}", version.id))
             }
             _ => Ok(()),
@@ -389,7 +409,8 @@ impl One<'_> {
             return Ok(());
         }
         let place = |restored: &Restored| self.books.of(self.object).enumerate().find(|(_, version)| version.id == restored.version);
-        let places: Vec<(usize, &Version)> = self.restored().iter().filter_map(place).collect();
+        let places: Vec<(usize, &Version)> =
+            self.restored().iter().filter_map(place).filter(|(_, version)| !self.is_fleeting(version)).collect();
         for (index, (newer, before)) in places.iter().enumerate() {
             let wrong =
                 places[index + 1..].iter().find(|(older, after)| older < newer && !self.books.are_unordered(before, after, self.readings));
@@ -402,12 +423,15 @@ impl One<'_> {
 
     /// The current version: the newest that was there, nothing where that is a marker.
     fn current(&self) -> Result<(), String> {
-        let restored = self.restored();
-        if restored.len() > 1 {
-            return Err("more than one version is current".to_owned());
-        }
+        let restored = match self.restored() {
+            // An earlier attempt may have known less; what was written last is what stays.
+            several if self.outcome.resumed => several.last(),
+            [] => None,
+            [one] => Some(one),
+            _ => return Err("more than one version is current".to_owned()),
+        };
         let failed = self.books.of(self.object).find(|version| self.failed(version).is_some());
-        let found = restored.first().map(|restored| restored.version.as_str()).or_else(|| failed.map(|version| version.id.as_str()));
+        let found = restored.map(|restored| restored.version.as_str()).or_else(|| failed.map(|version| version.id.as_str()));
         let mut possible: Vec<Option<&str>> = Vec::new();
         let mut certain = false;
         for version in self.books.of(self.object).rev() {
@@ -418,7 +442,10 @@ impl One<'_> {
                     possible.push(shown);
                     let older =
                         self.books.of(self.object).filter(|older| older.order < version.order && self.presence(older) != Presence::Gone);
-                    let swapped = older.filter(|older| self.books.are_unordered(older, version, self.readings));
+                    // Of version `null` the last change counts, and its time is known by the second.
+                    let beside =
+                        |older: &Version| self.is_fleeting(older) && older.listed.seconds().abs_diff(version.listed.seconds()) <= 1;
+                    let swapped = older.filter(|older| beside(older) || self.books.are_unordered(older, version, self.readings));
                     possible.extend(swapped.map(|older| (!older.marker).then_some(older.id.as_str())));
                     certain = true;
                     break;

@@ -26,7 +26,7 @@ use super::store::{Files, SimStore};
 use super::swarm::{Form, Ingredient};
 use super::workload::Workload;
 use super::world::{Counts, World};
-use crate::memory_bucket::{KeyOrder, MemoryBucket, Precision, Settings};
+use crate::memory_bucket::{KeyOrder, MemoryBucket, MultipartOrder, Precision, Settings};
 
 /// How a history is run.
 #[derive(Debug, Clone, Default)]
@@ -77,11 +77,12 @@ pub fn run(seed: u64, options: &Options) -> History {
 fn live(seed: u64, world: &Arc<World>, trace: bool) -> Result<(), String> {
     let swarm = &world.swarm;
     let files: Files = Files::default();
-    let oracle: Arc<Mutex<Oracle>> = Arc::default();
+    let oracle = Arc::new(Mutex::new(Oracle::new(swarm.sequencer_of_end)));
     let clock: Arc<dyn Clock> = world.clone();
     let mut settings = Settings::aws(BUCKET, seed);
     settings.precision = if swarm.whole_seconds { Precision::Seconds } else { Precision::Milliseconds };
     settings.key_order = if swarm.directories { KeyOrder::Directories } else { KeyOrder::Bytes };
+    settings.multipart_sequencer = if swarm.sequencer_of_end { MultipartOrder::Completed } else { MultipartOrder::Begun };
     settings.piece_bytes = 300;
     let bucket = MemoryBucket::new(settings, Arc::clone(&clock), Arc::new(Unreliable { world: Arc::clone(world) }));
     let resource = ResourceId::bucket(BUCKET).map_err(|error| error.to_string())?;

@@ -1,13 +1,17 @@
 //! From a failing seed to the least of it that still fails.
 //!
 //! A history follows from its seed, so what can be taken away is whole ingredients, and operations from the end. What is
-//! left is a [`Plan`] that one line replays.
+//! left is a [`Plan`] that one line replays. Plans that failed once are kept in [`REGRESSIONS`].
 
 use std::fmt;
 
 use super::bugs::Bug;
 use super::history::{Options, run};
 use super::swarm::{INGREDIENTS, Ingredient};
+
+/// Every plan that failed once, one on a line, and why. A seed repeats its history only as long as the world draws the same
+/// numbers, so what a failure has taught also stands in a test of its own beside the code; this is the second net.
+pub const REGRESSIONS: &str = include_str!("regressions.txt");
 
 /// A seed, and what was taken away from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +54,31 @@ impl Plan {
         Options { bug: self.bug, trace: false, without: self.without.clone(), operations: self.operations }
     }
 
+    /// Reads what [`Display`](fmt::Display) writes; nothing if it is something else.
+    pub fn parse(line: &str) -> Option<Plan> {
+        let mut words = line.strip_prefix("./dev sim")?.split_whitespace();
+        let mut plan = Plan::of(0, None);
+        while let (Some(flag), Some(value)) = (words.next(), words.next()) {
+            match flag {
+                "--seeds" => plan.seed = value.parse().ok()?,
+                "--operations" => plan.operations = Some(value.parse().ok()?),
+                "--without" => plan.without = value.split(',').map(Ingredient::parse).collect::<Option<_>>()?,
+                "--bug" => plan.bug = Some(Bug::parse(value)?),
+                _ => return None,
+            }
+        }
+        Some(plan)
+    }
+
+    /// The plans of [`REGRESSIONS`].
+    ///
+    /// # Panics
+    /// Where a line is none.
+    pub fn regressions() -> Vec<Plan> {
+        let lines = REGRESSIONS.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+        lines.map(|line| Plan::parse(line).unwrap_or_else(|| panic!("{line:?} is not a plan"))).collect()
+    }
+
     fn fails(&self) -> bool {
         run(self.seed, &self.options()).verdict.is_err()
     }
@@ -79,4 +108,27 @@ pub fn minimise(seed: u64, bug: Option<Bug>, mut runs: u32) -> Plan {
         runs -= 1;
     }
     plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_the_line_that_replays_it() {
+        let plan = Plan { seed: 17, without: vec![Ingredient::Crashes, Ingredient::Late], operations: Some(20), bug: Some(Bug::TornBase) };
+        assert_eq!(plan.to_string(), "./dev sim --seeds 17 --operations 20 --without Crashes,Late --bug TornBase");
+        assert_eq!(Plan::parse(&plan.to_string()), Some(plan));
+        assert_eq!(Plan::parse("./dev sim --seeds 5"), Some(Plan::of(5, None)));
+        assert_eq!(Plan::parse("./dev sim --seed 5"), None);
+    }
+
+    #[test]
+    fn a_failure_is_minimised_to_a_plan_that_fails() {
+        let bug = Bug::ArrivalOrder;
+        let fails = |plan: &Plan| run(plan.seed, &plan.options()).verdict.is_err();
+        let plan = minimise(bug.found_by(), Some(bug), 40);
+        assert!(!plan.without.is_empty() && plan.operations.is_some(), "nothing could be taken away: {plan}");
+        assert!(fails(&plan), "{plan}");
+    }
 }

@@ -92,12 +92,19 @@ pub struct Oracle {
     pub versions: Vec<Version>,
     /// The versions of each object, by order.
     pub objects: BTreeMap<String, Vec<usize>>,
+    /// The sequencer of an upload in parts is from its end, its place from its beginning.
+    sequencer_of_end: bool,
     order: u64,
 }
 
 const SECOND: i64 = 1_000_000;
 
 impl Oracle {
+    /// Empty books; `sequencer_of_end` says that the sequencer of an upload in parts is from its end.
+    pub fn new(sequencer_of_end: bool) -> Oracle {
+        Oracle { sequencer_of_end, ..Oracle::default() }
+    }
+
     /// A place behind all others.
     pub fn next_order(&mut self) -> u64 {
         self.order += 1;
@@ -162,6 +169,12 @@ impl Oracle {
             .any(|&(began, ended)| began <= before && put < began && purged.is_none_or(|purged| purged.micros() >= ended.micros() + SECOND))
     }
 
+    /// Whether a version that nobody has removed must be known.
+    pub fn is_sure(&self, version: &Version, readings: &Readings) -> bool {
+        let acknowledged = self.changes[version.put].fate.acknowledged.is_some_and(|at| at <= readings.as_of);
+        acknowledged || self.was_listed(version, readings, Timestamp::MAX)
+    }
+
     /// Whether the content must have been stored before the version was removed.
     pub fn content_is_due(&self, version: &Version, readings: &Readings) -> bool {
         let Some(purge) = version.purge else { return true };
@@ -197,29 +210,41 @@ impl Oracle {
         }
         // Which readings of the truth must have noticed that it is gone: those that could know that it had been there.
         let noticed = readings.of.iter().skip(1).filter(|&&(began, _)| {
-            let told = put.fate.acknowledged.is_some_and(|at| at < began);
+            // What was learned by events while a reading was about to begin is held against the next one.
+            let known_from = readings.stored.iter().map(|&(from, _)| from).filter(|from| *from <= began).max();
+            let told = put.fate.acknowledged.is_some_and(|at| known_from.is_some_and(|from| at < from));
             purged.at < began && (told || self.was_listed(version, readings, began.floor_second()))
         });
-        match noticed.map(|&(_, ended)| ended).min() {
+        // A reading's end is known by the second.
+        match noticed.map(|&(_, ended)| ended.end_of_second()).min() {
             Some(ended) if ended <= to => Presence::Gone,
             Some(_) => Presence::GoneOrNamed,
             None => Presence::Unknown,
         }
     }
 
-    /// Whether nobody can know which of two versions is the older one. The event of one was lost, so its place is known by
-    /// the second of a listing; the other was not listed with it, or was uploaded in parts while the first was put, and so
-    /// has the order of its beginning and the time of its end.
+    /// Whether nobody can know which of two versions is the older one: they were born in the same second, no listing has
+    /// shown both, and of one there is no sequencer to tell, because its event was lost, or because it was uploaded in
+    /// parts and its sequencer is from the other end of that. An upload in parts that was removed before anybody looked at it
+    /// has told only its end, so that this goes for whatever was put while it went on.
     pub fn are_unordered(&self, one: &Version, other: &Version, readings: &Readings) -> bool {
         let unsure = |x: &Version, beside: &Version| {
-            let second = |time: Timestamp| time.seconds();
-            let told = second(self.changes[beside.put].told);
-            let within = second(x.listed) >= second(beside.listed) && second(x.listed) <= told;
-            let reach = beside.in_parts && within;
-            let parted = (beside.purge.is_some() || x.purge.is_some()) && second(x.listed) == second(beside.listed);
-            !self.is_durable(x.put, readings) && (reach || parted)
+            let untold = !self.is_durable(x.put, readings) || x.in_parts && self.sequencer_of_end;
+            let second = x.listed.seconds();
+            let unseen = beside.in_parts && !self.content_is_due(beside, readings);
+            let end = if unseen { self.changes[beside.put].told } else { beside.listed };
+            (untold || unseen && self.sequencer_of_end) && (beside.listed.seconds()..=end.seconds()).contains(&second)
         };
-        unsure(one, other) || unsure(other, one)
+        (unsure(one, other) || unsure(other, one)) && !self.were_listed_together(one, other, readings)
+    }
+
+    /// Whether a reading of the truth has seen both of these versions.
+    fn were_listed_together(&self, one: &Version, other: &Version, readings: &Readings) -> bool {
+        let was_there = |version: &Version, began: Timestamp, ended: Timestamp| {
+            let purged = version.purge.map(|purge| self.changes[purge].at);
+            self.changes[version.put].at < began && purged.is_none_or(|purged| purged.micros() >= ended.micros() + SECOND)
+        };
+        readings.of.iter().any(|&(began, ended)| was_there(one, began, ended) && was_there(other, began, ended))
     }
 
     /// The tags that a backup may show for a version at an instant: those that were in force, and where they were read

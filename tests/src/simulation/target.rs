@@ -31,6 +31,7 @@ pub struct Restored {
 /// The target.
 pub struct MemoryTarget {
     world: Arc<World>,
+    name: String,
     calm: bool,
     objects: Mutex<BTreeMap<String, Vec<Restored>>>,
 }
@@ -38,7 +39,8 @@ pub struct MemoryTarget {
 impl MemoryTarget {
     /// An empty target; a calm one neither waits nor fails.
     pub fn new(world: Arc<World>, calm: bool) -> MemoryTarget {
-        MemoryTarget { world, calm, objects: Mutex::default() }
+        let name = format!("memory {}", world.next_target());
+        MemoryTarget { world, name, calm, objects: Mutex::default() }
     }
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Restored>>> {
@@ -83,7 +85,7 @@ pub fn metadata_text(metadata: &ObjectMetadata) -> String {
 #[async_trait]
 impl Target for MemoryTarget {
     fn name(&self) -> String {
-        "memory".to_owned()
+        self.name.clone()
     }
 
     async fn open(&self) -> Result<Occupied, TargetError> {

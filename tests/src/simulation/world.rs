@@ -64,6 +64,7 @@ pub struct World {
     violation: Mutex<Option<String>>,
     readings: Mutex<Vec<(Timestamp, Timestamp)>>,
     trace: AtomicU64,
+    targets: AtomicU64,
     tracing: bool,
 }
 
@@ -90,6 +91,7 @@ impl World {
             violation: Mutex::default(),
             readings: Mutex::default(),
             trace: AtomicU64::new(seed),
+            targets: AtomicU64::new(0),
             tracing: options.trace,
         })
     }
@@ -97,6 +99,11 @@ impl World {
     /// Whether this bug is planted.
     pub fn has(&self, bug: Bug) -> bool {
         self.bug == Some(bug)
+    }
+
+    /// The number of a new target: no two have one name.
+    pub fn next_target(&self) -> u64 {
+        self.targets.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Moves the clock forward.
