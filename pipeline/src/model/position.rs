@@ -10,65 +10,88 @@
 //! the right (S3 user guide, "Event message structure"). A change that was found by listing has no sequencer: among
 //! its siblings it is placed by time and listing rank, see [`crate::fold::siblings`].
 
-use bytes::Bytes;
-
 use super::time::Timestamp;
 
+const EPOCH_BYTES: usize = 4;
 const CLASS_TIME: u8 = 0x00;
 const CLASS_SEQUENCER: u8 = 0x80;
 const SEQUENCER_BYTES: usize = 16;
+/// More than any sequencer ever had.
+const SEQUENCER_BYTES_MAX: usize = 64;
+const POSITION_BYTES_MAX: usize = EPOCH_BYTES + 1 + SEQUENCER_BYTES_MAX;
 
 /// Order-preserving bytes of a place in one stream; leads with the epoch.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Position(Bytes);
+///
+/// There is one for each event, so it lies where it is used and not on the heap. What is behind `length` is 0: then the
+/// order of the fields is that of the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    bytes: [u8; POSITION_BYTES_MAX],
+    length: u8,
+}
 
 /// A sequencer that can be trusted to order the changes of its key.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Sequencer(Vec<u8>);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sequencer {
+    bytes: [u8; SEQUENCER_BYTES_MAX],
+    length: u8,
+}
 
 impl Sequencer {
     /// Reads S3's hexadecimal text; nothing if it is not hexadecimal, empty or absurdly long.
     pub fn parse(text: &str) -> Option<Sequencer> {
-        if text.is_empty() || text.len() > 128 {
+        if text.is_empty() || text.len() > 2 * SEQUENCER_BYTES_MAX {
             return None;
         }
-        let mut packed = vec![0; text.len().div_ceil(2).max(SEQUENCER_BYTES)];
-        for (index, digit) in text.chars().enumerate() {
-            let nibble = digit.to_digit(16)? as u8;
-            packed[index / 2] |= if index % 2 == 0 { nibble << 4 } else { nibble };
+        let mut bytes = [0; SEQUENCER_BYTES_MAX];
+        let (pairs, odd) = text.as_bytes().as_chunks::<2>();
+        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+            *byte = nibble(*high)? << 4 | nibble(*low)?;
         }
-        Some(Sequencer(packed))
+        if let [high] = odd {
+            bytes[pairs.len()] = nibble(*high)? << 4;
+        }
+        Some(Sequencer { bytes, length: text.len().div_ceil(2).max(SEQUENCER_BYTES) as u8 })
+    }
+}
+
+fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
     }
 }
 
 impl Position {
     /// The position of a change whose order its source states.
     pub fn sequenced(epoch: u32, sequencer: &Sequencer) -> Position {
-        let mut bytes = Vec::with_capacity(5 + sequencer.0.len());
-        bytes.extend_from_slice(&epoch.to_be_bytes());
-        bytes.push(CLASS_SEQUENCER);
-        bytes.extend_from_slice(&sequencer.0);
-        Position(bytes.into())
+        Position::of(epoch, CLASS_SEQUENCER, &sequencer.bytes[..usize::from(sequencer.length)])
     }
 
     /// The position of a change of which only the time is known.
     pub fn timed(epoch: u32, at: Timestamp) -> Position {
-        let mut bytes = Vec::with_capacity(13);
-        bytes.extend_from_slice(&epoch.to_be_bytes());
-        bytes.push(CLASS_TIME);
-        bytes.extend_from_slice(&((at.micros() as u64) ^ (1 << 63)).to_be_bytes());
-        Position(bytes.into())
+        Position::of(epoch, CLASS_TIME, &((at.micros() as u64) ^ (1 << 63)).to_be_bytes())
+    }
+
+    fn of(epoch: u32, class: u8, order: &[u8]) -> Position {
+        let mut bytes = [0; POSITION_BYTES_MAX];
+        bytes[..EPOCH_BYTES].copy_from_slice(&epoch.to_be_bytes());
+        bytes[EPOCH_BYTES] = class;
+        bytes[EPOCH_BYTES + 1..][..order.len()].copy_from_slice(order);
+        Position { bytes, length: (EPOCH_BYTES + 1 + order.len()) as u8 }
     }
 
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes[..usize::from(self.length)]
     }
 }
 
 /// Whether these bytes of a position carry a sequencer, that is, an order of the source itself.
 pub fn is_sequenced(position: &[u8]) -> bool {
-    position.get(4) == Some(&CLASS_SEQUENCER)
+    position.get(EPOCH_BYTES) == Some(&CLASS_SEQUENCER)
 }
 
 #[cfg(test)]

@@ -251,7 +251,7 @@ impl Decoder {
             at: row.at,
             etag: own(row.etag.filter(|_| content)),
             size: row.size.filter(|_| content),
-            position: row.order.clone(),
+            position: row.order,
             requester: own(row.requester),
             request: own(row.request),
         });
@@ -314,9 +314,9 @@ impl Row<'_> {
         let timed = || Position::timed(EPOCH, self.at);
         let put = |facet, position| Change { op: Op::Put, facet, marker: false, has_content: false, position };
         match event.action {
-            Action::Put => Some(Change { has_content: true, ..put(Facet::Version, self.order.clone()?) }),
-            Action::Marker => Some(Change { marker: true, ..put(Facet::Version, self.order.clone()?) }),
-            Action::Purge => Some(Change { op: Op::Delete, ..put(Facet::Version, self.order.clone().unwrap_or_else(timed)) }),
+            Action::Put => Some(Change { has_content: true, ..put(Facet::Version, self.order?) }),
+            Action::Marker => Some(Change { marker: true, ..put(Facet::Version, self.order?) }),
+            Action::Purge => Some(Change { op: Op::Delete, ..put(Facet::Version, self.order.unwrap_or_else(timed)) }),
             Action::Tags => Some(put(Facet::Tags, timed())),
             Action::Acl => Some(put(Facet::Acl, timed())),
             Action::Class => self.storage_class.map(|_| put(Facet::Class, timed())),
