@@ -209,7 +209,8 @@ impl<'a, J: Join, E> Fold<'a, J, E> {
             }
             let next = (row.0, row.1 + 1);
             cursors[least].at = Some(next);
-            sink(&mut heads, |other| compare(&sorted, next, head_of(cursors, other)).then(least.cmp(&other)));
+            let before = |other: usize| compare(&sorted, next, head_of(cursors, other)).then(least.cmp(&other)) == Ordering::Less;
+            sink(&mut heads, before);
         }
         if cursors.iter().all(|cursor| cursor.ended && cursor.at.is_none()) {
             if !self.group.is_empty() {
@@ -296,11 +297,15 @@ fn compare(sorted: &[Sorted<'_>], a: RowAt, b: RowAt) -> Ordering {
     left.key.value(a.1).cmp(right.key.value(b.1)).then_with(|| left.position.value(a.1).cmp(right.position.value(b.1)))
 }
 
-/// Moves the last head down to where it belongs; `against` compares it with another head.
-fn sink(heads: &mut [usize], against: impl Fn(usize) -> Ordering) {
-    let mut at = heads.len() - 1;
-    while at > 0 && against(heads[at - 1]) == Ordering::Greater {
-        heads.swap(at, at - 1);
-        at -= 1;
-    }
+/// Moves the last head down to where it belongs; `before` says whether it comes before another head.
+fn sink(heads: &mut [usize], before: impl Fn(usize) -> bool) {
+    let Some((&head, others)) = heads.split_last() else { return };
+    // Runs that do not overlap stay least, runs of like keys move behind all others; only what lies between is searched.
+    let place = match (others.first(), others.last()) {
+        (_, Some(&least)) if before(least) => others.len(),
+        (Some(&greatest), _) if !before(greatest) => 0,
+        _ => others.partition_point(|&other| before(other)),
+    };
+    heads[place..].rotate_right(1);
+    debug_assert_eq!(heads[place], head);
 }

@@ -18,9 +18,9 @@ use arrow::array::{Array, RecordBatch};
 
 use super::siblings::{Sibling, order_siblings};
 use super::{Cut, Join, RowAt, Survivors, Uncertain};
-use crate::model::Timestamp;
 use crate::model::change::{Facet, NULL_VERSION, ObjectChange, ObjectColumns, ObjectRow, ObjectRows, Op, born, is_in_parts};
 use crate::model::position::is_sequenced;
+use crate::model::{Key, Timestamp};
 
 /// Which versions of an object survive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,14 +139,18 @@ impl Join for ObjectJoin {
     }
 
     fn together(&self, before: &[u8], after: &[u8]) -> bool {
-        // Versions of one object share everything up to the separator 00 01, which cannot occur before it.
-        let Some(end) = before.windows(2).position(|pair| pair == [0x00, 0x01]) else {
-            return false;
-        };
-        after.len() >= end + 2 && before[..end + 2] == after[..end + 2]
+        Key::object_bytes(before).is_some_and(|bytes| after.starts_with(&before[..bytes]))
     }
 
     fn join(&mut self, rows: &[RowAt], columns: &[ObjectColumns<'_>], out: &mut Survivors) {
+        if let [row] = *rows
+            && let Some(survives) = self.survives_alone(row, columns)
+        {
+            if survives {
+                out.keep(row);
+            }
+            return;
+        }
         let all: Vec<Light<'_>> = rows.iter().map(|&row| Light::of(row, columns)).collect();
         let object = columns[rows[0].0].object.value(rows[0].1);
         let configuration = object.is_empty();
@@ -206,6 +210,23 @@ impl ObjectJoin {
         for row in joined.collect::<Vec<_>>().into_iter().chain(without_repetition(&facets, columns)) {
             self.emit(row, columns, out);
         }
+    }
+
+    /// Whether the only row of an object survives, where that takes no more than a look: what most objects are like.
+    fn survives_alone(&self, row: RowAt, columns: &[ObjectColumns<'_>]) -> Option<bool> {
+        let (columns, index) = (&columns[row.0], row.1);
+        let is_version = columns.op.value(index) == Op::Put.as_str() && columns.facet.value(index) == Facet::Version.as_str();
+        if !is_version || columns.at_bound.is_valid(index) || columns.object.value(index).is_empty() {
+            return None;
+        }
+        let seen = match self.keep {
+            Keep::Changes => return Some(true),
+            _ if self.cut == Cut::Nothing => true,
+            Keep::Current => !columns.marker.value(index),
+            Keep::Last(count) => count > 0,
+            Keep::Live | Keep::Base { .. } => true,
+        };
+        Some(seen && self.cut.includes(Timestamp::from_micros(columns.at.value(index))))
     }
 
     /// A version that is put once and deleted once.

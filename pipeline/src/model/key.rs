@@ -43,6 +43,31 @@ impl Key {
         out.extend_from_slice(&SEPARATOR);
     }
 
+    /// How many bytes of a key of an object version say which object it is about: those of
+    /// [`Key::write_object_prefix`]. Nothing if it is no such key.
+    pub fn object_bytes(key: &[u8]) -> Option<usize> {
+        const ONES: u64 = 0x0101_0101_0101_0101;
+        const HIGHS: u64 = 0x8080_8080_8080_8080;
+        let mut from = 0;
+        loop {
+            // Eight bytes at a time: the lowest bit set in `zeros` is that of the first byte that is 0.
+            while let Some(chunk) = key[from..].first_chunk::<8>() {
+                let word = u64::from_le_bytes(*chunk);
+                let zeros = word.wrapping_sub(ONES) & !word & HIGHS;
+                if zeros != 0 {
+                    from += zeros.trailing_zeros() as usize / 8;
+                    break;
+                }
+                from += 8;
+            }
+            from += key[from..].iter().position(|&byte| byte == SEPARATOR[0])?;
+            if key.get(from + 1) == Some(&SEPARATOR[1]) {
+                return Some(from + SEPARATOR.len());
+            }
+            from += 1;
+        }
+    }
+
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -79,6 +104,16 @@ mod tests {
             Key::write_object_prefix(&mut prefix, &a);
             let longer = format!("{a}{b}");
             prop_assert!(!Key::object_version(&longer, "v").as_bytes().starts_with(&prefix));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_object_s_bytes_of_a_key_are_its_prefix(object in "[a\u{0}\u{1}\u{ff}]{0,20}", version in "[a-c\u{0}\u{1}]{0,12}") {
+            let mut prefix = Vec::new();
+            Key::write_object_prefix(&mut prefix, &object);
+            prop_assert_eq!(Key::object_bytes(Key::object_version(&object, &version).as_bytes()), Some(prefix.len()));
+            prop_assert_eq!(Key::object_bytes(object.replace('\u{0}', "").as_bytes()), None);
         }
     }
 
