@@ -18,8 +18,11 @@
 
 pub mod object;
 pub mod siblings;
+pub mod sieve;
 #[cfg(test)]
 mod synthetic;
+
+pub use sieve::Kept;
 
 use std::cmp::Ordering;
 

@@ -5,7 +5,9 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-use arrow::array::RecordBatch;
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use parquet::arrow::arrow_reader::RowSelection;
 
 use crate::model::Digest;
 use crate::vault::VaultError;
@@ -43,4 +45,16 @@ pub(crate) fn decoded(
     let batches = decode()?;
     DECODED.with_borrow_mut(|decoded| decoded.insert(digest, batches.clone()));
     Ok(batches)
+}
+
+/// The selected rows of a decoded row group: what the decoder itself would have left out.
+pub(crate) fn selected(batches: Vec<RecordBatch>, selection: Option<&RowSelection>) -> Vec<RecordBatch> {
+    let Some(selection) = selection else { return batches };
+    let wanted: Vec<bool> = selection.iter().flat_map(|part| std::iter::repeat_n(!part.skip, part.row_count)).collect();
+    let mut wanted = wanted.into_iter().chain(std::iter::repeat(false));
+    let select = |batch: RecordBatch| {
+        let mask: BooleanArray = wanted.by_ref().take(batch.num_rows()).map(Some).collect();
+        filter_record_batch(&batch, &mask).expect("the mask has one value per row")
+    };
+    batches.into_iter().map(select).collect()
 }

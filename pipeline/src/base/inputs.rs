@@ -12,6 +12,7 @@ use std::time::Duration;
 use arrow::array::{AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::Int64Type;
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
 use super::file::{self, KeyRange};
@@ -20,6 +21,7 @@ use crate::changelog::coverage::{self, Gap, Reconciliation, Window};
 use crate::changelog::segment::Segment;
 use crate::changelog::{read, write};
 use crate::fold::object::{Keep, ObjectJoin};
+use crate::fold::sieve::{self, SieveRun};
 use crate::fold::{Cut, Fold, Run};
 use crate::model::change::ChangeBatch;
 use crate::model::key::bucket_of;
@@ -33,6 +35,8 @@ const READS_AT_ONCE: usize = 16;
 const INFLATION: u64 = 12;
 /// How much memory loose segments may take while they are folded, in bytes.
 const LOOSE_BYTES_MAX: u64 = 192 << 20;
+/// A sieve is used where the largest run has at most one of so many rows.
+const SIEVE_SHARE_MIN: u64 = 2;
 /// Rows per batch of a run that was sorted in memory.
 const RUN_BATCH_ROWS: usize = 8_192;
 
@@ -256,21 +260,56 @@ impl Folding {
         base.chain(merges).filter(move |(of, file)| file.bucket == bucket >> (bits - of)).map(move |(of, file)| (file, of < bits))
     }
 
-    /// The fold of one bucket, or of a range of its keys that takes no object apart.
+    /// The fold of one bucket, or of a range of its keys that takes no object apart. Reads as far as it is asked.
     pub fn fold(&self, vault: &Vault, loose: &Loose, bucket: u32, keep: Keep, range: &KeyRange) -> Fold<'static, ObjectJoin, VaultError> {
+        let runs = self.files(bucket).map(|(file, shared)| self.run(file::stream(vault, file, range), bucket, shared));
+        let loose = loose.rows.get(&bucket).map(|rows| slices(range.slice(rows)));
+        Fold::new(runs.chain(loose).collect(), ObjectJoin::new(self.cut, keep))
+    }
+
+    /// The same fold, for readers that want all of it: where only the newest versions are asked for, a sieve goes through
+    /// the whole range first, and what cannot matter is not read in full.
+    ///
+    /// # Errors
+    /// As the runs of [`Folding::fold`].
+    pub async fn fold_sieved(
+        &self,
+        vault: &Vault,
+        loose: &Loose,
+        bucket: u32,
+        keep: Keep,
+        range: &KeyRange,
+    ) -> Result<Fold<'static, ObjectJoin, VaultError>, VaultError> {
+        let (Cut::At(cut), Some(newest), true) = (self.cut, sieve::newest(keep), self.may_leave_out_many(bucket)) else {
+            return Ok(self.fold(vault, loose, bucket, keep, range));
+        };
+        let loose = loose.rows.get(&bucket).map(|rows| range.slice(rows));
+        let files: Vec<(&BucketFile, bool)> = self.files(bucket).collect();
+        // Of a file that other buckets have rows in, theirs are sieved as well, for nothing: they are left out later.
+        let runs = files.iter().map(|(file, _)| file::stream_for_sieve(vault, file, range));
+        let kept = sieve::sieve(runs.chain(loose.as_ref().map(numbered_slices)).collect(), cut, newest).await?;
+        let mut kept = kept.into_iter();
+        let runs = files
+            .iter()
+            .zip(kept.by_ref())
+            .map(|((file, shared), kept)| self.run(file::stream_kept(vault, file, range, Arc::new(kept)), bucket, *shared));
+        let mut runs: Vec<Run<'static, VaultError>> = runs.collect();
+        runs.extend(loose.zip(kept.next()).map(|(rows, kept)| {
+            let mask: BooleanArray = (0..rows.num_rows() as u64).map(|row| Some(kept.holds(row))).collect();
+            slices(filter_record_batch(&rows, &mask).expect("the mask has one value per row"))
+        }));
+        Ok(Fold::new(runs, ObjectJoin::new(self.cut, keep)))
+    }
+
+    /// Whether so many rows lie beside the largest run that reading the deciding columns twice may be worth it.
+    fn may_leave_out_many(&self, bucket: u32) -> bool {
+        let rows = || self.files(bucket).map(|(file, _)| file.rows);
+        rows().sum::<u64>() / SIEVE_SHARE_MIN >= rows().max().unwrap_or(0).max(1)
+    }
+
+    fn run(&self, rows: BoxStream<'static, Result<RecordBatch, VaultError>>, bucket: u32, shared: bool) -> Run<'static, VaultError> {
         let bits = self.bits;
-        let mut runs: Vec<Run<'static, VaultError>> = Vec::new();
-        for (file, shared) in self.files(bucket) {
-            let rows = file::stream(vault, file, range);
-            runs.push(match shared {
-                false => rows,
-                true => rows.map_ok(move |batch| only_bucket(&batch, bits, bucket)).boxed(),
-            });
-        }
-        if let Some(rows) = loose.rows.get(&bucket) {
-            runs.push(slices(range.slice(rows)));
-        }
-        Fold::new(runs, ObjectJoin::new(self.cut, keep))
+        if shared { rows.map_ok(move |batch| only_bucket(&batch, bits, bucket)).boxed() } else { rows }
     }
 }
 
@@ -279,6 +318,14 @@ fn slices(rows: RecordBatch) -> Run<'static, VaultError> {
     let count = rows.num_rows();
     futures::stream::iter((0..count).step_by(RUN_BATCH_ROWS).map(move |from| Ok(rows.slice(from, RUN_BATCH_ROWS.min(count - from)))))
         .boxed()
+}
+
+/// The same for a sieve.
+fn numbered_slices(rows: &RecordBatch) -> SieveRun<'static, VaultError> {
+    let rows = rows.project(&sieve::COLUMNS).expect("changes have all columns");
+    let count = rows.num_rows();
+    let slice = move |from| Ok((from as u64, rows.slice(from, RUN_BATCH_ROWS.min(count - from))));
+    futures::stream::iter((0..count).step_by(RUN_BATCH_ROWS).map(slice)).boxed()
 }
 
 fn only_bucket(batch: &RecordBatch, bits: u32, bucket: u32) -> RecordBatch {

@@ -7,18 +7,42 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
+};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::ChunkReader;
 
 use super::segment::Segment;
 use super::write::{FORMAT_KEY, FORMAT_VERSION};
+use crate::fold::sieve;
 use crate::model::Digest;
-use crate::model::change::ChangeBatch;
+use crate::model::change::{ChangeBatch, object_schema};
 use crate::vault::{Vault, VaultError};
 
 /// Rows per batch when reading.
-pub const BATCH_ROWS: usize = 8_192;
+pub const BATCH_ROWS: usize = 4_096;
+
+/// Which columns are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Columns {
+    /// All of them.
+    All,
+    /// Those of a [sieve](crate::fold::sieve), words as dictionaries.
+    Sieve,
+}
+
+impl Columns {
+    /// Their places in the schema.
+    pub(crate) fn indices(self) -> impl Iterator<Item = usize> {
+        match self {
+            Columns::All => (0..object_schema().fields().len()).collect::<Vec<_>>(),
+            Columns::Sieve => sieve::COLUMNS.to_vec(),
+        }
+        .into_iter()
+    }
+}
 
 /// The changes of a segment, checked against its name before they are parsed.
 ///
@@ -60,17 +84,14 @@ pub fn decode(path: &str, bytes: Bytes) -> Result<Vec<RecordBatch>, VaultError> 
         let mut batches = Vec::new();
         for batch in reader {
             let batch = batch.map_err(|error| VaultError::damaged(path, error))?;
-            batches.push(check(path, batch)?);
+            batches.push(check(path, Columns::All, batch)?);
         }
         Ok(batches)
     })
 }
 
 /// A reader of all row groups of a file, or of the part of one.
-pub(crate) fn open<R: ChunkReader + 'static>(
-    path: &str,
-    bytes: R,
-) -> Result<parquet::arrow::arrow_reader::ParquetRecordBatchReader, VaultError> {
+pub(crate) fn open<R: ChunkReader + 'static>(path: &str, bytes: R) -> Result<ParquetRecordBatchReader, VaultError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| VaultError::damaged(path, error))?;
     check_format(path, builder.metadata())?;
     builder.with_batch_size(BATCH_ROWS).build().map_err(|error| VaultError::damaged(path, error))
@@ -82,16 +103,32 @@ pub(crate) fn open_group<R: ChunkReader + 'static>(
     bytes: R,
     metadata: ArrowReaderMetadata,
     group: usize,
-) -> Result<parquet::arrow::arrow_reader::ParquetRecordBatchReader, VaultError> {
-    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata).with_row_groups(vec![group]);
-    builder.with_batch_size(BATCH_ROWS).build().map_err(|error| VaultError::damaged(path, error))
+    columns: Columns,
+    selection: Option<RowSelection>,
+) -> Result<ParquetRecordBatchReader, VaultError> {
+    let projection = ProjectionMask::roots(metadata.parquet_schema(), columns.indices());
+    let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata).with_row_groups(vec![group]);
+    if let Some(selection) = selection {
+        builder = builder.with_row_selection(selection);
+    }
+    builder.with_projection(projection).with_batch_size(BATCH_ROWS).build().map_err(|error| VaultError::damaged(path, error))
 }
 
-/// The footer of a file, checked for its format version.
-pub(crate) fn footer<R: ChunkReader + 'static>(path: &str, bytes: &R) -> Result<ArrowReaderMetadata, VaultError> {
-    let metadata = ArrowReaderMetadata::load(bytes, ArrowReaderOptions::new()).map_err(|error| VaultError::damaged(path, error))?;
+/// The footer of a file, checked for its format version and its columns.
+pub(crate) fn footer<R: ChunkReader + 'static>(path: &str, bytes: &R, columns: Columns) -> Result<ArrowReaderMetadata, VaultError> {
+    let broken = |error| VaultError::damaged(path, error);
+    let metadata = ArrowReaderMetadata::load(bytes, ArrowReaderOptions::new()).map_err(broken)?;
     check_format(path, metadata.metadata())?;
-    Ok(metadata)
+    if metadata.schema().fields() != object_schema().fields() {
+        return Err(VaultError::damaged(path, "its columns are not those of changes"));
+    }
+    match columns {
+        Columns::All => Ok(metadata),
+        Columns::Sieve => {
+            let options = ArrowReaderOptions::new().with_schema(sieve::read_as());
+            ArrowReaderMetadata::try_new(metadata.metadata().clone(), options).map_err(broken)
+        }
+    }
 }
 
 fn check_format(path: &str, metadata: &ParquetMetaData) -> Result<(), VaultError> {
@@ -105,8 +142,11 @@ fn check_format(path: &str, metadata: &ParquetMetaData) -> Result<(), VaultError
     }
 }
 
-/// Takes a batch as changes.
-pub(crate) fn check(path: &str, batch: RecordBatch) -> Result<RecordBatch, VaultError> {
+/// Takes a batch as changes. A sieve looks at the words itself.
+pub(crate) fn check(path: &str, columns: Columns, batch: RecordBatch) -> Result<RecordBatch, VaultError> {
+    if columns == Columns::Sieve {
+        return Ok(batch);
+    }
     let changes = ChangeBatch::objects(batch).map_err(|error| VaultError::damaged(path, error))?;
     Ok(changes.into_rows())
 }
