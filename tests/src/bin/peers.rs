@@ -2,51 +2,129 @@
 //!
 //! Every figure is a ratio within one run on one machine. The work is what an operator waits for: decoding a million
 //! events and appending them as sorted segments; folding millions of changes to a second. DuckDB does the same on the
-//! same files (`tests/peers/duck.py`), in turn with us, three times each; medians count.
+//! same files (`tests/peers/duck.py`), in turn with us, each time in a process of its own; medians count. Beside the time
+//! stands the CPU time, which says the same on a machine that does other things too.
 
 use std::fs;
+use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use futures::FutureExt;
 use object_store::local::LocalFileSystem;
-use pipeline::base::file::{self, FileWriter};
-use pipeline::base::{BucketFile, KeyRange};
+use pipeline::base::file::FileWriter;
+use pipeline::base::inputs::{Folding, Inputs, Loose};
+use pipeline::base::{BucketFile, KeyRange, Merge};
 use pipeline::changelog::write;
-use pipeline::fold::object::{Keep, ObjectJoin};
-use pipeline::fold::{Cut, Fold, Run};
+use pipeline::fold::Cut;
+use pipeline::fold::object::Keep;
 use pipeline::model::change::{ChangeBatch, ObjectRow, ObjectRows, Op};
-use pipeline::model::{Facet, Position, ResourceId, Sequencer, Timestamp};
+use pipeline::model::{Facet, Key, Position, ResourceId, Sequencer, Timestamp};
 use pipeline::source::s3_event::{Feed, decode};
-use pipeline::vault::{Vault, VaultError};
+use pipeline::vault::{FileRef, Vault};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const ROUNDS: usize = 3;
-const THREADS: usize = 2;
 const KEYS: u64 = 1_000_000;
 const EVENTS: usize = 1_000_000;
-const SEGMENT_EVENTS: usize = 100_000;
+/// Events are decoded, and appended as a segment, in pieces of this size: about ten thousand.
+const BLOCK_BYTES: u64 = 6 << 20;
+/// Changes in each of the sorted files that are folded.
+const RUN_CHANGES: u64 = 1_000_000;
+/// The time that one of them spans.
+const RUN_SECONDS: u64 = 1_000;
+/// The bucket that the events are of.
+const BUCKET: &str = "photos-archive";
+/// When the histories begin.
+const BEGIN_SECONDS: u64 = 1_787_400_000;
 
 fn main() -> Result<(), Failure> {
-    let mut words = std::env::args().skip(1);
-    let folder = tempfile::tempdir()?;
-    match words.next().as_deref() {
-        Some("append") => append(folder.path()),
-        Some("fold") => fold(folder.path(), words.next().map_or(Ok(10), |text| text.parse())?),
-        // What the parent measures the memory of.
-        Some("fold-only") => fold_only(Path::new(&words.next().ok_or("which folder?")?)).map(drop),
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["append"] => append(tempfile::tempdir()?.path()),
+        ["fold"] => fold(tempfile::tempdir()?.path(), 10),
+        ["fold", millions] => fold(tempfile::tempdir()?.path(), millions.parse()?),
+        // What is folded, made to stay: for `perf record peers fold-only FOLDER`.
+        ["fold-data", folder, millions] => fold_data(Path::new(folder), millions.parse()?).map(drop),
+        // What the parent runs in a process of its own.
+        ["append-only", events, out] => measured(|| append_all(Path::new(events), Path::new(out)).map(|()| Vec::new())),
+        ["fold-only", folder] => measured(|| fold_all(Path::new(folder))),
         _ => Err("say append or fold [MILLIONS]".into()),
     }
 }
 
+/// What a process says of its work.
+struct Measured {
+    seconds: f64,
+    cpu_seconds: f64,
+    peak_mib: f64,
+    /// What the result amounts to.
+    sums: Vec<String>,
+}
+
+/// Does the work and prints what it took.
 #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
-fn timed<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<(f64, T), Failure> {
+fn measured(work: impl FnOnce() -> Result<Vec<u64>, Failure>) -> Result<(), Failure> {
     let began = Instant::now();
-    let value = work()?;
-    Ok((began.elapsed().as_secs_f64(), value))
+    let sums = work()?;
+    let seconds = began.elapsed().as_secs_f64();
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    // User and system time in hundredths of a second, behind the name, which ends with a parenthesis.
+    let mut fields = stat.rsplit_once(')').ok_or("a process without a name")?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next().ok_or("no CPU time")?.parse::<f64>().map_err(Failure::from);
+    let cpu_seconds = (ticks()? + ticks()?) / 100.0;
+    let status = fs::read_to_string("/proc/self/status")?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no peak memory")?;
+    let peak_kib: u64 = peak.trim().trim_end_matches(" kB").parse()?;
+    let sums: Vec<String> = sums.iter().map(u64::to_string).collect();
+    println!("{seconds:.3} {cpu_seconds:.3} {} {}", peak_kib >> 10, sums.join(" "));
+    Ok(())
+}
+
+fn run(command: &mut Command) -> Result<Measured, Failure> {
+    let output = command.output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+    }
+    let text = String::from_utf8(output.stdout)?;
+    let mut words = text.split_whitespace();
+    let mut number = || words.next().ok_or("a process said too little")?.parse().map_err(Failure::from);
+    Ok(Measured { seconds: number()?, cpu_seconds: number()?, peak_mib: number()?, sums: words.map(str::to_owned).collect() })
+}
+
+fn duck(words: &[&str]) -> Result<Measured, Failure> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let tools = std::env::var_os("HINDSIGHT_TOOLS").map_or_else(|| root.join(".cache/tools"), PathBuf::from);
+    run(Command::new(tools.join("s3/bin/python")).arg(root.join("tests/peers/duck.py")).args(words))
+}
+
+fn ourselves(words: &[&str]) -> Result<Measured, Failure> {
+    run(Command::new(std::env::current_exe()?).args(words))
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn report(what: &str, count: f64, ours: &[Measured], theirs: &[Measured]) {
+    let of = |rounds: &[Measured], value: fn(&Measured) -> f64| median(rounds.iter().map(value));
+    let ratio = |value: fn(&Measured) -> f64| median(ours.iter().zip(theirs).map(|(ours, theirs)| value(theirs) / value(ours)));
+    println!("{what}");
+    for (name, rounds) in [("hindsight", ours), ("duckdb", theirs)] {
+        let (seconds, cpu) = (of(rounds, |round| round.seconds), of(rounds, |round| round.cpu_seconds));
+        println!(
+            "  {name:9} {:>10.0}/s  {seconds:6.2} s  {cpu:6.2} s of CPU  {:5.0} MiB at most",
+            count / seconds,
+            rounds.iter().map(|round| round.peak_mib).fold(0.0, f64::max)
+        );
+    }
+    println!("  ratio {:.2}, of CPU time {:.2}", ratio(|round| round.seconds), ratio(|round| round.cpu_seconds));
 }
 
 /// A small generator with a fixed seed, so that every run has the same data.
@@ -61,35 +139,6 @@ impl Seeded {
     }
 }
 
-fn duck(words: &[&str]) -> Result<(f64, u64, u64), Failure> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let tools = std::env::var_os("HINDSIGHT_TOOLS").map_or_else(|| root.join(".cache/tools"), PathBuf::from);
-    let output = Command::new(tools.join("s3/bin/python")).arg(root.join("tests/peers/duck.py")).args(words).output()?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
-    }
-    let text = String::from_utf8(output.stdout)?;
-    let mut words = text.split_whitespace();
-    let mut word = || words.next().ok_or("duck.py said too little");
-    Ok((word()?.parse()?, word()?.parse()?, word()?.parse()?))
-}
-
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
-fn report(what: &str, count: f64, ours: Vec<f64>, theirs: Vec<f64>) {
-    let ratios = ours.iter().zip(&theirs).map(|(ours, theirs)| theirs / ours).collect();
-    let (ours, theirs) = (median(ours), median(theirs));
-    println!(
-        "{what}: hindsight {:.0}/s ({ours:.2} s), duckdb {:.0}/s ({theirs:.2} s), ratio {:.2}",
-        count / ours,
-        count / theirs,
-        median(ratios)
-    );
-}
-
 fn append(folder: &Path) -> Result<(), Failure> {
     let events = folder.join("events.jsonl");
     let mut random = Seeded(1);
@@ -97,9 +146,10 @@ fn append(folder: &Path) -> Result<(), Failure> {
     for index in 0..EVENTS {
         let (id, key) = (random.next(), random.next() % KEYS);
         let second = index / 200;
-        let time = Timestamp::from_seconds(1_787_400_000 + second as i64);
+        let time = Timestamp::from_seconds(BEGIN_SECONDS as i64 + second as i64);
         text.push_str(&format!(
-            r#"{{"version":"0","id":"{id:016x}-6f4a-4f6e-9f0e-{key:012x}","detail-type":"Object Created","source":"aws.s3","account":"111122223333","time":"{time}","region":"us-east-1","resources":["arn:aws:s3:::amzn-s3-demo-bucket1"],"detail":{{"version":"0","bucket":{{"name":"amzn-s3-demo-bucket1"}},"object":{{"key":"photos/2026/{:03}/image-{key:07}.jpg","size":{},"etag":"{id:016x}{key:016x}","version-id":"{id:016x}{key:016x}","sequencer":"{:018X}"}},"request-id":"{id:016X}","requester":"123456789012","source-ip-address":"10.20.30.40","reason":"PutObject"}}}}"#,
+            r#"{{"version":"0","id":"{:08x}-6f4a-4f6e-9f0e-{key:012x}","detail-type":"Object Created","source":"aws.s3","account":"111122223333","time":"{time}","region":"us-east-1","resources":["arn:aws:s3:::photos-archive"],"detail":{{"version":"0","bucket":{{"name":"photos-archive"}},"object":{{"key":"photos/2026/{:03}/image-{key:07}.jpg","size":{},"etag":"{id:016x}{key:016x}","version-id":"{id:016x}{key:016x}","sequencer":"{:018X}"}},"request-id":"{id:016X}","requester":"123456789012","source-ip-address":"10.1.2.3","reason":"PutObject"}}}}"#,
+            id >> 32,
             key % 500,
             id % 100_000,
             index
@@ -108,149 +158,151 @@ fn append(folder: &Path) -> Result<(), Failure> {
     }
     println!("events: {} of {} bytes", EVENTS, text.len() / EVENTS);
     fs::write(&events, text)?;
-    let resource = ResourceId::bucket("amzn-s3-demo-bucket1")?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let path = |path: &Path| path.to_string_lossy().into_owned();
     for round in 0..ROUNDS {
         let out = folder.join(format!("ours-{round}"));
         fs::create_dir_all(&out)?;
-        ours.push(timed(|| append_all(&events, &out, &resource))?.0);
+        ours.push(ourselves(&["append-only", &path(&events), &path(&out)])?);
         let parquet = folder.join(format!("theirs-{round}.parquet"));
-        theirs.push(duck(&["append", &events.to_string_lossy(), &parquet.to_string_lossy()])?.0);
+        theirs.push(duck(&["append", &path(&events), &path(&parquet)])?);
+        let (rows, their_rows) = (duck(&["appended", &path(&out.join("*"))])?, duck(&["appended", &path(&parquet)])?);
+        if rows.sums != their_rows.sums {
+            return Err(format!("our rows amount to {:?}, DuckDB's to {:?}", rows.sums, their_rows.sums).into());
+        }
     }
-    report("decode and append 1 M events", EVENTS as f64, ours, theirs);
+    report("decode 1 M events and append them as sorted segments", EVENTS as f64, &ours, &theirs);
     Ok(())
 }
 
-fn append_all(events: &Path, out: &Path, resource: &ResourceId) -> Result<(), Failure> {
-    let text = fs::read(events)?;
-    let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).collect();
-    let batches: Vec<&[&[u8]]> = lines.chunks(SEGMENT_EVENTS).collect();
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..THREADS)
-            .map(|_| {
-                scope.spawn(|| -> Result<usize, Failure> {
-                    let mut count = 0;
-                    while let Some(batch) = batches.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-                        let arrived = Timestamp::from_seconds(1_787_500_000);
-                        let feed = Feed { stream: "sqs:photos".to_owned(), arrived, emulated: false };
-                        let decoded = decode(feed, batch.iter().copied());
-                        let bucket = decoded.buckets.get(resource).ok_or("the events name no bucket")?;
-                        count += bucket.changes.len();
-                        let encoded = write::encode(resource, &bucket.changes, arrived, arrived)?;
-                        let file = fs::File::create(out.join(&encoded.name.digest))?;
-                        std::io::Write::write_all(&mut &file, &encoded.bytes)?;
-                    }
-                    Ok(count)
-                })
-            })
-            .collect();
-        let mut count = 0;
-        for worker in workers {
-            count += worker.join().map_err(|_| "a worker panicked")??;
+/// Decodes the events and writes their changes as segments, on two threads.
+fn append_all(events: &Path, out: &Path) -> Result<(), Failure> {
+    let resource = ResourceId::bucket(BUCKET)?;
+    // The file, and what of an event was read of it already.
+    let events = Mutex::new((fs::File::open(events)?, Vec::new()));
+    let work = || -> Result<usize, Failure> {
+        let (mut text, mut count) = (Vec::new(), 0);
+        loop {
+            text.clear();
+            {
+                let (file, begun) = &mut *events.lock().map_err(|_| "the other thread panicked")?;
+                text.append(begun);
+                file.take(BLOCK_BYTES).read_to_end(&mut text)?;
+                let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+                begun.extend_from_slice(&text[whole..]);
+                text.truncate(whole);
+            }
+            if text.is_empty() {
+                return Ok(count);
+            }
+            let mut rest = &text[..];
+            let messages = std::iter::from_fn(|| {
+                let from = rest;
+                let length = rest.skip_until(b'\n').expect("memory can be read");
+                (length > 0).then(|| &from[..length - 1])
+            });
+            let arrived = Timestamp::from_seconds(BEGIN_SECONDS as i64 + 100_000);
+            let feed = Feed { stream: "sqs:photos".to_owned(), arrived, emulated: false };
+            let decoded = decode(feed, messages);
+            let bucket = decoded.buckets.get(&resource).ok_or("the events name no bucket")?;
+            count += bucket.changes.len();
+            let encoded = write::encode(&resource, &bucket.changes, arrived, arrived)?;
+            fs::write(out.join(&encoded.name.digest), &encoded.bytes)?;
         }
-        if count == EVENTS { Ok(()) } else { Err(format!("{count} changes of {EVENTS} events").into()) }
+    };
+    let count = on_two_threads(work, work)?;
+    if count == EVENTS { Ok(()) } else { Err(format!("{count} changes of {EVENTS} events").into()) }
+}
+
+fn on_two_threads<T: Send + std::iter::Sum>(
+    one: impl FnOnce() -> Result<T, Failure> + Send,
+    other: impl FnOnce() -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
+    std::thread::scope(|scope| {
+        let threads = [scope.spawn(one), scope.spawn(other)];
+        threads.into_iter().map(|thread| thread.join().map_err(|_| "a thread panicked")?).sum()
     })
 }
 
 fn fold(folder: &Path, millions: u64) -> Result<(), Failure> {
-    let files = millions * 1_000_000 / KEYS;
-    for index in 0..files {
-        write_run(folder, index)?;
-    }
-    let names = fs::read_dir(folder.join("vault/base/v1/res=bucket-photos"))?.count() as u64;
-    println!("changes: {} M of {} M keys in {names} sorted files", millions, KEYS / 1_000_000);
-    let second = (cut().seconds()).to_string();
-    let base = folder.join("vault/base/v1/res=bucket-photos");
-    let (mut ours, mut theirs, mut narrow, mut peaks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let cut = fold_data(folder, millions)?;
+    println!("changes: {millions} M of {} M keys in {} sorted files", KEYS / 1_000_000, millions * 1_000_000 / RUN_CHANGES);
+    let (cut, files) = (cut.to_string(), folder.join("vault/base/v1/res=bucket-photos/*.parquet"));
+    let files = files.to_string_lossy();
+    let (mut ours, mut theirs, mut narrow) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let output = Command::new("/usr/bin/env")
-            .arg("time")
-            .arg("-f")
-            .arg("%M")
-            .arg(std::env::current_exe()?)
-            .arg("fold-only")
-            .arg(folder)
-            .output();
-        let own = output.ok().filter(|output| output.status.success());
-        let (took, count) = match own {
-            Some(output) => {
-                let text = String::from_utf8(output.stdout)?;
-                let mut words = text.split_whitespace();
-                let peak: u64 = String::from_utf8(output.stderr)?.trim().parse()?;
-                peaks.push(peak as f64 / 1024.0);
-                (words.next().ok_or("no time")?.parse()?, words.next().ok_or("no count")?.parse()?)
-            }
-            None => fold_only(folder)?,
-        };
-        ours.push(took);
-        let (took, rows, _) = duck(&["fold", &base.to_string_lossy(), &second])?;
-        if rows != count {
-            return Err(format!("we have {count} keys, DuckDB has {rows}").into());
+        let (we, they) = (ourselves(&["fold-only", &folder.to_string_lossy()])?, duck(&["fold", &files, &cut])?);
+        let which = duck(&["narrow", &files, &cut])?;
+        if we.sums != they.sums || we.sums[..2] != which.sums[..] {
+            return Err(format!("our winners amount to {:?}, DuckDB's to {:?} and {:?}", we.sums, they.sums, which.sums).into());
         }
-        theirs.push(took);
-        narrow.push(duck(&["narrow", &base.to_string_lossy(), &second])?.0);
+        ours.push(we);
+        theirs.push(they);
+        narrow.push(which);
     }
     let changes = (millions * 1_000_000) as f64;
-    report(&format!("fold {millions} M changes to a second, all columns"), changes, ours.clone(), theirs);
-    report(&format!("fold {millions} M changes to a second, against version ids alone"), changes, ours, narrow);
-    if !peaks.is_empty() {
-        println!("peak memory: {:.0} MiB", median(peaks));
-    }
+    report(&format!("fold {millions} M changes to a second: the winning rows whole"), changes, &ours, &theirs);
+    report(&format!("fold {millions} M changes to a second: DuckDB asked for the version id alone"), changes, &ours, &narrow);
     Ok(())
 }
 
-/// The middle of the history.
-fn cut() -> Timestamp {
-    Timestamp::from_seconds(1_787_400_000 + 5 * 1_000)
+/// Writes the files and the second to fold to, in microseconds.
+fn fold_data(folder: &Path, millions: u64) -> Result<u64, Failure> {
+    let files = millions * 1_000_000 / RUN_CHANGES;
+    for index in 0..files {
+        write_run(folder, index)?;
+    }
+    // In the middle of the last file, so that all of them have to be read.
+    let cut = (BEGIN_SECONDS + files * RUN_SECONDS - RUN_SECONDS / 2) * 1_000_000;
+    fs::write(folder.join("cut"), cut.to_string())?;
+    Ok(cut)
 }
 
+/// Writes a million changes of random keys as the file of a merge.
 fn write_run(folder: &Path, index: u64) -> Result<(), Failure> {
     let mut random = Seeded(index + 77);
-    let vault = vault(folder)?;
-    let mut writer = FileWriter::new()?;
     let mut rows = ObjectRows::new();
-    let digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-    for key in 0..KEYS {
-        let id = random.next();
+    let begin = BEGIN_SECONDS + index * RUN_SECONDS;
+    for change in 0..RUN_CHANGES {
+        let key = random.next() % KEYS;
         let object = format!("photos/2026/{:03}/image-{key:07}.jpg", key / 2_000);
-        let version = format!("{id:016x}{key:016x}");
-        let position = Position::sequenced(0, &Sequencer::parse(&format!("{:08X}{:08X}", index, key)).ok_or("hexadecimal")?);
-        let body = format!("{id:016x}{:016x}@{}+1024", key / 500, key % 500 * 1024);
-        let etag = format!("{id:016x}{key:016x}");
+        let version = format!("{:016x}{:016x}", random.next(), random.next());
+        let etag = format!("{:016x}{:016x}", random.next(), random.next());
+        let digest = format!("{:016x}{:016x}{:016x}{:016x}", random.next(), random.next(), random.next(), random.next());
+        let pack = Seeded((index << 32) | (change / 500)).next();
+        let body = format!("{pack:016x}{:016x}@{}+1024", pack.rotate_left(7), change % 500 * 1024);
+        let position = Position::sequenced(0, &Sequencer::parse(&format!("{index:08X}{change:010X}")).ok_or("hexadecimal")?);
         rows.push(&ObjectRow {
             op: Op::Put,
-            at: Timestamp::from_seconds(1_787_400_000 + (index * 1_000 + key % 1_000) as i64),
+            at: Timestamp::from_seconds((begin + change * RUN_SECONDS / RUN_CHANGES) as i64),
             at_bound: None,
             position: position.as_bytes(),
             stream: "sqs:photos",
             offset: None,
             via: "event",
             requester: Some("123456789012"),
-            request: None,
+            request: Some(&version[..16]),
             object: &object,
             version: &version,
             facet: Facet::Version,
             marker: false,
             rank: None,
-            size: Some(1024),
+            size: Some((random.next() % 100_000) as i64),
             etag: Some(&etag),
             storage_class: Some("STANDARD"),
             metadata: Some(r#"{"content_type":"image/jpeg"}"#),
             tags: Some("{}"),
             acl: None,
-            digest: Some(digest),
+            digest: Some(&digest),
             body: Some(&body),
             lost: None,
         });
-        if rows.len() == 8_192 {
-            writer.write(rows.finish().rows())?;
-        }
     }
-    writer.write(rows.finish().rows())?;
-    let stored = at_once(writer.store(&vault, &ResourceId::bucket("photos")?, 0))?;
+    let mut writer = FileWriter::new()?;
+    writer.write(write::sort(&rows.finish()).rows())?;
+    let file = at_once(writer.store(&vault(folder)?, &ResourceId::bucket("photos")?, 0))?;
     fs::create_dir_all(folder.join("files"))?;
-    fs::write(folder.join(format!("files/{index}.json")), serde_json::to_vec(&stored)?)?;
+    fs::write(folder.join(format!("files/{index:03}.json")), serde_json::to_vec(&file)?)?;
     Ok(())
 }
 
@@ -264,34 +316,57 @@ fn vault(folder: &Path) -> Result<Vault, Failure> {
     Ok(Vault::new(Arc::new(LocalFileSystem::new_with_prefix(folder.join("vault"))?), ""))
 }
 
-/// Folds the files to the second on two threads, each with half of the keys; prints seconds and keys.
-fn fold_only(folder: &Path) -> Result<(f64, u64), Failure> {
-    let vault = vault(folder)?;
-    let mut files: Vec<BucketFile> = Vec::new();
-    for entry in fs::read_dir(folder.join("files"))? {
-        files.push(serde_json::from_slice(&fs::read(entry?.path())?)?);
+/// What the winning rows amount to: the same sums as in `duck.py`.
+struct Sums([u64; 9]);
+
+impl std::iter::Sum for Sums {
+    fn sum<I: Iterator<Item = Sums>>(all: I) -> Sums {
+        Sums(all.fold([0; 9], |sums, more| std::array::from_fn(|index| sums[index] + more.0[index])))
     }
-    let groups = &files.first().ok_or("no files")?.groups;
-    let middle = hex::decode(groups[groups.len() / 2].last_key.as_deref().ok_or("a row group without its last key")?)?;
-    let end = middle.windows(2).position(|pair| pair == [0, 1]).ok_or("a key without its separator")?;
-    let middle = [&middle[..end], &[0, 2]].concat();
-    let halves = [KeyRange { from: None, until: Some(middle.clone()) }, KeyRange { from: Some(middle), until: None }];
-    let (took, count) = timed(|| {
-        std::thread::scope(|scope| {
-            let folds: Vec<_> = halves.iter().map(|range| scope.spawn(|| fold_half(&vault, &files, range))).collect();
-            folds.into_iter().map(|fold| fold.join().map_err(|_| "a fold panicked")?).sum::<Result<u64, Failure>>()
-        })
-    })?;
-    println!("{took:.3} {count}");
-    Ok((took, count))
 }
 
-fn fold_half(vault: &Vault, files: &[BucketFile], range: &KeyRange) -> Result<u64, Failure> {
-    let runs: Vec<Run<'static, VaultError>> = files.iter().map(|bucket| file::stream(vault, bucket, range)).collect();
-    let mut fold = Fold::new(runs, ObjectJoin::new(Cut::At(cut()), Keep::Current));
-    let mut count = 0;
-    while let Some(folded) = at_once(fold.next())? {
-        count += ChangeBatch::objects(folded.rows)?.len() as u64;
+/// Folds the files to the second as a restore does, on two threads, each with half of the keys.
+fn fold_all(folder: &Path) -> Result<Vec<u64>, Failure> {
+    let vault = vault(folder)?;
+    let cut = Cut::At(Timestamp::from_micros(fs::read_to_string(folder.join("cut"))?.parse()?));
+    let mut merges = Vec::new();
+    for entry in fs::read_dir(folder.join("files"))? {
+        merges.push(merge_of(serde_json::from_slice(&fs::read(entry?.path())?)?));
     }
-    Ok(count)
+    let folding = Folding::new(Inputs { merges, ..Inputs::default() }, cut, 0);
+    let mut middle = Vec::new();
+    Key::write_object_prefix(&mut middle, &format!("photos/2026/{:03}/image-{:07}.jpg", KEYS / 4_000, KEYS / 2));
+    let (first, second) = (KeyRange { from: None, until: Some(middle.clone()) }, KeyRange { from: Some(middle), until: None });
+    let sums = on_two_threads(|| fold_range(&vault, &folding, &first), || fold_range(&vault, &folding, &second))?;
+    Ok(sums.0.to_vec())
+}
+
+fn merge_of(file: BucketFile) -> Merge {
+    let (first, last) = (Timestamp::default(), Timestamp::default());
+    let covers = FileRef { path: String::new(), ..file.file.clone() };
+    Merge { first, last, latest: last, bits: 0, files: vec![file], covers }
+}
+
+fn fold_range(vault: &Vault, folding: &Folding, range: &KeyRange) -> Result<Sums, Failure> {
+    let mut fold = at_once(folding.fold_sieved(vault, &Loose::default(), 0, Keep::Current, range))?;
+    let mut sums = [0; 9];
+    while let Some(folded) = at_once(fold.next())? {
+        for row in ChangeBatch::objects(folded.rows)?.object_columns().iter() {
+            let digits = |text: Option<&str>| u64::from_str_radix(&text.unwrap_or_default()[..10], 16);
+            let length = |text: Option<&str>| text.map_or(0, |text| text.len() as u64);
+            let of_row = [
+                1,
+                digits(Some(row.version))?,
+                digits(row.etag)?,
+                digits(row.digest)?,
+                digits(row.body)?,
+                row.size.unwrap_or(0).unsigned_abs(),
+                length(row.metadata) + length(row.tags) + length(row.storage_class),
+                row.at.seconds().unsigned_abs(),
+                u64::from(row.marker),
+            ];
+            sums.iter_mut().zip(of_row).for_each(|(sum, more)| *sum += more);
+        }
+    }
+    Ok(Sums(sums))
 }
