@@ -16,7 +16,7 @@ use futures::FutureExt;
 use object_store::local::LocalFileSystem;
 use pipeline::base::file::FileWriter;
 use pipeline::base::inputs::{Folding, Inputs, Loose};
-use pipeline::base::{BucketFile, KeyRange, Merge};
+use pipeline::base::{BucketFile, Covers, KeyRange, Merge};
 use pipeline::changelog::write;
 use pipeline::fold::Cut;
 use pipeline::fold::object::Keep;
@@ -344,7 +344,7 @@ fn fold_all(folder: &Path) -> Result<Vec<u64>, Failure> {
 fn merge_of(file: BucketFile) -> Merge {
     let (first, last) = (Timestamp::default(), Timestamp::default());
     let covers = FileRef { path: String::new(), ..file.file.clone() };
-    Merge { first, last, latest: last, bits: 0, files: vec![file], covers }
+    Merge { first, last, latest: last, bits: 0, files: vec![file], covers: Covers { list: covers, arrived: last } }
 }
 
 fn fold_range(vault: &Vault, folding: &Folding, range: &KeyRange) -> Result<Sums, Failure> {
