@@ -5,19 +5,21 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use aws_sdk_s3::config::{ProvideCredentials, SharedCredentialsProvider};
+use futures::TryStreamExt;
 use handlers::vault::{OpenError, VaultRecord};
 use object_store::ObjectStore;
 use object_store::aws::{AmazonS3Builder, AwsCredential, Checksum, S3ConditionalPut};
 use object_store::client::CredentialProvider;
 use object_store::local::LocalFileSystem;
 use pipeline::model::{ResourceId, Timestamp};
-use pipeline::vault::Vault;
+use pipeline::s3::{Bucket, BucketError};
+use pipeline::vault::{Vault, layout, record};
 
 use crate::endpoints::{Endpoint, host};
 use crate::exit::Failure;
@@ -58,6 +60,25 @@ pub struct OpenVault {
     pub record: VaultRecord,
 }
 
+impl OpenVault {
+    /// Whether it lies within this S3 bucket, by whatever name its server was called: whether its own record is there.
+    ///
+    /// # Errors
+    /// As [`Bucket::get`].
+    pub async fn is_in_bucket(&self, bucket: &dyn Bucket) -> Result<bool, BucketError> {
+        let Location::Bucket { bucket: name, prefix, .. } = &self.place.location else { return Ok(false) };
+        if name != bucket.name() {
+            return Ok(false);
+        }
+        let key = if prefix.is_empty() { layout::VAULT.to_owned() } else { format!("{prefix}/{}", layout::VAULT) };
+        match bucket.get(&key, None, None, None).await {
+            Ok((_, content)) => Ok(content.try_collect::<Vec<_>>().await?.concat() == record::encode(&self.record)),
+            Err(BucketError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 impl Place {
     /// Reads `file:///srv/vault`, a path, or `s3://bucket/prefix`.
     ///
@@ -80,12 +101,19 @@ impl Place {
         Ok(Place { name: name.to_owned(), location })
     }
 
-    /// Whether it lies within this S3 bucket.
-    pub fn is_within(&self, resource: &ResourceId, at: &Endpoint) -> bool {
+    /// Whether it lies within this S3 bucket, as far as names tell; see [`OpenVault::is_in_bucket`].
+    pub fn is_in_bucket(&self, resource: &ResourceId, at: &Endpoint) -> bool {
         match &self.location {
             Location::Directory(_) => false,
             Location::Bucket { bucket, endpoint, .. } => bucket == resource.bucket_name() && endpoint.is_same_server(at),
         }
+    }
+
+    /// Whether it lies within this directory, or is it.
+    pub fn is_in_directory(&self, folder: &Path) -> bool {
+        let Location::Directory(path) = &self.location else { return false };
+        // What does not exist holds nothing.
+        matches!((path.canonicalize(), folder.canonicalize()), (Ok(path), Ok(folder)) if path.starts_with(&folder))
     }
 
     /// Opens the vault.

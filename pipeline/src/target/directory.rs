@@ -57,6 +57,14 @@ pub struct DirectoryTarget {
     session: Mutex<Option<Arc<Session>>>,
 }
 
+/// Whether a directory is a vault: whether the record of one lies in it.
+fn is_vault(folder: &Path) -> bool {
+    const BEGINS: &[u8] = b"hindsight ";
+    let mut begin = [0; BEGINS.len()];
+    let read = std::fs::File::open(folder.join(crate::vault::layout::VAULT)).and_then(|mut file| file.read_exact(&mut begin));
+    read.is_ok() && begin == BEGINS
+}
+
 /// What is held while a restore writes.
 struct Session {
     root: Dir,
@@ -85,6 +93,16 @@ impl DirectoryTarget {
     fn object_error(&self, object: &str, error: &io::Error) -> TargetError {
         let (target, object) = (self.name(), object.to_owned());
         TargetError::Object { target, object, reason: error.to_string(), transient: is_transient(error) }
+    }
+
+    /// A vault is no place for a restore: what is put there would be taken for a part of it, and what is removed is lost.
+    fn check_outside_of_vaults(&self) -> Result<(), TargetError> {
+        let path = std::path::absolute(&self.root).map_err(|error| self.unusable(&error))?;
+        let existing = path.ancestors().find_map(|path| path.canonicalize().ok()).unwrap_or(path);
+        match existing.ancestors().find(|folder| is_vault(folder)) {
+            Some(vault) => Err(self.refused(format!("{} is a vault; choose a directory outside of it", vault.display()))),
+            None => Ok(()),
+        }
     }
 
     /// The root; none where it does not exist yet.
@@ -145,6 +163,7 @@ impl Target for DirectoryTarget {
     }
 
     async fn open(&self) -> Result<Occupied, TargetError> {
+        self.check_outside_of_vaults()?;
         let Some(root) = self.root()? else { return Ok(Occupied::Empty) };
         let mut holds = false;
         for entry in root.entries().map_err(|error| self.unusable(&error))? {

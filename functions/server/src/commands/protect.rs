@@ -90,7 +90,7 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
     let resource = bucket_only(&command.bucket)?;
     let place = app.place(&command.vault)?;
     let endpoint = app.endpoint(command.endpoint.as_deref())?;
-    if place.is_within(&resource, &endpoint) {
+    if place.is_in_bucket(&resource, &endpoint) {
         return Err(ProtectError::OwnVault { resource }.into());
     }
     let bucket = endpoint.bucket(resource.bucket_name()).await?;
@@ -109,6 +109,9 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
         Some(known) => known,
         None => place.open_or_create(app.clock.now()).await?,
     };
+    if chosen.is_in_bucket(bucket.as_ref()).await? {
+        return Err(ProtectError::OwnVault { resource }.into());
+    }
     let protection = Protection {
         resource: resource.clone(),
         since: since(app, &chosen.vault, &resource).await?,

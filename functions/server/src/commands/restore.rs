@@ -123,6 +123,10 @@ async fn target(
 ) -> Result<(Arc<dyn Target>, String)> {
     if !text.starts_with("s3://") {
         let path = text.strip_prefix("file://").unwrap_or(text);
+        let vaults = app.configured()?;
+        if let Some(place) = vaults.iter().chain([&opened.place]).find(|place| place.is_in_directory(path.as_ref())) {
+            return Err(Failure::refused(format!("cannot restore to {path}: vault {} lies within it", place.name)).into());
+        }
         return Ok((Arc::new(DirectoryTarget::new(path)), String::new()));
     }
     let (bucket, mut prefix) = bucket_and_rest(text)?;
@@ -132,9 +136,9 @@ async fn target(
     let source = protection::newest(&opened.vault, resource).await?.and_then(|known| known.record.endpoint);
     let named = endpoint.or_else(|| if app.flags.endpoint_url.is_some() { None } else { source.as_deref() });
     let endpoint = app.endpoint(named)?;
-    if opened.place.is_within(&bucket, &endpoint) {
+    let found = endpoint.bucket(bucket.bucket_name()).await?;
+    if opened.place.is_in_bucket(&bucket, &endpoint) || opened.is_in_bucket(found.as_ref()).await? {
         return Err(Failure::refused(format!("cannot restore to {bucket}: the vault lies within it")).into());
     }
-    let bucket = endpoint.bucket(bucket.bucket_name()).await?;
-    Ok((Arc::new(BucketTarget::new(bucket, prefix.clone())), prefix))
+    Ok((Arc::new(BucketTarget::new(found, prefix.clone())), prefix))
 }

@@ -104,6 +104,9 @@ fn refusals(world: &World, before: &str) {
         (&["--to", "2101-01-01T00:00:00Z", "--target", "./new"], "the log is complete only up to"),
         (&["--to", before, "--target", "./out", "--mode", "exact"], "say --yes"),
         (&["--to", before, "--target", "s3://no-such-bucket-here"], "create the bucket first"),
+        (&["--to", before, "--target", "./vault", "--mode", "exact", "--yes"], "lies within it"),
+        (&["--to", before, "--target", ".", "--mode", "exact", "--yes"], "lies within it"),
+        (&["--to", before, "--target", "./vault/new"], "is a vault"),
     ] {
         let ended = program.run(&[&["restore", &url, "--vault", "./vault"], arguments].concat());
         assert_eq!(ended.code, 4, "{arguments:?}: {}", ended.errors);
