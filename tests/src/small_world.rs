@@ -9,7 +9,7 @@
 //! The [simulation](crate::simulation) draws faults by chance, many in one history. Here there is one, at each place in
 //! turn, so that none is left out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -36,14 +36,14 @@ use pipeline::base::plan::Policy;
 use pipeline::model::{Clock, ResourceId, Timestamp};
 use pipeline::replay::run::{Quiet as NobodyWatches, RestoreOptions};
 use pipeline::replay::{Certainty, RestorePoint, Selection};
-use pipeline::s3::{PutRequest, Versioning};
+use pipeline::s3::{BucketError, PutRequest, Versioning};
 use pipeline::source::s3_read::Reader;
 use pipeline::source::{Delivery, Message, Source, SourceError};
 use pipeline::target::report::RestoreReport;
 use pipeline::target::{BucketTarget, Mode, Target};
 use pipeline::vault::Vault;
 
-use crate::memory_bucket::{Happened, Hook, MemoryBucket, Settings};
+use crate::memory_bucket::{Call, Happened, Hook, MemoryBucket, Operation, Settings};
 use crate::simulation::event::{event, message};
 use crate::simulation::swarm::Form;
 
@@ -239,6 +239,8 @@ struct Feed {
     clock: Mutex<Option<Arc<Hands>>>,
     waiting: Mutex<BTreeMap<u64, Bytes>>,
     sent: AtomicU64,
+    /// Objects whose contents cannot be read.
+    unreadable: Mutex<BTreeSet<String>>,
 }
 
 impl Feed {
@@ -249,6 +251,16 @@ impl Feed {
 
 #[async_trait]
 impl Hook for Feed {
+    async fn before(&self, call: &Call) -> Result<(), BucketError> {
+        let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        match call.operation {
+            Operation::Get if unreadable.contains(&call.object) => {
+                Err(BucketError::Transient { what: "reading".to_owned(), reason: "what comes is not what was announced".to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn happened(&self, change: &Happened) {
         let body = message(Form::EventBridge, vec![event(Form::EventBridge, BUCKET, change, &change.sequencer)], 5);
         self.waiting().insert(self.sent.fetch_add(1, Ordering::Relaxed), body);
@@ -335,6 +347,15 @@ impl SmallWorld {
         let happened = self.bucket.put_object(object, &PutRequest::default(), Bytes::copy_from_slice(content.as_bytes()));
         self.feed.happened(&happened.expect("its key is legal"));
         self.note();
+    }
+
+    /// From now on an object's contents cannot be read, or can again.
+    pub fn make_unreadable(&self, object: &str, unreadable: bool) {
+        let mut objects = self.feed.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        match unreadable {
+            true => objects.insert(object.to_owned()),
+            false => objects.remove(object),
+        };
     }
 
     /// A user deletes an object: a marker.

@@ -12,6 +12,7 @@ use pipeline::fold::Cut;
 use pipeline::fold::object::Keep;
 use pipeline::model::Timestamp;
 use pipeline::model::change::{ChangeBatch, Facet, NULL_VERSION, ObjectRow, Op};
+use pipeline::source::s3_read::is_lost_for_good;
 use pipeline::vault::{Vault, VaultError};
 
 /// What is known of one live version.
@@ -25,7 +26,8 @@ pub struct KnownVersion {
     pub rank: Option<i32>,
     /// Its etag: tells overwritten versions `null` apart.
     pub etag: Option<Box<str>>,
-    /// Whether nothing more is to be read of it: its content is stored or lost, or it is a marker.
+    /// Whether nothing more is to be read of it: its content is stored, or lost for good, or it is a marker. Otherwise it
+    /// could not be read so far.
     pub stored: bool,
     /// A delete marker.
     pub marker: bool,
@@ -105,7 +107,7 @@ impl Known {
                 if overwritten {
                     *known = known_of(row, reading);
                 } else {
-                    known.stored |= row.body.is_some() || row.marker || row.lost.is_some();
+                    known.stored |= row.body.is_some() || row.marker || row.lost.is_some_and(is_lost_for_good);
                     known.rank = known.rank.max(row.rank);
                     known.vouched |= row.rank.is_some();
                     if row.via == "event" {
@@ -180,7 +182,7 @@ fn known_of(row: &ObjectRow<'_>, reading: u64) -> KnownVersion {
         at: row.at,
         rank: row.rank,
         etag: row.etag.map(Into::into),
-        stored: row.body.is_some() || row.marker || row.lost.is_some(),
+        stored: row.body.is_some() || row.marker || row.lost.is_some_and(is_lost_for_good),
         marker: row.marker,
         seen: reading,
         vouched: row.rank.is_some(),

@@ -13,7 +13,7 @@ use pipeline::changelog::coverage::{RECONCILIATIONS, Reconciliation};
 use pipeline::model::change::{self, NULL_VERSION, ObjectChange};
 use pipeline::model::{Position, Timestamp};
 use pipeline::s3::{ListMarker, ListedVersion, Versioning};
-use pipeline::source::s3_read::GONE;
+use pipeline::source::s3_read::{GONE, UNREADABLE};
 use pipeline::source::s3_scan::{Scan, list_object};
 use pipeline::vault::layout;
 use pipeline::vault::record::Record;
@@ -209,12 +209,29 @@ async fn keep(capture: &mut Capture, waiting: &mut Vec<ObjectChange>) -> Result<
     while !changes.is_empty() {
         tries += 1;
         let absorbed = capture.absorb(changes.clone(), Timestamp::MIN).await?;
-        if let Some((_, reason)) = absorbed.again.first().filter(|_| tries >= KEEP_TRIES) {
-            let what = format!("reading {} versions of {}", absorbed.again.len(), capture.resource());
+        // What an earlier reading could not read either is in the vault as lost, and is tried only once.
+        let is_known = |change: &ObjectChange| {
+            let unread = |known: &KnownVersion| !known.stored && known.etag.as_deref() == change.etag.as_deref();
+            capture.known(|known| known.find(&change.object, &change.version).is_some_and(unread))
+        };
+        let unread: Vec<&(usize, String)> = absorbed.again.iter().filter(|(index, _)| !is_known(&changes[*index])).collect();
+        if let Some((_, reason)) = unread.first().filter(|_| tries >= KEEP_TRIES && unread.len() > UNREADABLE_MAX) {
+            let what = format!("reading {} versions of {}", unread.len(), capture.resource());
             return Err(pipeline::s3::BucketError::Transient { what, reason: reason.clone() }.into());
         }
-        let mut again: Vec<ObjectChange> = absorbed.again.iter().map(|(index, _)| changes[*index].clone()).collect();
         let mut kept = Vec::with_capacity(absorbed.changes.len());
+        let mut again: Vec<ObjectChange> = Vec::new();
+        for (index, reason) in unread {
+            let change = changes[*index].clone();
+            if tries < KEEP_TRIES {
+                again.push(change);
+                continue;
+            }
+            // One object that cannot be read must not keep all the others from being restored.
+            tracing::warn!(resource = %capture.resource(), object = change.object, version = change.version, reason, "its content is lost unless a later listing can read it");
+            lost += 1;
+            kept.push(ObjectChange { lost: Some(format!("{UNREADABLE}{reason}")), ..change });
+        }
         for change in absorbed.changes {
             // A listed version that is gone now was purged meanwhile, and its purge is or will be known. But some servers
             // show a version a moment before it can be read.
@@ -247,6 +264,8 @@ async fn is_still_listed(capture: &Capture, change: &ObjectChange) -> Result<boo
 
 /// How often a reading goes back to versions that could not be read before it gives up.
 const KEEP_TRIES: u32 = 5;
+/// More versions than this that cannot be read are the server's trouble and not theirs: the reading is broken off.
+const UNREADABLE_MAX: usize = 100;
 
 /// Keeps the purge of every version that was known, was not listed, and is confirmed gone.
 async fn keep_purges(

@@ -12,6 +12,14 @@ use crate::vault::pack::SLICE_BYTES;
 /// Why a version that is not there any more is lost.
 pub const GONE: &str = "gone before it could be read";
 
+/// How the reason begins of a content that could not be read and may be another time: every reading of the truth tries again.
+pub const UNREADABLE: &str = "it could not be read: ";
+
+/// Whether a content that is lost for this reason will never be read.
+pub fn is_lost_for_good(reason: &str) -> bool {
+    !reason.starts_with(UNREADABLE)
+}
+
 /// Reads versions of one bucket.
 #[derive(Clone)]
 pub struct Reader {
@@ -71,8 +79,10 @@ impl Reader {
             Err(error @ BucketError::Archived { .. }) => return Ok(Found::Lost(error.to_string())),
             Err(error) => return Err(error),
         };
-        let tags = self.read_tags(object, version, head.tag_count).await?;
-        let acl = if self.acls { self.read_acl(object, version).await? } else { None };
+        // What is gone by now was purged since, and that comes as a change of its own; some servers deny the tags and ACLs of
+        // versions below a delete marker. Neither is a reason to drop the content that we hold.
+        let tags = unless_gone(self.read_tags(object, version, head.tag_count).await)?;
+        let acl = if self.acls { unless_gone(self.read_acl(object, version).await)? } else { None };
         let mut check = Check::of(&head);
         let properties = Box::new(Properties { head, tags, acl });
         if properties.head.size as u64 > SLICE_BYTES as u64 {
@@ -131,6 +141,13 @@ impl Reader {
             Err(BucketError::NotFound { .. }) => Ok(true),
             Err(error) => Err(error),
         }
+    }
+}
+
+fn unless_gone<T: Default>(found: Result<T, BucketError>) -> Result<T, BucketError> {
+    match found {
+        Err(BucketError::NotFound { .. }) => Ok(T::default()),
+        found => found,
     }
 }
 
