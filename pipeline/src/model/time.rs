@@ -108,6 +108,9 @@ impl Timestamp {
     }
 }
 
+/// The longest length of time that is understood: ten thousand years.
+const DURATION_SECONDS_MAX: u64 = 10_000 * 366 * 86_400;
+
 /// A length of time as a person writes it: `90s`, `5m`, `2h`, `7d`, `3w`.
 ///
 /// # Errors
@@ -125,7 +128,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, TimeError> {
         "w" => 604_800,
         _ => return Err(wrong()),
     };
-    Ok(Duration::from_secs(count.checked_mul(seconds).ok_or_else(wrong)?))
+    let seconds = count.checked_mul(seconds).filter(|seconds| *seconds <= DURATION_SECONDS_MAX);
+    Ok(Duration::from_secs(seconds.ok_or_else(wrong)?))
 }
 
 /// A time that cannot be understood.
@@ -209,6 +213,13 @@ mod tests {
             let time = Timestamp::from_micros(micros);
             assert_eq!(time.to_string().parse(), Ok(time), "{micros}");
         }
+    }
+
+    #[test]
+    fn a_length_of_time_that_nobody_can_mean_is_refused() {
+        let far = [format!("{}s", u64::MAX), "288230376151711804s".to_owned(), "999999999w".to_owned()];
+        assert!(far.iter().all(|text| parse_duration(text).is_err()));
+        assert_eq!(parse_duration("520w").map(|duration| duration.as_secs()), Ok(520 * 604_800));
     }
 
     #[test]
