@@ -17,8 +17,8 @@ pub fn segment(bytes: &[u8]) {
         Ok(batches) => {
             for batch in batches {
                 let changes = ChangeBatch::objects(batch).expect("what was decoded has the columns of changes");
-                let rows = changes.object_columns();
-                assert_eq!(rows.iter().map(|row| row.to_change()).count(), changes.len());
+                let rows: Vec<_> = changes.object_columns().iter().map(|row| row.to_change()).collect();
+                assert_eq!(rows.len(), changes.len());
             }
         }
         Err(error) => assert!(error.to_string().contains("log/hostile.parquet"), "{error}"),

@@ -57,6 +57,18 @@ impl Sibling<'_> {
     }
 }
 
+/// Where a version stands: compared field by field.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Place<'a> {
+    /// Those that have a place of their own are odd, and between them there is room for the others.
+    place: usize,
+    born: Timestamp,
+    rank: i32,
+    position: &'a [u8],
+    version: &'a str,
+    index: usize,
+}
+
 /// The indices of `siblings`, the oldest first.
 pub fn order_siblings(siblings: &[Sibling<'_>]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..siblings.len()).collect();
@@ -67,20 +79,24 @@ pub fn order_siblings(siblings: &[Sibling<'_>]) -> Vec<usize> {
     let by_position = |index: usize| (siblings[index].position, siblings[index].at, siblings[index].version);
     sequenced.sort_by(|&a, &b| by_position(a).cmp(&by_position(b)));
 
-    // Places: those that have theirs are odd, and between them there is room for the others. First by place, then by second,
-    // then by rank, then by what the position says.
-    let mut placed: Vec<(usize, Timestamp, i32, &[u8], &str, usize)> = Vec::with_capacity(siblings.len());
+    let mut placed: Vec<Place<'_>> = Vec::with_capacity(siblings.len());
     for (place, &index) in sequenced.iter().enumerate() {
-        placed.push((2 * place + 1, siblings[index].born, 0, &[], "", index));
+        placed.push(Place { place: 2 * place + 1, born: siblings[index].born, rank: 0, position: &[], version: "", index });
     }
     for index in others {
         let other = &siblings[index];
         let before = sequenced.iter().rposition(|&index| other.is_behind(&siblings[index]) == Some(true));
-        let place = before.map_or(0, |place| place + 1);
-        placed.push((2 * place, other.born.floor_second(), other.rank.unwrap_or(-1), other.position, other.version, index));
+        placed.push(Place {
+            place: before.map_or(0, |place| 2 * (place + 1)),
+            born: other.born.floor_second(),
+            rank: other.rank.unwrap_or(-1),
+            position: other.position,
+            version: other.version,
+            index,
+        });
     }
     placed.sort_unstable();
-    placed.into_iter().map(|(.., index)| index).collect()
+    placed.into_iter().map(|placed| placed.index).collect()
 }
 
 #[cfg(test)]
