@@ -30,12 +30,18 @@ fn the_commands_of_the_guide_do_what_it_says() {
     let path =
         format!("{}:{}:{}", program.parent().expect("a folder").display(), tools.display(), std::env::var("PATH").unwrap_or_default());
     // What the guide starts in the background ends with the script.
-    let script = format!("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n{}", commands("docs/guide.md"));
+    // Not every command of the AWS tools takes the endpoint from the environment.
+    let script = format!(
+        "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n\
+         aws() {{ command aws --endpoint-url \"$AWS_ENDPOINT_URL\" \"$@\"; }}\n{}",
+        commands("docs/guide.md")
+    );
     let output = Command::new("bash")
         .args(["-c", &script])
         .current_dir(folder.path())
         .env("PATH", path)
         .env("HOME", folder.path())
+        .env("AWS_DEFAULT_REGION", "us-east-1")
         .envs(emulator.environment())
         .stdin(Stdio::null())
         .output()

@@ -98,9 +98,10 @@ pub fn minimise(seed: u64, bug: Option<Bug>, mut runs: u32) -> Plan {
     let mut step = 32;
     let mut operations = 100;
     while step > 0 && runs > 0 {
-        let less = Plan { operations: Some(operations - step), ..plan.clone() };
-        if operations > step && less.fails() {
-            operations -= step;
+        let fewer = operations.saturating_sub(step);
+        let less = Plan { operations: Some(fewer), ..plan.clone() };
+        if fewer > 0 && less.fails() {
+            operations = fewer;
             plan = less;
         } else {
             step /= 2;
