@@ -79,10 +79,8 @@ impl Reader {
             Err(error @ BucketError::Archived { .. }) => return Ok(Found::Lost(error.to_string())),
             Err(error) => return Err(error),
         };
-        // What is gone by now was purged since, and that comes as a change of its own; some servers deny the tags and ACLs of
-        // versions below a delete marker. Neither is a reason to drop the content that we hold.
-        let tags = unless_gone(self.read_tags(object, version, head.tag_count).await)?;
-        let acl = if self.acls { unless_gone(self.read_acl(object, version).await)? } else { None };
+        let tags = self.read_tags(object, version, head.tag_count).await?;
+        let acl = if self.acls { self.read_acl(object, version).await? } else { None };
         let mut check = Check::of(&head);
         let properties = Box::new(Properties { head, tags, acl });
         if properties.head.size as u64 > SLICE_BYTES as u64 {
@@ -141,13 +139,6 @@ impl Reader {
             Err(BucketError::NotFound { .. }) => Ok(true),
             Err(error) => Err(error),
         }
-    }
-}
-
-fn unless_gone<T: Default>(found: Result<T, BucketError>) -> Result<T, BucketError> {
-    match found {
-        Err(BucketError::NotFound { .. }) => Ok(T::default()),
-        found => found,
     }
 }
 

@@ -96,7 +96,7 @@ pub fn minimise(seed: u64, bug: Option<Bug>, mut runs: u32) -> Plan {
         runs = runs.saturating_sub(1);
     }
     let mut step = 32;
-    let mut operations = 100;
+    let mut operations: u64 = 100;
     while step > 0 && runs > 0 {
         let fewer = operations.saturating_sub(step);
         let less = Plan { operations: Some(fewer), ..plan.clone() };
