@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fail::fail_point;
 use futures::{StreamExt, TryStreamExt};
@@ -27,6 +28,7 @@ use crate::s3::{BucketError, Content};
 use crate::target::decide::{Case, decide};
 use crate::target::report::{ReportRow, RestoreReport};
 use crate::target::{Action, ExistingObject, Mode, Occupied, Reason, Target, TargetError, WantedObject, Written};
+use crate::vault::ahead::{self, Ahead};
 use crate::vault::pack::Body;
 use crate::vault::{Vault, VaultError};
 use crate::view::{ObjectVersion, ViewError, versions};
@@ -50,6 +52,10 @@ pub struct RestoreOptions {
 
 /// Objects written at the same time.
 pub const WRITES_AT_ONCE: usize = 64;
+/// Contents of neighbours are read together up to so many bytes of them, while earlier ones are still being written.
+const READ_AHEAD_BYTES: u64 = 8 << 20;
+/// Where a target holds objects, contents are read ahead when at least one of so many is written.
+const READ_AHEAD_SHARE_MIN: u64 = 4;
 /// How often an object is tried before it is reported as failed.
 const TRIES: u32 = 5;
 /// Objects surveyed at the target at the same time, roughly: what bounds the memory of a survey.
@@ -134,7 +140,8 @@ pub async fn run(
     // No more than that takes: a file of fewer hash buckets is read once for each of them.
     let bits = (rows / SURVEYED_OBJECTS_MAX + 1).next_power_of_two().ilog2();
     let folding = Folding::new(plan.inputs.clone(), plan.cut(), bits);
-    let work = Work { vault, target, options, selector: &selector, mode, folding: &folding, clock, occupied };
+    let work =
+        Work { vault, target, options, selector: &selector, mode, folding: &folding, clock, occupied, outcomes: Outcomes::default() };
     progress.total(1 << folding.bits);
     for pass in folding.passes() {
         let loose = folding.load(vault, pass.clone()).await?;
@@ -179,7 +186,30 @@ struct Work<'a> {
     folding: &'a Folding,
     clock: &'a dyn Clock,
     occupied: Occupied,
+    outcomes: Outcomes,
 }
+
+/// How many objects were dealt with so far, and how many of them were written.
+#[derive(Default)]
+struct Outcomes {
+    all: AtomicU64,
+    written: AtomicU64,
+}
+
+impl Outcomes {
+    fn note(&self, outcomes: &[Outcome]) {
+        self.all.fetch_add(1, Ordering::Relaxed);
+        self.written.fetch_add(u64::from(outcomes.iter().any(|outcome| outcome.action.is_write())), Ordering::Relaxed);
+    }
+
+    fn are_often_writes(&self) -> bool {
+        let (all, written) = (self.all.load(Ordering::Relaxed), self.written.load(Ordering::Relaxed));
+        written > 0 && written * READ_AHEAD_SHARE_MIN >= all
+    }
+}
+
+/// An object with what the target holds of it, and how its contents are read.
+type Task = (Arc<Ahead>, Option<ExistingObject>, WantedVersions);
 
 /// All that is wanted of one object: its versions, the oldest first.
 struct WantedVersions {
@@ -231,15 +261,47 @@ impl Work<'_> {
                 }
             }
             let uncertain = &uncertain;
-            let mut done = futures::stream::iter(wanted)
-                .map(|(there, object)| async move { self.object(&object, there, uncertain).await })
+            let mut done = futures::stream::iter(self.read_ahead(wanted))
+                .map(|(ahead, there, object)| async move { self.object(&object, there, &ahead, uncertain).await })
                 .buffer_unordered(WRITES_AT_ONCE);
             while let Some(rows) = done.try_next().await? {
+                self.outcomes.note(&rows);
                 record(&mut report, rows, self.target, progress);
             }
         }
         self.removals(&mut report, existing, &uncertain, &existed, progress).await?;
         Ok(report)
+    }
+
+    /// Plans to read the contents of neighbours together, piece by piece so that memory is bounded. Where the target holds most
+    /// of them already, what would be read along would be read in vain.
+    fn read_ahead(&self, wanted: Vec<(Option<ExistingObject>, WantedVersions)>) -> Vec<Task> {
+        let alone: Arc<Ahead> = Arc::default();
+        if self.options.dry_run || self.occupied == Occupied::Holds && !self.outcomes.are_often_writes() {
+            return wanted.into_iter().map(|(there, object)| (Arc::clone(&alone), there, object)).collect();
+        }
+        let mut tasks = Vec::with_capacity(wanted.len());
+        let (mut piece, mut bodies, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut close = |piece: &mut Vec<_>, bodies: &mut Vec<Body>| {
+            let ahead = Arc::new(Ahead::of(&*bodies));
+            bodies.clear();
+            tasks.extend(piece.drain(..).map(|(there, object)| (Arc::clone(&ahead), there, object)));
+        };
+        for (there, object) in wanted {
+            for version in &object.versions {
+                // What cannot be read is named when it is tried.
+                let Some(Ok(body)) = version.body.as_deref().map(str::parse::<Body>) else { continue };
+                bytes += version.size.min(u64::from(ahead::SMALL_BYTES));
+                bodies.push(body);
+            }
+            piece.push((there, object));
+            if bytes >= READ_AHEAD_BYTES {
+                close(&mut piece, &mut bodies);
+                bytes = 0;
+            }
+        }
+        close(&mut piece, &mut bodies);
+        tasks
     }
 
     fn target_key(&self, object: &str) -> String {
@@ -278,6 +340,7 @@ impl Work<'_> {
         &self,
         object: &WantedVersions,
         existing: Option<ExistingObject>,
+        ahead: &Arc<Ahead>,
         uncertain: &BTreeSet<String>,
     ) -> Result<Vec<Outcome>, RestoreError> {
         let mut outcomes = Vec::with_capacity(object.versions.len());
@@ -306,7 +369,7 @@ impl Work<'_> {
                 same_until_now = false;
                 if !self.options.dry_run {
                     fail_point!("restore::before-object");
-                    match self.write(version, &wanted).await? {
+                    match self.write(version, &wanted, ahead).await? {
                         Ok(done) => written = Some(done),
                         Err(reason) => action = Action::Fail(reason),
                     }
@@ -335,7 +398,12 @@ impl Work<'_> {
     }
 
     /// Writes one version. What is wrong with this object alone is the inner error.
-    async fn write(&self, version: &ObjectVersion, wanted: &WantedObject) -> Result<Result<Written, Reason>, RestoreError> {
+    async fn write(
+        &self,
+        version: &ObjectVersion,
+        wanted: &WantedObject,
+        ahead: &Arc<Ahead>,
+    ) -> Result<Result<Written, Reason>, RestoreError> {
         let (body, digest) = match (&version.body, version.digest, version.marker) {
             (_, _, true) => (Body::Slices(Vec::new()), crate::model::Digest::of(b"")),
             (Some(body), Some(digest), _) => match body.parse() {
@@ -349,7 +417,7 @@ impl Work<'_> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let content = match self.vault.read_body(&body, digest).await {
+            let content = match self.vault.read_body_ahead(ahead, &body, digest).await {
                 Ok(content) => content,
                 Err(error) if error.is_transient() && tries < TRIES => continue,
                 Err(error) => return Ok(Err(Reason::Lost(explain(&error)))),

@@ -4,6 +4,7 @@
 //! digest before anything parses them. Only create-if-absent, ranged get and list are used here; deleting is the
 //! business of [`crate::lifecycle`] alone. Paths are written and parsed in [`layout`] and nowhere else.
 
+pub mod ahead;
 pub mod layout;
 pub mod pack;
 pub mod record;

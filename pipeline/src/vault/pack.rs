@@ -23,12 +23,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use fail::fail_point;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
+use super::ahead::Ahead;
 use super::{Vault, VaultError, layout};
 use crate::model::Digest;
 use crate::model::digest::Hasher;
@@ -401,21 +403,29 @@ pub fn inflate(slice: &Slice, stored: Bytes) -> Result<Bytes, VaultError> {
 }
 
 impl Vault {
-    async fn read_slice(&self, slice: &Slice) -> Result<Bytes, VaultError> {
-        let stored = self.read_range(&layout::pack_file(&slice.pack), slice.offset..slice.offset + u64::from(slice.stored)).await?;
-        inflate(slice, stored)
-    }
-
     /// The content of a body, slice by slice; `digest` is checked before the last slice is handed on.
     ///
     /// # Errors
     /// The stream's: as [`Vault::read_range`] and [`inflate`]; [`VaultError::Damaged`] when the digest differs.
     pub async fn read_body(&self, body: &Body, digest: Digest) -> Result<BoxStream<'static, Result<Bytes, VaultError>>, VaultError> {
+        self.read_body_ahead(&Arc::default(), body, digest).await
+    }
+
+    /// The same content, of which small slices are read together with others that were planned for.
+    ///
+    /// # Errors
+    /// As [`Vault::read_body`].
+    pub async fn read_body_ahead(
+        &self,
+        ahead: &Arc<Ahead>,
+        body: &Body,
+        digest: Digest,
+    ) -> Result<BoxStream<'static, Result<Bytes, VaultError>>, VaultError> {
         let slices = match body {
             Body::Slices(slices) => slices.clone(),
             Body::Indirect(slice) => {
                 let path = layout::pack_file(&slice.pack);
-                let text = self.read_slice(slice).await?;
+                let text = inflate(slice, ahead.read(self, slice).await?)?;
                 let text = std::str::from_utf8(&text).map_err(|error| VaultError::damaged(&path, error))?;
                 match text.parse().map_err(|error: BodyError| VaultError::damaged(&path, error))? {
                     Body::Slices(slices) => slices,
@@ -426,13 +436,15 @@ impl Vault {
         if slices.is_empty() && digest != Digest::of(b"") {
             return Err(VaultError::damaged("a body", "it is empty, and its digest is not that of nothing"));
         }
-        let reader = BodyReader { vault: self.clone(), slices: slices.into_iter(), hasher: Hasher::default(), digest };
+        let reader =
+            BodyReader { vault: self.clone(), ahead: Arc::clone(ahead), slices: slices.into_iter(), hasher: Hasher::default(), digest };
         Ok(futures::stream::try_unfold(reader, BodyReader::next).boxed())
     }
 }
 
 struct BodyReader {
     vault: Vault,
+    ahead: Arc<Ahead>,
     slices: std::vec::IntoIter<Slice>,
     hasher: Hasher,
     digest: Digest,
@@ -441,7 +453,7 @@ struct BodyReader {
 impl BodyReader {
     async fn next(mut self) -> Result<Option<(Bytes, BodyReader)>, VaultError> {
         let Some(slice) = self.slices.next() else { return Ok(None) };
-        let content = self.vault.read_slice(&slice).await?;
+        let content = inflate(&slice, self.ahead.read(&self.vault, &slice).await?)?;
         self.hasher.update(&content);
         if self.slices.len() == 0 {
             let found = self.hasher.clone().finish();
