@@ -265,7 +265,7 @@ impl Decoder {
         self.last_bucket = match self.bucket_index.get(name) {
             Some(&index) => index,
             None => {
-                let id = ResourceId::bucket(name).map_err(|_| RejectReason::Bucket { name: field::excerpt(name) })?;
+                let id = ResourceId::bucket(name).map_err(|_| RejectReason::Bucket { name: outcome::excerpt(name) })?;
                 let index = self.buckets.len() as u32;
                 self.buckets.push((id, Vec::new()));
                 self.bucket_index.insert(name.to_owned(), index);

@@ -1,7 +1,7 @@
 //! The fields of an event, checked: keys, times, sizes and short texts. Anyone may have written them.
 
 use super::dialect::KeyEncoding;
-use super::outcome::RejectReason;
+use super::outcome::{RejectReason, excerpt};
 use super::{KEY_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::model::Timestamp;
 
@@ -117,9 +117,4 @@ pub(super) fn major(what: &'static str, version: Option<&str>, known: &'static s
 /// A field that every event has.
 pub(super) fn required<'a>(field: &'static str, text: Option<&'a str>) -> Result<&'a str, RejectReason> {
     text.filter(|text| !text.is_empty()).ok_or(RejectReason::Missing { field })
-}
-
-/// The beginning of a text, for a reason that people read.
-pub(super) fn excerpt(text: &str) -> String {
-    text.chars().take(80).collect()
 }

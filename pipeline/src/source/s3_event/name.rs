@@ -1,7 +1,6 @@
 //! What an event says was done, by the name of its type.
 
-use super::field;
-use super::outcome::{Ignored, RejectReason};
+use super::outcome::{Ignored, RejectReason, excerpt};
 
 /// What was done to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +28,7 @@ pub(super) fn of_detail_type(detail_type: &str, deletion_type: Option<&str>) -> 
             Some("Permanently Deleted") => Action::Purge,
             None => Action::Gone,
             Some(other) => {
-                return Err(RejectReason::Type { name: format!("Object Deleted, {}", field::excerpt(other)) });
+                return Err(RejectReason::Type { name: format!("Object Deleted, {}", excerpt(other)) });
             }
         },
         "Object Tags Added" | "Object Tags Deleted" => Action::Tags,
@@ -40,7 +39,7 @@ pub(super) fn of_detail_type(detail_type: &str, deletion_type: Option<&str>) -> 
         "Object Annotation Created" | "Object Annotation Removed" => Action::Nothing(Ignored::Annotation),
         "AWS API Call via CloudTrail" => Action::Nothing(Ignored::CloudTrail),
         _ => {
-            return Err(RejectReason::Type { name: field::excerpt(detail_type) });
+            return Err(RejectReason::Type { name: excerpt(detail_type) });
         }
     })
 }
@@ -90,7 +89,7 @@ pub(super) fn of_event_name(event_name: &str) -> Result<Action, RejectReason> {
             "BucketCreated" | "BucketRemoved" => Action::Nothing(Ignored::Bucket),
             "Scanner" => Action::Nothing(Ignored::Housekeeping),
             _ => {
-                return Err(RejectReason::Type { name: field::excerpt(event_name) });
+                return Err(RejectReason::Type { name: excerpt(event_name) });
             }
         },
     })

@@ -180,3 +180,8 @@ pub enum RejectReason {
     #[error("the event claims to have happened at {at}, more than a day after it arrived")]
     Ahead { at: Timestamp },
 }
+
+/// The beginning of a text that somebody else wrote, for a reason that people read.
+pub(super) fn excerpt(text: &str) -> String {
+    text.chars().take(80).collect()
+}

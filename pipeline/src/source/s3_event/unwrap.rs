@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::dialect::Dialect;
 use super::name::{self, Action};
-use super::outcome::{Ignored, RejectReason};
+use super::outcome::{Ignored, RejectReason, excerpt};
 use super::slice::{Bridge, slice};
 use super::wire::{Envelope, Message, Record};
 use super::{Decoder, Event, INPUT_BYTES_MAX, LAYERS_MAX, MESSAGE_BYTES_MAX, field};
@@ -97,7 +97,7 @@ impl Decoder {
                 None => self.reject(raw, RejectReason::Missing { field: "Message" }),
             },
             Some("SubscriptionConfirmation" | "UnsubscribeConfirmation") => self.ignore(Ignored::Subscription),
-            Some(other) => self.reject(raw, RejectReason::Type { name: field::excerpt(other) }),
+            Some(other) => self.reject(raw, RejectReason::Type { name: excerpt(other) }),
             None => {
                 let bridge = message.bridge();
                 self.event_bridge(&bridge).unwrap_or_else(|reason| self.reject(raw, reason));
