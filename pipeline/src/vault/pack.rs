@@ -102,6 +102,7 @@ impl FromStr for Slice {
             let slice = Slice { pack: pack.to_owned(), offset: offset.parse().ok()?, stored: stored.parse().ok()?, inflated };
             // A zstd frame that claims more than a slice may hold is a bomb, or not ours.
             let bounded = slice.inflated.unwrap_or(slice.stored) as usize <= SLICE_BYTES;
+            let bounded = bounded && slice.offset.checked_add(slice.stored.into()).is_some();
             (named && bounded).then_some(slice)
         };
         parse().ok_or_else(|| BodyError { text: text.chars().take(120).collect() })
@@ -537,9 +538,16 @@ mod tests {
 
     #[test]
     fn hostile_references_and_packs_are_errors() {
-        for text in
-            ["", "*", "x@1+2", "00@1+2", "0123456789abcdef0123456789abcdef@1+2z99999999", "0123456789abcdef0123456789abcdef@-1+2", "-,-"]
-        {
+        for text in [
+            "",
+            "*",
+            "x@1+2",
+            "00@1+2",
+            "0123456789abcdef0123456789abcdef@1+2z99999999",
+            "0123456789abcdef0123456789abcdef@-1+2",
+            "0123456789abcdef0123456789abcdef@18446744073709551615+2",
+            "-,-",
+        ] {
             assert!(text.parse::<Body>().is_err(), "{text}");
         }
         for bytes in [&b""[..], b"HSPACK1\n", b"HSPACK1\nHSPACK1\n", &[0; 100]] {
