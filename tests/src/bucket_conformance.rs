@@ -3,6 +3,8 @@
 //! A server may fall short of S3 in ways that are known; it says so in its [`Quirks`], and everything else is checked
 //! all the same. What a server does not offer at all is skipped with a printed line.
 
+mod copies;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -46,6 +48,8 @@ pub struct Quirks {
     pub metadata_ascii_only: bool,
     /// It loses user metadata without a value.
     pub empty_metadata_lost: bool,
+    /// It does not say which CRC a part has that it copied.
+    pub copies_without_crc: bool,
 }
 
 /// Keys that S3 allows and that something on the way may not like.
@@ -97,6 +101,8 @@ pub async fn conforms(server: &dyn Server) {
     acls(server).await;
     println!("{name}: large objects");
     large_objects(server).await;
+    println!("{name}: copies");
+    copies::copies(server).await;
     println!("{name}: contents that fail");
     contents_that_fail(server).await;
     println!("{name}: what is not there");

@@ -10,6 +10,7 @@
 //! the user ── put, delete, purge … ───────────┴─→ Happened               what an event would tell
 //! ```
 
+mod copies;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -23,10 +24,12 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
 use pipeline::model::{Clock, Timestamp};
 use pipeline::s3::{
-    Acl, Bucket, BucketError, Configuration, Content, ListMarker, ListedVersion, ObjectHead, PutRequest, Tags, VersionPage, Versioning,
+    Acl, Bucket, BucketError, Configuration, Content, CopyName, CopySource, ListMarker, ListedVersion, ObjectHead, PartLayout, PutRequest,
+    Tags, VersionPage, Versioning,
 };
 
-use self::state::{State, Stored, Upload};
+pub use self::copies::MemoryServer;
+use self::state::{Parts, State, Stored, Upload};
 
 const KEY_BYTES_MAX: usize = 1_024;
 const TAGS_MAX: usize = 10;
@@ -123,6 +126,8 @@ pub enum Operation {
     /// The next piece of a content that a GET opened.
     Piece,
     Put,
+    Parts,
+    Copy,
     Remove,
     Tags,
     SetTags,
@@ -210,6 +215,7 @@ pub struct MemoryBucket {
     clock: Arc<dyn Clock>,
     hook: Arc<dyn Hook>,
     state: Arc<Mutex<State>>,
+    server: MemoryServer,
 }
 
 impl MemoryBucket {
@@ -225,7 +231,8 @@ impl MemoryBucket {
             order: 0,
             random: settings.seed,
         };
-        MemoryBucket { settings: Arc::new(settings), clock, hook, state: Arc::new(Mutex::new(state)) }
+        let (settings, state) = (Arc::new(settings), Arc::new(Mutex::new(state)));
+        MemoryBucket { settings, clock, hook, state, server: MemoryServer::default() }
     }
 
     /// The same bucket as somebody sees it who is not disturbed by the hook.
@@ -268,7 +275,8 @@ impl MemoryBucket {
         let now = self.clock.now();
         let mut state = self.state();
         let upload = state.uploads.remove(&upload.0)?;
-        Some(state.put(&self.settings, &upload.object, &upload.request, content, now, Some((upload.began, upload.order))))
+        let parts = Parts { began: upload.began, order: upload.order, part_bytes: self.settings.single_bytes_max.max(1) };
+        Some(state.put(&self.settings, &upload.object, &upload.request, content, now, Some(parts)))
     }
 
     /// Gives an upload up.
@@ -511,6 +519,19 @@ impl Bucket for MemoryBucket {
         self.hook.happened(&happened);
         self.hook.after(&call).await?;
         Ok(head)
+    }
+
+    async fn parts(&self, object: &str, version: Option<&str>) -> Result<Option<PartLayout>, BucketError> {
+        self.between(Self::call(Operation::Parts, object, version), || self.part_layout(object, version)).await
+    }
+
+    async fn copy(&self, source: &CopySource, object: &str, request: &PutRequest, name: CopyName) -> Result<ObjectHead, BucketError> {
+        self.between(Self::call(Operation::Copy, object, None), || {
+            let (head, happened) = self.copy_object(source, object, request, name)?;
+            happened.iter().for_each(|happened| self.hook.happened(happened));
+            Ok(head)
+        })
+        .await
     }
 
     async fn remove(&self, object: &str, version: Option<&str>) -> Result<(), BucketError> {

@@ -4,6 +4,7 @@
 //! its columns.
 
 pub mod change;
+pub mod checksum;
 pub mod digest;
 pub mod key;
 pub mod position;
@@ -11,6 +12,7 @@ pub mod resource;
 pub mod time;
 
 pub use change::{ChangeBatch, Facet, ObjectChange, ObjectColumns, ObjectRow, ObjectRows, Op};
+pub use checksum::Checksum;
 pub use digest::Digest;
 pub use key::Key;
 pub use position::{Position, Sequencer};

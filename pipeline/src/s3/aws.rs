@@ -4,6 +4,7 @@
 //! AwsBucket ─→ listing    versions and markers, in the order in which the server wrote them
 //!           ─→ read       HEAD and GET: content in bounded pieces, never shorter than announced
 //!           ─→ upload     one PUT or parts, with bounded memory; checked by the server and afterwards
+//!           ─→ copy       parts of another object of the server, shown to be the same before they are one
 //!           ─→ access     tags and ACLs
 //!           ─→ settings   the bucket's own documents, as the server wrote them
 //!              classify   what an error means to the caller
@@ -15,6 +16,7 @@
 
 mod access;
 mod classify;
+mod copy;
 mod listing;
 mod raw;
 mod read;
@@ -33,7 +35,10 @@ use futures::StreamExt;
 use self::classify::Request;
 use self::raw::KeepReply;
 pub use self::upload::mail_safe;
-use super::{Acl, Bucket, BucketError, Configuration, Content, ListMarker, ObjectHead, PutRequest, Tags, VersionPage, Versioning};
+use super::{
+    Acl, Bucket, BucketError, Configuration, Content, CopyName, CopySource, ListMarker, ObjectHead, PartLayout, PutRequest, Tags,
+    VersionPage, Versioning,
+};
 
 /// S3 lists no more versions at a time.
 const LIST_LIMIT_MAX: i32 = 1_000;
@@ -52,6 +57,10 @@ impl AwsBucket {
     pub fn new(client: Client, name: impl Into<String>) -> AwsBucket {
         let sleep = client.config().sleep_impl();
         AwsBucket { client, name: name.into(), sleep }
+    }
+
+    fn place(&self, object: &str) -> upload::Place {
+        upload::Place { client: self.client.clone(), bucket: self.name.clone(), object: object.to_owned() }
     }
 
     fn object(&self, verb: &'static str, object: &str, version: Option<&str>) -> Request {
@@ -169,8 +178,15 @@ impl Bucket for AwsBucket {
     }
 
     async fn put(&self, object: &str, request: &PutRequest, size: u64, content: Content) -> Result<ObjectHead, BucketError> {
-        let place = upload::Place { client: self.client.clone(), bucket: self.name.clone(), object: object.to_owned() };
-        upload::put(place, request, size, content).await
+        upload::put(self.place(object), request, size, content).await
+    }
+
+    async fn parts(&self, object: &str, version: Option<&str>) -> Result<Option<PartLayout>, BucketError> {
+        read::parts(&self.client, &self.name, object, version).await
+    }
+
+    async fn copy(&self, source: &CopySource, object: &str, request: &PutRequest, name: CopyName) -> Result<ObjectHead, BucketError> {
+        copy::copy(self.place(object), source, request, name).await
     }
 
     async fn remove(&self, object: &str, version: Option<&str>) -> Result<(), BucketError> {

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
-use crate::model::Timestamp;
+use crate::model::checksum::EtagForm;
+use crate::model::{Checksum, Timestamp};
 
 pub use crate::model::change::NULL_VERSION;
 
@@ -92,6 +93,24 @@ pub struct ObjectHead {
     pub checksums: BTreeMap<String, String>,
 }
 
+impl ObjectHead {
+    /// Whether what the server says of the object shows that its content is the one of this size with these checksums: one of
+    /// them can be compared at least, and none differs.
+    pub fn shows(&self, size: u64, checksums: &[Checksum]) -> bool {
+        let plain = self.metadata.encryption.as_deref().is_none_or(|mode| mode == "AES256");
+        let crc64 = self.checksums.get("crc64nvme").and_then(|text| Checksum::of_crc64_base64(text));
+        let compared = checksums.iter().filter_map(|checksum| match (checksum, EtagForm::of(&self.etag).filter(|_| plain)) {
+            (Checksum::Crc64Nvme(_), _) => crc64.map(|stated| stated == *checksum),
+            (Checksum::Md5(md5), Some(EtagForm::Whole(etag))) => Some(*md5 == etag),
+            // The same content in other parts has another etag.
+            (_, Some(EtagForm::Parts(..))) if checksum.etag_in_parts(size).as_ref() == Some(&self.etag) => Some(true),
+            _ => None,
+        });
+        let compared: Vec<bool> = compared.collect();
+        u64::try_from(self.size) == Ok(size) && !compared.is_empty() && compared.iter().all(|same| *same)
+    }
+}
+
 /// Headers that come back with the object, and its user metadata.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "each field is the HTTP header of that name")]
@@ -164,6 +183,42 @@ pub struct PutRequest {
     pub storage_class: Option<String>,
 }
 
+/// A version of a bucket of the same server, and what shows that a copy of it is the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopySource {
+    /// The bucket's name.
+    pub bucket: String,
+    /// The object's key.
+    pub object: String,
+    /// The version; the current one for none.
+    pub version: Option<String>,
+    /// The etag that it must have.
+    pub etag: Option<String>,
+    /// Content length in bytes.
+    pub size: u64,
+    /// What the copy must come to; the server has to state one of them, and none that differs.
+    pub checksums: Vec<Checksum>,
+}
+
+/// The parts that an object was uploaded in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartLayout {
+    /// How long the first one is.
+    pub first_bytes: u64,
+    /// How many there are.
+    pub parts: u64,
+}
+
+/// Whose name a copy gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyName {
+    /// Ours, for this one content: what has the name already is never overwritten, but is the copy or an error, and a copy
+    /// that broke off is gone on with.
+    Ours,
+    /// The users' as well: what has the name is replaced as a put replaces it.
+    Users,
+}
+
 /// A content as it is read: pieces in order, bounded in size by the implementation.
 pub type Content = BoxStream<'static, Result<Bytes, BucketError>>;
 
@@ -189,6 +244,14 @@ pub enum BucketError {
     Changed {
         /// What was asked for.
         what: String,
+    },
+    /// The server did it, and nothing that it says shows that it did it right.
+    #[error("{what} cannot be shown to be right: {reason}")]
+    Unproven {
+        /// What was attempted.
+        what: String,
+        /// What is missing, or differs.
+        reason: String,
     },
     /// The credentials do not allow it.
     #[error("{what} is not allowed: {reason}")]
@@ -260,6 +323,14 @@ pub trait Bucket: Send + Sync {
     /// Puts content of `size` bytes; returns what the object is then (its version and etag at least). Large content is
     /// uploaded in parts with bounded memory.
     async fn put(&self, object: &str, request: &PutRequest, size: u64, content: Content) -> Result<ObjectHead, BucketError>;
+
+    /// The parts that a version was uploaded in. Nothing where it was put in one piece, or where the server does not say.
+    async fn parts(&self, object: &str, version: Option<&str>) -> Result<Option<PartLayout>, BucketError>;
+
+    /// Puts the content of a version of this or another bucket of the same server, without its coming through here. The
+    /// object appears only when the server has shown, by checksums that it computed while it copied, that it is the same;
+    /// returns what the object is then.
+    async fn copy(&self, source: &CopySource, object: &str, request: &PutRequest, name: CopyName) -> Result<ObjectHead, BucketError>;
 
     /// Removes the current object (leaving a delete marker where versions are kept), or one version for good.
     async fn remove(&self, object: &str, version: Option<&str>) -> Result<(), BucketError>;

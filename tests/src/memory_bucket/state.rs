@@ -32,6 +32,14 @@ pub(super) struct Upload {
     pub(super) order: u64,
 }
 
+/// How an object was uploaded in parts.
+#[derive(Clone, Copy)]
+pub(super) struct Parts {
+    pub(super) began: Timestamp,
+    pub(super) order: u64,
+    pub(super) part_bytes: u64,
+}
+
 pub(super) struct Stored {
     pub(super) id: String,
     pub(super) order: u64,
@@ -48,6 +56,8 @@ pub(super) struct StoredContent {
     pub(super) bytes: Bytes,
     pub(super) etag: String,
     pub(super) crc64: String,
+    /// How long its parts are, where it was uploaded in some.
+    pub(super) part_bytes: Option<u64>,
 }
 
 impl Stored {
@@ -75,12 +85,12 @@ impl State {
         request: &PutRequest,
         bytes: Bytes,
         now: Timestamp,
-        upload: Option<(Timestamp, u64)>,
+        upload: Option<Parts>,
     ) -> Happened {
         let (id, overwrote_null) = self.make_room(object);
         // `null` is one place that whoever writes last has; only versions of their own keep the place of their beginning.
         let order = match upload {
-            Some((_, begun)) if settings.multipart_order == MultipartOrder::Begun && id != NULL_VERSION => begun,
+            Some(parts) if settings.multipart_order == MultipartOrder::Begun && id != NULL_VERSION => parts.order,
             _ => self.next_order(),
         };
         let mut request = request.clone();
@@ -88,8 +98,8 @@ impl State {
         request.metadata.content_type.get_or_insert_with(|| "binary/octet-stream".to_owned());
         let etag = match upload {
             None => hex::encode(Md5::digest(&bytes)),
-            Some(_) => {
-                let part_bytes = settings.single_bytes_max.max(1) as usize;
+            Some(parts) => {
+                let part_bytes = parts.part_bytes as usize;
                 let md5s: Vec<u8> = bytes.chunks(part_bytes).flat_map(Md5::digest).collect();
                 format!("{}-{}", hex::encode(Md5::digest(&md5s)), bytes.len().div_ceil(part_bytes).max(1))
             }
@@ -98,8 +108,8 @@ impl State {
         let stored = Stored {
             id,
             order,
-            modified: settings.listed_time(upload.map_or(now, |(began, _)| began)),
-            content: Some(StoredContent { bytes, etag, crc64 }),
+            modified: settings.listed_time(upload.map_or(now, |parts| parts.began)),
+            content: Some(StoredContent { bytes, etag, crc64, part_bytes: upload.map(|parts| parts.part_bytes) }),
             class: request.storage_class.clone().unwrap_or_else(|| "STANDARD".to_owned()),
             tags: request.tags.clone(),
             acl: private(),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use pipeline::s3::{
-    Acl, Bucket, BucketError, Configuration, Content, ListMarker, NULL_VERSION, ObjectHead, PutRequest, Tags, VersionPage, Versioning,
+    Acl, Bucket, BucketError, Configuration, Content, CopyName, CopySource, ListMarker, NULL_VERSION, ObjectHead, PartLayout, PutRequest,
+    Tags, VersionPage, Versioning,
 };
 
 use super::bugs::Bug;
@@ -110,6 +111,14 @@ impl Bucket for Door {
 
     async fn put(&self, object: &str, request: &PutRequest, size: u64, content: Content) -> Result<ObjectHead, BucketError> {
         self.bucket.put(object, request, size, content).await
+    }
+
+    async fn parts(&self, object: &str, version: Option<&str>) -> Result<Option<PartLayout>, BucketError> {
+        self.bucket.parts(object, self.true_version(version)).await
+    }
+
+    async fn copy(&self, source: &CopySource, object: &str, request: &PutRequest, name: CopyName) -> Result<ObjectHead, BucketError> {
+        self.bucket.copy(source, object, request, name).await
     }
 
     async fn remove(&self, object: &str, version: Option<&str>) -> Result<(), BucketError> {

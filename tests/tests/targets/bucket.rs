@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use pipeline::model::{Clock, Digest, Timestamp};
 use pipeline::s3::{
-    Acl, Bucket, BucketError, Configuration, Content, Grant, ListMarker, ListedVersion, ObjectHead, PutRequest, Tags, VersionPage,
-    Versioning,
+    Acl, Bucket, BucketError, Configuration, Content, CopyName, CopySource, Grant, ListMarker, ListedVersion, ObjectHead, PartLayout,
+    PutRequest, Tags, VersionPage, Versioning,
 };
 use pipeline::target::{BucketTarget, Occupied, Target, TargetError, WantedObject};
 use tests::memory_bucket::{MemoryBucket, NoHook, Settings};
@@ -19,12 +19,12 @@ use tests::target_conformance::{self, Place, content, wanted};
 use super::block_on;
 
 /// A versioned bucket in memory, with a server's quirks. Its etags are no MD5, so that every write is read back.
-struct Shelf {
+pub(super) struct Shelf {
     quirks: Quirks,
     /// Every version in the order of writing; none in place of content is a delete marker.
     versions: Mutex<Vec<Version>>,
     /// What was asked to change, in order.
-    calls: Mutex<Vec<String>>,
+    pub(super) calls: Mutex<Vec<String>>,
 }
 
 #[derive(Clone)]
@@ -37,7 +37,7 @@ struct Version {
 }
 
 #[derive(Debug, Clone, Default)]
-struct Quirks {
+pub(super) struct Quirks {
     /// ACLs are switched off, as on new buckets of AWS.
     no_acls: bool,
     /// Only class STANDARD.
@@ -53,11 +53,11 @@ struct Quirks {
 }
 
 impl Shelf {
-    fn new(quirks: Quirks) -> Arc<Shelf> {
+    pub(super) fn new(quirks: Quirks) -> Arc<Shelf> {
         Arc::new(Shelf { quirks, versions: Mutex::default(), calls: Mutex::default() })
     }
 
-    fn target(self: &Arc<Shelf>, prefix: &str) -> BucketTarget {
+    pub(super) fn target(self: &Arc<Shelf>, prefix: &str) -> BucketTarget {
         BucketTarget::new(self.clone(), prefix)
     }
 
@@ -183,6 +183,15 @@ impl Bucket for Shelf {
         })
     }
 
+    async fn parts(&self, _object: &str, _version: Option<&str>) -> Result<Option<PartLayout>, BucketError> {
+        Ok(None)
+    }
+
+    async fn copy(&self, _source: &CopySource, object: &str, _request: &PutRequest, _name: CopyName) -> Result<ObjectHead, BucketError> {
+        self.called(format!("copy {object}"));
+        Err(BucketError::Unproven { what: format!("copy of {object}"), reason: "this server says nothing".to_owned() })
+    }
+
     async fn remove(&self, object: &str, _version: Option<&str>) -> Result<(), BucketError> {
         self.called(format!("remove {object}"));
         self.push(Version { object: object.to_owned(), id: String::new(), content: None, request: PutRequest::default(), acl: private() });
@@ -250,7 +259,7 @@ fn a_bucket_is_a_target_with_a_prefix_and_without() {
 
 struct InMemory(Arc<MemoryBucket>);
 
-struct Stopped;
+pub(super) struct Stopped;
 
 #[async_trait]
 impl Clock for Stopped {

@@ -4,7 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use pipeline::s3::{Acl, Bucket, BucketError, Configuration, Content, ListMarker, ObjectHead, PutRequest, Tags, VersionPage, Versioning};
+use pipeline::s3::{
+    Acl, Bucket, BucketError, Configuration, Content, CopyName, CopySource, ListMarker, ObjectHead, PartLayout, PutRequest, Tags,
+    VersionPage, Versioning,
+};
 
 /// Says of every object that it has tags, so that they are asked for.
 pub struct AlwaysTags {
@@ -50,6 +53,14 @@ impl Bucket for AlwaysTags {
 
     async fn put(&self, object: &str, request: &PutRequest, size: u64, content: Content) -> Result<ObjectHead, BucketError> {
         self.bucket.put(object, request, size, content).await
+    }
+
+    async fn parts(&self, object: &str, version: Option<&str>) -> Result<Option<PartLayout>, BucketError> {
+        self.bucket.parts(object, version).await
+    }
+
+    async fn copy(&self, source: &CopySource, object: &str, request: &PutRequest, name: CopyName) -> Result<ObjectHead, BucketError> {
+        self.bucket.copy(source, object, request, name).await
     }
 
     async fn remove(&self, object: &str, version: Option<&str>) -> Result<(), BucketError> {

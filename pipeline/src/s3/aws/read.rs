@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
+use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{AsyncSleep, SharedAsyncSleep};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::ObjectAttributes;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::{Either, select};
 
 use super::classify::{Request, chain};
 use super::raw::timestamp;
-use crate::s3::{BucketError, Content, NULL_VERSION, ObjectHead, ObjectMetadata};
+use crate::s3::{BucketError, Content, NULL_VERSION, ObjectHead, ObjectMetadata, PartLayout};
 
 /// A content is handed on in pieces of at most so many bytes.
 const PIECE_BYTES_MAX: usize = 1 << 20;
@@ -73,6 +75,34 @@ macro_rules! head_from {
 pub(super) fn head(output: &HeadObjectOutput, request: &Request) -> Result<ObjectHead, BucketError> {
     let head = head_from!(output, request);
     Ok(ObjectHead { tag_count: output.tag_count(), ..head })
+}
+
+/// The parts that a version was uploaded in, by either of the two ways in which S3 tells.
+pub(super) async fn parts(client: &Client, bucket: &str, object: &str, version: Option<&str>) -> Result<Option<PartLayout>, BucketError> {
+    let request = Request::of_object("parts", bucket, object, version);
+    let layout = |parts: Option<i32>, first_bytes: Option<i64>| {
+        let parts = u64::try_from(parts?).ok().filter(|parts| *parts > 0)?;
+        Some(PartLayout { first_bytes: u64::try_from(first_bytes?).ok()?, parts })
+    };
+    let version = version.map(str::to_owned);
+    // Asked for the first part, a HEAD says how long that is and how many there are.
+    let head = client.head_object().bucket(bucket).key(object).set_version_id(version.clone()).part_number(1).send().await;
+    let head = head.map_err(|error| request.failed(error))?;
+    if let Some(found) = layout(head.parts_count(), head.content_length()) {
+        return Ok(Some(found));
+    }
+    let attributes = client.get_object_attributes().bucket(bucket).key(object).set_version_id(version);
+    let attributes = attributes.object_attributes(ObjectAttributes::ObjectParts).max_parts(1).send().await;
+    match attributes.map_err(|error| request.failed(error)) {
+        Ok(attributes) => {
+            let parts = attributes.object_parts();
+            let first = parts.and_then(|parts| parts.parts().first());
+            Ok(layout(parts.and_then(|parts| parts.total_parts_count()), first.and_then(|first| first.size())))
+        }
+        Err(error) if error.is_transient() => Err(error),
+        // It is not known everywhere, and not allowed to everybody.
+        Err(_) => Ok(None),
+    }
 }
 
 /// What a GET says, and its content. With a range, the head still states the size of the whole object.

@@ -39,9 +39,9 @@ const SINGLE_BYTES_MAX: u64 = 8 << 20;
 /// The size of parts, until there would be too many of them.
 const PART_BYTES: u64 = 8 << 20;
 /// S3 takes no more parts for one object.
-const PARTS_MAX: u64 = 10_000;
+pub(super) const PARTS_MAX: u64 = 10_000;
 /// S3 takes no larger part.
-const PART_BYTES_MAX: u64 = 5 << 30;
+pub(super) const PART_BYTES_MAX: u64 = 5 << 30;
 /// Parts that are sent at the same time hold at most so many bytes, but it is always at least one part.
 const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
 
@@ -57,7 +57,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    fn request(&self, verb: &'static str) -> Request {
+    pub(super) fn request(&self, verb: &'static str) -> Request {
         Request::of_object(verb, &self.bucket, &self.object, None)
     }
 
@@ -70,13 +70,12 @@ impl Place {
 /// Puts content of `size` bytes. What comes back names the version, the etag and the size; where it was uploaded in
 /// parts, it is what a HEAD said afterwards.
 pub(super) async fn put(place: Place, request: &PutRequest, size: u64, content: Content) -> Result<ObjectHead, BucketError> {
-    let headers = Headers::of(request);
     if size <= SINGLE_BYTES_MAX {
         let mut parts = std::pin::pin!(cut(content, size, SINGLE_BYTES_MAX, place.request("put")));
         let bytes = parts.try_next().await?.unwrap_or_default();
-        return put_single(&place, request, headers, bytes).await;
+        return put_single(&place, request, bytes).await;
     }
-    put_parts(place, request, headers, size, content).await
+    put_parts(place, request, size, content).await
 }
 
 /// Sets on a request what both ways of putting have in common.
@@ -100,8 +99,8 @@ macro_rules! with_properties {
     }};
 }
 
-async fn put_single(place: &Place, request: &PutRequest, headers: Headers, bytes: Bytes) -> Result<ObjectHead, BucketError> {
-    let keep = KeepReply::default();
+async fn put_single(place: &Place, request: &PutRequest, bytes: Bytes) -> Result<ObjectHead, BucketError> {
+    let (keep, headers) = (KeepReply::default(), Headers::of(request));
     let size = bytes.len() as i64;
     let output = with_properties!(place.client.put_object(), place, request)
         .content_md5(md5_base64(&bytes))
@@ -126,23 +125,13 @@ async fn put_single(place: &Place, request: &PutRequest, headers: Headers, bytes
     })
 }
 
-async fn put_parts(place: Place, request: &PutRequest, headers: Headers, size: u64, content: Content) -> Result<ObjectHead, BucketError> {
+async fn put_parts(place: Place, request: &PutRequest, size: u64, content: Content) -> Result<ObjectHead, BucketError> {
     let plan = plan(size).ok_or_else(|| place.request("put").other(format!("{size} bytes are more than {PARTS_MAX} parts can hold")))?;
     let checksums = place.sends_checksums();
-    let upload = with_properties!(place.client.create_multipart_upload(), place, request)
-        .set_checksum_algorithm(checksums.then_some(ChecksumAlgorithm::Crc64Nvme))
-        .set_checksum_type(checksums.then_some(ChecksumType::FullObject))
-        .customize()
-        .map_request(move |http| headers.put_on(http))
-        .send()
-        .await
-        .map_err(|error| place.request("beginning of a multipart upload").failed(error))?
-        .upload_id
-        .ok_or_else(|| place.request("beginning of a multipart upload").other("the server named no upload"))?;
-
+    let upload = begin(&place, request, checksums).await?;
     let done = async {
         let sent = send_parts(&place, &upload, &plan, checksums, size, content).await?;
-        complete(&place, &upload, sent, checksums, size).await
+        complete(&place, &upload, sent, size).await
     }
     .await;
     match done {
@@ -157,8 +146,22 @@ async fn put_parts(place: Place, request: &PutRequest, headers: Headers, size: u
     }
 }
 
+/// Begins an upload in parts, whose parts and whole have a CRC-64 where `checksums` says so.
+pub(super) async fn begin(place: &Place, request: &PutRequest, checksums: bool) -> Result<String, BucketError> {
+    let (asked, headers) = (place.request("beginning of a multipart upload"), Headers::of(request));
+    let begun = with_properties!(place.client.create_multipart_upload(), place, request)
+        .set_checksum_algorithm(checksums.then_some(ChecksumAlgorithm::Crc64Nvme))
+        .set_checksum_type(checksums.then_some(ChecksumType::FullObject))
+        .customize()
+        .map_request(move |http| headers.put_on(http))
+        .send()
+        .await
+        .map_err(|error| asked.failed(error))?;
+    begun.upload_id.ok_or_else(|| asked.other("the server named no upload"))
+}
+
 /// Ceph and others forget the tags with which an upload in parts began.
-async fn assure_tags(place: &Place, head: &ObjectHead, tags: &Tags) -> Result<(), BucketError> {
+pub(super) async fn assure_tags(place: &Place, head: &ObjectHead, tags: &Tags) -> Result<(), BucketError> {
     if tags.is_empty() || head.tag_count == i32::try_from(tags.len()).ok() {
         return Ok(());
     }
@@ -185,12 +188,17 @@ fn plan(size: u64) -> Option<PartPlan> {
     (part_bytes <= PART_BYTES_MAX).then_some(PartPlan { part_bytes, in_flight })
 }
 
-/// What must be known of the parts to complete the upload.
-struct Sent {
-    parts: Vec<CompletedPart>,
-    crc64: String,
-    /// The etag that S3 gives an object of parts: the MD5 of their MD5s, and their number.
-    etag: String,
+/// What must be known of the parts to complete an upload.
+pub(super) struct Completion {
+    pub(super) parts: Vec<CompletedPart>,
+    /// The CRC-64 of the whole, where it is known.
+    pub(super) crc64: Option<String>,
+    /// The etag that S3 gives an object of these parts (the MD5 of their MD5s, and their number), where it is known.
+    pub(super) etag: Option<String>,
+    /// Whether the server is told the CRC-64; then what it states must be that.
+    pub(super) declares: bool,
+    /// Whether nothing may have the name yet.
+    pub(super) creates: bool,
 }
 
 async fn send_parts(
@@ -200,7 +208,7 @@ async fn send_parts(
     checksums: bool,
     size: u64,
     content: Content,
-) -> Result<Sent, BucketError> {
+) -> Result<Completion, BucketError> {
     let mut crc = crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme);
     let mut md5s = Md5::new();
     let mut number = 0;
@@ -214,7 +222,8 @@ async fn send_parts(
     // In order and a few at a time; the first error ends the stream and drops what is still on its way.
     let parts = requests.try_buffered(plan.in_flight).try_collect().await?;
     let crc64 = BASE64.encode(crc.finalize().to_be_bytes());
-    Ok(Sent { parts, crc64, etag: format!("{}-{number}", hex::encode(md5s.finalize())) })
+    let etag = format!("{}-{number}", hex::encode(md5s.finalize()));
+    Ok(Completion { parts, crc64: Some(crc64), etag: Some(etag), declares: checksums, creates: false })
 }
 
 async fn send_part(
@@ -244,7 +253,8 @@ async fn send_part(
     Ok(CompletedPart::builder().part_number(number).e_tag(etag).set_checksum_crc64_nvme(output.checksum_crc64_nvme).build())
 }
 
-async fn complete(place: &Place, upload: &str, sent: Sent, checksums: bool, size: u64) -> Result<ObjectHead, BucketError> {
+pub(super) async fn complete(place: &Place, upload: &str, sent: Completion, size: u64) -> Result<ObjectHead, BucketError> {
+    let Completion { parts, crc64, etag, declares, creates } = sent;
     let request = place.request("completion of a multipart upload");
     let completed = place
         .client
@@ -252,9 +262,10 @@ async fn complete(place: &Place, upload: &str, sent: Sent, checksums: bool, size
         .bucket(&place.bucket)
         .key(&place.object)
         .upload_id(upload)
-        .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(sent.parts)).build())
-        .set_checksum_crc64_nvme(checksums.then(|| sent.crc64.clone()))
-        .set_checksum_type(checksums.then_some(ChecksumType::FullObject))
+        .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
+        .set_checksum_crc64_nvme(crc64.clone().filter(|_| declares))
+        .set_checksum_type(declares.then_some(ChecksumType::FullObject))
+        .set_if_none_match(creates.then(|| "*".to_owned()))
         .send()
         .await;
     let version = match completed {
@@ -262,7 +273,7 @@ async fn complete(place: &Place, upload: &str, sent: Sent, checksums: bool, size
         // An earlier attempt may have been carried out and its reply lost. Then the object that we wanted is there.
         Err(error) if gone(&error) => {
             let head = look(place, None).await?;
-            if head.etag != sent.etag {
+            if etag.as_ref() != Some(&head.etag) {
                 return Err(request.transient("the upload is gone, and the object is not what was uploaded"));
             }
             Some(head.version)
@@ -274,15 +285,15 @@ async fn complete(place: &Place, upload: &str, sent: Sent, checksums: bool, size
         return Err(request.transient(format!("{size} bytes were uploaded and the object has {}", head.size)));
     }
     // `-N` marks a checksum of checksums, which some servers make of what was declared as one of the whole.
-    match head.checksums.get("crc64nvme") {
-        Some(crc) if *crc != sent.crc64 && !crc.contains('-') && checksums => {
-            Err(request.transient(format!("the object has the CRC-64 {crc}, and what was uploaded has {}", sent.crc64)))
+    match (head.checksums.get("crc64nvme"), crc64.filter(|_| declares)) {
+        (Some(found), Some(sent)) if *found != sent && !found.contains('-') => {
+            Err(request.transient(format!("the object has the CRC-64 {found}, and what was uploaded has {sent}")))
         }
         _ => Ok(head),
     }
 }
 
-async fn look(place: &Place, version: Option<&str>) -> Result<ObjectHead, BucketError> {
+pub(super) async fn look(place: &Place, version: Option<&str>) -> Result<ObjectHead, BucketError> {
     super::head(&place.client, &place.bucket, &place.object, version).await
 }
 
@@ -291,7 +302,7 @@ fn gone<E: Error + ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
 }
 
 /// Best effort: the error that led here is the one to report.
-async fn abort(place: &Place, upload: &str, because: &BucketError) {
+pub(super) async fn abort(place: &Place, upload: &str, because: &BucketError) {
     let aborted = place.client.abort_multipart_upload().bucket(&place.bucket).key(&place.object).upload_id(upload).send().await;
     if let Err(error) = aborted
         && !gone(&error)
