@@ -210,8 +210,49 @@ def slice_of(vault, text):
     return pa.decompress(data, decompressed_size=int(length), codec="zstd", asbytes=True) if length else data
 
 
+def crc64nvme(data):
+    """CRC-64/NVME: the polynomial reversed, bit by bit from the lowest."""
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = (value >> 1) ^ (0x9A6C9329AC4BC9B5 if value & 1 else 0)
+        table.append(value)
+    crc = 0xFFFFFFFFFFFFFFFF
+    for byte in data:
+        crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    return crc ^ 0xFFFFFFFFFFFFFFFF
+
+
+def checksum(text, data):
+    """The checksum of the same kind that the data has."""
+    algorithm, _, value = text.partition(":")
+    digits, _, part_bytes = value.partition("/")
+    if algorithm == "crc64nvme":
+        return f"crc64nvme:{crc64nvme(data):016x}"
+    if algorithm != "md5":
+        fail(f"{text} is of no algorithm that is known here")
+    if not part_bytes:
+        return f"md5:{hashlib.md5(data).hexdigest()}"
+    parts = range(0, max(len(data), 1), int(part_bytes))
+    md5s = b"".join(hashlib.md5(data[begin : begin + int(part_bytes)]).digest() for begin in parts)
+    return f"md5:{hashlib.md5(md5s).hexdigest()}/{part_bytes}"
+
+
+def whole(vault, text, row):
+    """A content that is a file of its own."""
+    place, *checksums = text.split(",")
+    place, _, size = place.partition("+")
+    resource, _, name = place.partition("/")
+    data = read(vault, f"body/v1/res={resource}/{name[:2]}/{name}")
+    if not checksums or len(data) != int(size) or any(checksum(text, data) != text for text in checksums):
+        fail(f"the content of {row['object']} is damaged")
+    return data
+
+
 def content(vault, row):
     body = row["body"]
+    if body.startswith("="):
+        return whole(vault, body[1:], row)
     if body.startswith("*"):
         body = slice_of(vault, body[1:]).decode()
     data = b"" if body == "-" else b"".join(slice_of(vault, text) for text in body.split(","))

@@ -1,6 +1,10 @@
 //! What must hold of every input, whatever it is. Included by the fuzz targets and by the test that replays their corpora.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use futures::{FutureExt, TryStreamExt};
+use object_store::memory::InMemory;
 use pipeline::base::Manifest;
 use pipeline::base::inputs::Inventory;
 use pipeline::changelog::read;
@@ -9,7 +13,7 @@ use pipeline::model::change::ChangeBatch;
 use pipeline::model::{Digest, ResourceId, Timestamp};
 use pipeline::target::directory::path;
 use pipeline::vault::pack::{self, Body};
-use pipeline::vault::record;
+use pipeline::vault::{Vault, record};
 
 /// A Parquet file of changes: rows that can all be looked at, or an error that names the file.
 pub fn segment(bytes: &[u8]) {
@@ -67,13 +71,21 @@ pub fn manifest(payload: &[u8]) {
     }
 }
 
-/// A body reference: the text that it was, or none.
+/// A body reference: the text that it was, or none. What it leads to lies in the vault where such things lie, and is read or
+/// named; nothing of a vault that has none of it is a content.
 pub fn body(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
-    if let Ok(body) = text.parse::<Body>() {
-        let again: Body = body.to_string().parse().expect("what is written can be read");
-        assert_eq!(again, body);
+    let Ok(body) = text.parse::<Body>() else { return };
+    let again: Body = body.to_string().parse().expect("what is written can be read");
+    assert_eq!(again, body);
+    if let Body::Whole(whole) = &body {
+        let path = whole.path();
+        assert!(path.starts_with("body/v1/res=bucket-") && !path.contains("..") && path.split('/').count() == 5, "{path}");
     }
+    let empty = Vault::new(Arc::new(InMemory::new()), "");
+    let content = async { empty.read_body(&body, Some(Digest::of(b"x"))).await?.try_collect::<Vec<_>>().await };
+    let read = content.now_or_never().expect("memory answers at once");
+    assert!(read.is_err(), "{text}");
 }
 
 /// An object's key as a path: it stays inside, comes back as the same key, and no other key has it.

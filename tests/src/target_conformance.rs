@@ -329,6 +329,7 @@ pub fn wanted(key: &str, content: &[u8]) -> WantedObject {
         size: content.len() as u64,
         etag: None,
         digest: Some(Digest::of(content).to_string()),
+        checksums: Vec::new(),
         storage_class: Some("STANDARD".to_owned()),
         metadata: ObjectMetadata { content_type: Some("text/plain".to_owned()), ..ObjectMetadata::default() },
         tags: BTreeMap::from([("team".to_owned(), "a".to_owned())]),

@@ -149,7 +149,8 @@ fn a_pack_is_indexed_or_named() {
 #[test]
 fn a_body_reference_is_what_it_was() {
     let pack = "0123456789abcdef0123456789abcdef";
-    let good = ["-".to_owned(), format!("{pack}@8+17"), format!("{pack}@8+17z4096,{pack}@25+1"), format!("*{pack}@8+17")];
+    let whole = format!("=bucket-photos/{pack}+1073741824,md5:25f9e794323b453885f5181f1b624d0b/8388608,crc64nvme:ae8b14860a799888");
+    let good = ["-".to_owned(), format!("{pack}@8+17"), format!("{pack}@8+17z4096,{pack}@25+1"), format!("*{pack}@8+17"), whole];
     check("body", good.map(String::into_bytes).to_vec(), checks::body);
 }
 

@@ -3,6 +3,8 @@
 
 #[path = "targets/bucket.rs"]
 mod bucket;
+#[path = "targets/copying.rs"]
+mod copying;
 #[path = "targets/directory.rs"]
 mod directory;
 

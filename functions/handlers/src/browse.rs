@@ -227,12 +227,12 @@ pub async fn find(vault: &Vault, inputs: Inputs, at: Timestamp, object: &str, ve
 /// [`BrowseError::Lost`] where the vault does not hold it.
 pub async fn content(vault: &Vault, version: &ObjectVersion) -> Result<BoxStream<'static, Result<Bytes, VaultError>>, BrowseError> {
     let lost = |reason: String| BrowseError::Lost { object: version.object.clone(), version: version.version.clone(), reason };
-    match (&version.body, version.digest) {
-        (Some(body), Some(digest)) => {
+    match &version.body {
+        Some(body) => {
             let body: Body = body.parse().map_err(|error| lost(format!("{error}")))?;
-            Ok(vault.read_body(&body, digest).await?)
+            Ok(vault.read_body(&body, version.digest).await?)
         }
-        _ => Err(lost(version.lost.clone().unwrap_or_else(|| "the vault names none".to_owned()))),
+        None => Err(lost(version.lost.clone().unwrap_or_else(|| "the vault names none".to_owned()))),
     }
 }
 

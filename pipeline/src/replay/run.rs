@@ -30,6 +30,7 @@ use crate::target::report::{ReportRow, RestoreReport};
 use crate::target::{Action, ExistingObject, Mode, Occupied, Reason, Target, TargetError, WantedObject, Written};
 use crate::vault::ahead::{self, Ahead};
 use crate::vault::pack::Body;
+use crate::vault::whole::Whole;
 use crate::vault::{Vault, VaultError};
 use crate::view::{ObjectVersion, ViewError, versions};
 
@@ -390,6 +391,7 @@ impl Work<'_> {
             size: version.size,
             etag: version.etag.clone(),
             digest: version.digest.map(|digest| digest.to_string()),
+            checksums: version.body.as_deref().and_then(Whole::of_body).map(|whole| whole.checksums).unwrap_or_default(),
             storage_class: version.storage_class.clone(),
             metadata: version.metadata.clone(),
             tags: version.tags.clone(),
@@ -404,31 +406,46 @@ impl Work<'_> {
         wanted: &WantedObject,
         ahead: &Arc<Ahead>,
     ) -> Result<Result<Written, Reason>, RestoreError> {
-        let (body, digest) = match (&version.body, version.digest, version.marker) {
-            (_, _, true) => (Body::Slices(Vec::new()), crate::model::Digest::of(b"")),
-            (Some(body), Some(digest), _) => match body.parse() {
-                Ok(body) => (body, digest),
+        let (body, digest) = match (&version.body, version.marker) {
+            (_, true) => (Body::Slices(Vec::new()), Some(crate::model::Digest::of(b""))),
+            (Some(body), false) => match body.parse() {
+                Ok(body) => (body, version.digest),
                 Err(error) => return Ok(Err(Reason::Lost(format!("{error}")))),
             },
-            _ => {
+            (None, false) => {
                 return Ok(Err(Reason::Lost(version.lost.clone().unwrap_or_else(|| "the vault names no content for it".to_owned()))));
             }
         };
         let mut tries = 0;
         loop {
             tries += 1;
-            let content = match self.vault.read_body_ahead(ahead, &body, digest).await {
-                Ok(content) => content,
-                Err(error) if error.is_transient() && tries < TRIES => continue,
-                Err(error) => return Ok(Err(Reason::Lost(explain(&error)))),
+            let done = match self.copy(&body, wanted).await {
+                Ok(None) => {
+                    let content = match self.vault.read_body_ahead(ahead, &body, digest).await {
+                        Ok(content) => content,
+                        Err(error) if error.is_transient() && tries < TRIES => continue,
+                        Err(error) => return Ok(Err(Reason::Lost(explain(&error)))),
+                    };
+                    let content: Content = content.map_err(|error| of_the_vault(&error)).boxed();
+                    self.target.write(wanted, content).await
+                }
+                Ok(Some(written)) => Ok(written),
+                Err(error) => Err(error),
             };
-            let content: Content = content.map_err(|error| of_the_vault(&error)).boxed();
-            match self.target.write(wanted, content).await {
+            match done {
                 Ok(written) => return Ok(Ok(written)),
                 Err(error @ TargetError::Refused { .. }) => return Err(error.into()),
                 Err(error) if error.is_transient() && tries < TRIES => self.clock.sleep(backoff(tries)).await,
                 Err(error) => return Ok(Err(Reason::Failed(error.to_string()))),
             }
+        }
+    }
+
+    /// Has the target's server copy the content; nothing where it lies in packs, or cannot be copied.
+    async fn copy(&self, body: &Body, wanted: &WantedObject) -> Result<Option<Written>, TargetError> {
+        match body {
+            Body::Whole(whole) => self.target.copy(wanted, whole, &self.vault.key_of(&whole.path())).await,
+            Body::Slices(_) | Body::Indirect(_) => Ok(None),
         }
     }
 

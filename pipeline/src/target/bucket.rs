@@ -4,12 +4,14 @@
 //! restored; an ACL that is more than private follows in a second one. What the server cannot take is left out and
 //! named (see [`request`]); the content comes back in any case.
 //!
+//! A content that the vault keeps whole, at the same server, is not sent at all: the server copies it, and shows that it did.
+//!
 //! Nothing outside the prefix is looked at or written. Where versions are kept, nothing is lost by overwriting or removing.
 
 pub mod request;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
@@ -22,10 +24,13 @@ use self::request::{Sendable, is_as_sent, is_private, sendable, translated};
 use super::{ExistingObject, Occupied, Target, TargetError, WantedObject, Written, exactly};
 use crate::model::Digest;
 use crate::model::digest::Hasher;
-use crate::s3::{Bucket, BucketError, Content, NULL_VERSION, ObjectHead, Versioning};
+use crate::s3::{Bucket, BucketError, Content, CopyName, CopySource, NULL_VERSION, ObjectHead, Versioning};
+use crate::vault::whole::Whole;
 
 /// Versions in one page of a listing.
 const PAGE_VERSIONS: i32 = 1_000;
+/// So many copies in a row may fail before the server is asked for no more.
+const FAILED_COPIES_MAX: u32 = 3;
 /// Storage classes that are remembered as not taken by the server.
 const REFUSED_CLASSES_MAX: usize = 16;
 
@@ -34,6 +39,9 @@ pub struct BucketTarget {
     bucket: Arc<dyn Bucket>,
     prefix: String,
     encryption: Encryption,
+    /// The S3 bucket that the vault lies in, where it is at the same server.
+    vault_bucket: Option<String>,
+    failed_copies: AtomicU32,
     versioning: OnceLock<Versioning>,
     /// Who owns what is written here, once it is known.
     owner: OnceLock<Option<String>>,
@@ -49,6 +57,8 @@ impl BucketTarget {
             bucket,
             prefix: prefix.into(),
             encryption: Encryption::default(),
+            vault_bucket: None,
+            failed_copies: AtomicU32::new(0),
             versioning: OnceLock::new(),
             owner: OnceLock::new(),
             refused_classes: Mutex::default(),
@@ -60,6 +70,13 @@ impl BucketTarget {
     #[must_use]
     pub fn with_encryption(mut self, encryption: Encryption) -> BucketTarget {
         self.encryption = encryption;
+        self
+    }
+
+    /// The same, with contents copied by the server from this S3 bucket of its own, in which the vault lies.
+    #[must_use]
+    pub fn with_vault_bucket(mut self, bucket: Option<String>) -> BucketTarget {
+        self.vault_bucket = bucket;
         self
     }
 
@@ -136,7 +153,7 @@ impl BucketTarget {
             return Ok(false);
         }
         let same_etag = wanted.etag.is_some() && wanted.etag == existing.etag;
-        if !same_etag && wanted.digest.is_none() {
+        if !same_etag && wanted.digest.is_none() && wanted.checksums.is_empty() {
             return Ok(false);
         }
         let head = match self.bucket.head(&wanted.object, None).await {
@@ -145,7 +162,10 @@ impl BucketTarget {
             Err(error) => return Err(error),
         };
         // The etag of an upload in parts depends on the parts; a checksum of the whole does not.
-        let same_content = if same_etag { wanted.etag.as_deref() == Some(&head.etag) } else { has_digest(&head, wanted.digest.as_deref()) };
+        let same_content = match same_etag {
+            true => wanted.etag.as_deref() == Some(&head.etag),
+            false => has_digest(&head, wanted.digest.as_deref()) || head.shows(wanted.size, &wanted.checksums),
+        };
         let sent = self.sendable(wanted).request;
         if !same_content || u64::try_from(head.size) != Ok(wanted.size) || !is_as_sent(&sent, wanted, &head.metadata, &head.storage_class) {
             return Ok(false);
@@ -184,6 +204,14 @@ impl BucketTarget {
             Ok(Some(_)) => wrong("what the server stored is not what was sent".to_owned()),
             Err(error) => Err(self.object_error(object, &error)),
         }
+    }
+
+    /// What belongs to an object beside what came with its content.
+    async fn finish(&self, wanted: &WantedObject, put: &ObjectHead, left_out: Vec<String>) -> Result<Written, TargetError> {
+        let version = (!put.version.is_empty() && put.version != NULL_VERSION).then(|| put.version.clone());
+        let mut written = Written { version, requests: 1, left_out };
+        self.write_acl(wanted, &put.version, &mut written).await?;
+        Ok(written)
     }
 
     async fn write_acl(&self, wanted: &WantedObject, version: &str, written: &mut Written) -> Result<(), TargetError> {
@@ -285,10 +313,36 @@ impl Target for BucketTarget {
             }
         };
         self.verify(&wanted.object, wanted.size, &put, &sent.finish()).await?;
-        let version = (!put.version.is_empty() && put.version != NULL_VERSION).then(|| put.version.clone());
-        let mut written = Written { version, requests: 1, left_out };
-        self.write_acl(wanted, &put.version, &mut written).await?;
-        Ok(written)
+        self.finish(wanted, &put, left_out).await
+    }
+
+    async fn copy(&self, wanted: &WantedObject, whole: &Whole, key: &str) -> Result<Option<Written>, TargetError> {
+        self.check_inside(&wanted.object)?;
+        let Some(bucket) = &self.vault_bucket else { return Ok(None) };
+        if self.failed_copies.load(Ordering::Relaxed) >= FAILED_COPIES_MAX || whole.size != wanted.size {
+            return Ok(None);
+        }
+        let Sendable { request, left_out } = self.sendable(wanted);
+        let source = CopySource {
+            bucket: bucket.clone(),
+            object: key.to_owned(),
+            version: None,
+            etag: None,
+            size: whole.size,
+            checksums: whole.checksums.clone(),
+        };
+        match self.bucket.copy(&source, &wanted.object, &request, CopyName::Users).await {
+            Ok(put) => {
+                self.failed_copies.store(0, Ordering::Relaxed);
+                self.finish(wanted, &put, left_out).await.map(Some)
+            }
+            Err(error) => {
+                self.failed_copies.fetch_add(1, Ordering::Relaxed);
+                self.refuse_class(request.storage_class.as_deref(), &error);
+                tracing::info!(%error, "the server did not copy a content; it is sent");
+                Ok(None)
+            }
+        }
     }
 
     async fn remove(&self, object: &str) -> Result<(), TargetError> {

@@ -38,8 +38,10 @@ use futures::StreamExt as _;
 use self::record::{Known, Record, Records};
 use super::{ExistingObject, Occupied, Target, TargetError, WantedObject, Written, exactly};
 use crate::model::Timestamp;
+use crate::model::checksum::Verifier;
 use crate::model::digest::Hasher;
 use crate::s3::Content;
+use crate::vault::whole::Whole;
 
 const LOCK: &str = "lock";
 const OBJECTS: &str = "objects.jsonl";
@@ -140,7 +142,7 @@ impl DirectoryTarget {
             return Ok(false);
         };
         // Cheapest first: the record, the length, the content.
-        if wanted.digest.is_none() || !held(&self.known).has(&Record::of(wanted)) {
+        if (wanted.digest.is_none() && wanted.checksums.is_empty()) || !held(&self.known).has(&Record::of(wanted)) {
             return Ok(false);
         }
         let Some((directory, name)) = find(&root, &wanted.object)? else {
@@ -152,7 +154,7 @@ impl DirectoryTarget {
         if file.metadata()?.len() != wanted.size {
             return Ok(false);
         }
-        Ok(Some(digest(file)?) == wanted.digest)
+        has_content(file, wanted)
     }
 }
 
@@ -213,6 +215,11 @@ impl Target for DirectoryTarget {
         // Last: a kill before leaves a file without its record, which is no reason to take it for the same.
         session.record(&Record::of(wanted), &self.known).map_err(failed)?;
         Ok(Written::default())
+    }
+
+    /// No server copies into a directory.
+    async fn copy(&self, _wanted: &WantedObject, _whole: &Whole, _key: &str) -> Result<Option<Written>, TargetError> {
+        Ok(None)
     }
 
     async fn remove(&self, object: &str) -> Result<(), TargetError> {
@@ -583,12 +590,16 @@ fn read_known(root: &Dir) -> io::Result<Known> {
     }
 }
 
-fn digest(mut file: File) -> io::Result<String> {
-    let (mut hasher, mut buffer) = (Hasher::default(), vec![0; READ_BYTES]);
+/// Whether a file comes to the digest that is wanted, or, where nobody knows that, to the checksums.
+fn has_content(mut file: File, wanted: &WantedObject) -> io::Result<bool> {
+    let (mut hasher, mut verifier, mut buffer) = (Hasher::default(), Verifier::new(&wanted.checksums), vec![0; READ_BYTES]);
     loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hasher.finish().to_string()),
-            count => hasher.update(&buffer[..count]),
+        let count = file.read(&mut buffer)?;
+        match (count, &wanted.digest) {
+            (0, Some(digest)) => return Ok(hasher.finish().to_string() == *digest),
+            (0, None) => return Ok(verifier.finish().is_ok()),
+            (count, Some(_)) => hasher.update(&buffer[..count]),
+            (count, None) => verifier.update(&buffer[..count]),
         }
     }
 }

@@ -21,8 +21,9 @@ use futures::StreamExt as _;
 use futures::stream;
 use serde::{Deserialize, Serialize};
 
-use crate::model::Timestamp;
+use crate::model::{Checksum, Timestamp};
 use crate::s3::{Acl, BucketError, Content, ObjectMetadata, Tags};
+use crate::vault::whole::Whole;
 
 pub use bucket::BucketTarget;
 pub use decide::{Action, Case, Mode, Reason, Tally, decide};
@@ -45,6 +46,8 @@ pub struct WantedObject {
     pub etag: Option<String>,
     /// SHA-256 of the content, in hexadecimal.
     pub digest: Option<String>,
+    /// What the content comes to, where nobody has seen it to take its SHA-256.
+    pub checksums: Vec<Checksum>,
     /// Storage class at the source.
     pub storage_class: Option<String>,
     /// Headers and user metadata.
@@ -140,6 +143,11 @@ pub trait Target: Send + Sync {
     /// Makes the object so, durably. `content` must have exactly `wanted.size` bytes, or nothing is written; its digest
     /// is checked by whoever made the stream. A delete marker (`wanted.marker`) hides what was written before.
     async fn write(&self, wanted: &WantedObject, content: Content) -> Result<Written, TargetError>;
+
+    /// Makes the object so with a content that the vault keeps whole, under this key of its S3 bucket, without its coming
+    /// through here. Counts as a [`Target::write`]; what comes to be is checked as well. Nothing where that cannot be done:
+    /// then the content is to be written.
+    async fn copy(&self, wanted: &WantedObject, whole: &Whole, key: &str) -> Result<Option<Written>, TargetError>;
 
     /// Removes an object that did not exist at the restored instant (or puts a delete marker, where versions are kept).
     /// That there is none is no error.

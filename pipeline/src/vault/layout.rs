@@ -7,6 +7,7 @@
 //! cover/v1/res=<resource>/<digest>                        which segments a manifest covers
 //! manifest/v1/res=<resource>/<number>                     the chain of manifests
 //! pack/v1/<first two digits>/<digest>                     bodies
+//! body/v1/res=<resource>/<first two digits>/<name>        bodies kept whole, by the version that each is of
 //! dead/v1/date=<day>/<arrival>-<digest>.json              events that could not be decoded
 //! state/v1/<kind>/res=<resource>/<number>                 protections, cursors, reconciliations, journals
 //! ```
@@ -58,6 +59,16 @@ pub fn manifest_folder(resource: &ResourceId) -> String {
 /// A pack, by the digest's name form.
 pub fn pack_file(short_digest: &str) -> String {
     format!("pack/v1/{}/{short_digest}", short_digest.get(..2).unwrap_or("00"))
+}
+
+/// A content kept whole, by its name: the short digest of the key of the version that it is of.
+pub fn body_file(resource: &ResourceId, name: &str) -> String {
+    format!("body/v1/res={}/{}/{name}", resource.as_str(), name.get(..2).unwrap_or("00"))
+}
+
+/// Whether this is a digest in the form that file names carry.
+pub fn is_short_digest(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase())
 }
 
 /// A dead letter, by when it arrived and its content.

@@ -1,13 +1,15 @@
 //! A vault: a prefix of an object store that holds everything needed to restore.
 //!
 //! Objects in it are written once, under names that say what they hold, and read back through a check of their
-//! digest before anything parses them. Only create-if-absent, ranged get and list are used here; deleting is the
-//! business of [`crate::lifecycle`] alone. Paths are written and parsed in [`layout`] and nowhere else.
+//! digest before anything parses them; the one exception, contents that the server copied, is in [`whole`]. Only
+//! create-if-absent, ranged get and list are used here; deleting is the business of [`crate::lifecycle`] alone. Paths are
+//! written and parsed in [`layout`] and nowhere else.
 
 pub mod ahead;
 pub mod layout;
 pub mod pack;
 pub mod record;
+pub mod whole;
 
 use std::fmt;
 use std::ops::Range;
@@ -118,6 +120,11 @@ impl Vault {
     /// The vault under `prefix` of `store`. Nothing is read or written yet.
     pub fn new(store: Arc<dyn ObjectStore>, prefix: &str) -> Vault {
         Vault { store, prefix: Path::from(prefix) }
+    }
+
+    /// The name by which the store has the file at `path`.
+    pub fn key_of(&self, path: &str) -> String {
+        self.locate(path).into()
     }
 
     fn locate(&self, path: &str) -> Path {

@@ -13,6 +13,7 @@
 //! ```text
 //! body  = slice ("," slice)*      the content
 //!       | "*" slice               a slice that holds such a text, for contents of very many slices
+//!       | "=" whole               a file of its own, see [`super::whole`]
 //!       | "-"                     empty
 //! slice = pack "@" offset "+" stored-length ["z" length]      "z": a zstd frame of so many bytes
 //! ```
@@ -31,6 +32,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use super::ahead::Ahead;
+use super::whole::Whole;
 use super::{Vault, VaultError, layout};
 use crate::model::Digest;
 use crate::model::digest::Hasher;
@@ -71,6 +73,8 @@ pub enum Body {
     Slices(Vec<Slice>),
     /// A slice that holds the text form of the body.
     Indirect(Slice),
+    /// A file that holds it whole.
+    Whole(Whole),
 }
 
 /// Text that is no body reference.
@@ -78,6 +82,13 @@ pub enum Body {
 #[error("{text:?} is not a body reference")]
 pub struct BodyError {
     text: String,
+}
+
+impl BodyError {
+    /// Of this text.
+    pub(super) fn of(text: &str) -> BodyError {
+        BodyError { text: text.chars().take(120).collect() }
+    }
 }
 
 impl fmt::Display for Slice {
@@ -98,14 +109,13 @@ impl FromStr for Slice {
                 Some((stored, inflated)) => (stored, Some(inflated.parse().ok()?)),
                 None => (rest, None),
             };
-            let named = pack.len() == 32 && pack.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase());
             let slice = Slice { pack: pack.to_owned(), offset: offset.parse().ok()?, stored: stored.parse().ok()?, inflated };
             // A zstd frame that claims more than a slice may hold is a bomb, or not ours.
             let bounded = slice.inflated.unwrap_or(slice.stored) as usize <= SLICE_BYTES;
             let bounded = bounded && slice.offset.checked_add(slice.stored.into()).is_some();
-            (named && bounded).then_some(slice)
+            (layout::is_short_digest(pack) && bounded).then_some(slice)
         };
-        parse().ok_or_else(|| BodyError { text: text.chars().take(120).collect() })
+        parse().ok_or_else(|| BodyError::of(text))
     }
 }
 
@@ -113,6 +123,7 @@ impl fmt::Display for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Body::Indirect(slice) => write!(f, "*{slice}"),
+            Body::Whole(whole) => write!(f, "={whole}"),
             Body::Slices(slices) if slices.is_empty() => f.write_str("-"),
             Body::Slices(slices) => {
                 for (index, slice) in slices.iter().enumerate() {
@@ -128,10 +139,11 @@ impl FromStr for Body {
     type Err = BodyError;
 
     fn from_str(text: &str) -> Result<Body, BodyError> {
-        match text.strip_prefix('*') {
-            Some(slice) => Ok(Body::Indirect(slice.parse()?)),
-            None if text == "-" => Ok(Body::Slices(Vec::new())),
-            None => Ok(Body::Slices(text.split(',').map(str::parse).collect::<Result<_, _>>()?)),
+        match (text.strip_prefix('*'), text.strip_prefix('=')) {
+            (Some(slice), _) => Ok(Body::Indirect(slice.parse()?)),
+            (_, Some(whole)) => Ok(Body::Whole(whole.parse()?)),
+            (None, None) if text == "-" => Ok(Body::Slices(Vec::new())),
+            (None, None) => Ok(Body::Slices(text.split(',').map(str::parse).collect::<Result<_, _>>()?)),
         }
     }
 }
@@ -404,11 +416,27 @@ pub fn inflate(slice: &Slice, stored: Bytes) -> Result<Bytes, VaultError> {
 }
 
 impl Vault {
-    /// The content of a body, slice by slice; `digest` is checked before the last slice is handed on.
+    /// The slices that a slice lists.
+    async fn read_slices(&self, ahead: &Ahead, slice: &Slice) -> Result<Vec<Slice>, VaultError> {
+        let path = layout::pack_file(&slice.pack);
+        let text = inflate(slice, ahead.read(self, slice).await?)?;
+        let text = std::str::from_utf8(&text).map_err(|error| VaultError::damaged(&path, error))?;
+        match text.parse().map_err(|error: BodyError| VaultError::damaged(&path, error))? {
+            Body::Slices(slices) => Ok(slices),
+            Body::Indirect(_) | Body::Whole(_) => Err(VaultError::damaged(&path, "a body reference leads to another one")),
+        }
+    }
+
+    /// The content of a body, piece by piece. What says that it is the right one is checked before the last piece is handed
+    /// on: `digest`, without which only a whole body can be read, by its checksums.
     ///
     /// # Errors
-    /// The stream's: as [`Vault::read_range`] and [`inflate`]; [`VaultError::Damaged`] when the digest differs.
-    pub async fn read_body(&self, body: &Body, digest: Digest) -> Result<BoxStream<'static, Result<Bytes, VaultError>>, VaultError> {
+    /// The stream's: as [`Vault::read_range`] and [`inflate`]; [`VaultError::Damaged`] when the digest or a checksum differs.
+    pub async fn read_body(
+        &self,
+        body: &Body,
+        digest: Option<Digest>,
+    ) -> Result<BoxStream<'static, Result<Bytes, VaultError>>, VaultError> {
         self.read_body_ahead(&Arc::default(), body, digest).await
     }
 
@@ -420,19 +448,15 @@ impl Vault {
         &self,
         ahead: &Arc<Ahead>,
         body: &Body,
-        digest: Digest,
+        digest: Option<Digest>,
     ) -> Result<BoxStream<'static, Result<Bytes, VaultError>>, VaultError> {
         let slices = match body {
+            Body::Whole(whole) => return self.read_whole(whole, digest).await,
             Body::Slices(slices) => slices.clone(),
-            Body::Indirect(slice) => {
-                let path = layout::pack_file(&slice.pack);
-                let text = inflate(slice, ahead.read(self, slice).await?)?;
-                let text = std::str::from_utf8(&text).map_err(|error| VaultError::damaged(&path, error))?;
-                match text.parse().map_err(|error: BodyError| VaultError::damaged(&path, error))? {
-                    Body::Slices(slices) => slices,
-                    Body::Indirect(_) => return Err(VaultError::damaged(&path, "a body reference leads to another one")),
-                }
-            }
+            Body::Indirect(slice) => self.read_slices(ahead, slice).await?,
+        };
+        let Some(digest) = digest else {
+            return Err(VaultError::damaged("a body", "it lies in packs, and nothing says what its SHA-256 is"));
         };
         if slices.is_empty() && digest != Digest::of(b"") {
             return Err(VaultError::damaged("a body", "it is empty, and its digest is not that of nothing"));
@@ -489,7 +513,7 @@ mod tests {
             for (content, placed) in contents.iter().zip(&placed) {
                 let body = Body::Slices(vec![writer.find(placed)]);
                 let body: Body = body.to_string().parse().unwrap();
-                let read: Vec<Bytes> = vault.read_body(&body, Digest::of(content)).await.unwrap().try_collect().await.unwrap();
+                let read: Vec<Bytes> = vault.read_body(&body, Some(Digest::of(content))).await.unwrap().try_collect().await.unwrap();
                 assert_eq!(read.concat(), *content);
             }
             writer.settle();
@@ -531,7 +555,8 @@ mod tests {
             let placed = writer.add(b"precious");
             writer.flush(&vault).await.unwrap();
             let body = Body::Slices(vec![writer.find(&placed)]);
-            let read: Result<Vec<Bytes>, VaultError> = vault.read_body(&body, Digest::of(b"other")).await.unwrap().try_collect().await;
+            let read: Result<Vec<Bytes>, VaultError> =
+                vault.read_body(&body, Some(Digest::of(b"other"))).await.unwrap().try_collect().await;
             assert!(read.unwrap_err().to_string().contains("instead of"));
         });
     }

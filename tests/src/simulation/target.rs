@@ -8,6 +8,7 @@ use futures::TryStreamExt;
 use pipeline::model::Digest;
 use pipeline::s3::{Content, ObjectMetadata, Tags};
 use pipeline::target::{ExistingObject, Occupied, Target, TargetError, WantedObject, Written};
+use pipeline::vault::whole::Whole;
 
 use super::world::World;
 
@@ -139,6 +140,10 @@ impl Target for MemoryTarget {
         self.keep(&wanted.object, restored);
         self.turn(&wanted.object).await?;
         Ok(Written { version: None, requests: 1, left_out: Vec::new() })
+    }
+
+    async fn copy(&self, _: &WantedObject, _: &Whole, _: &str) -> Result<Option<Written>, TargetError> {
+        Ok(None)
     }
 
     async fn remove(&self, object: &str) -> Result<(), TargetError> {

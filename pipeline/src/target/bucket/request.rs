@@ -253,6 +253,7 @@ mod tests {
             size: 0,
             etag: None,
             digest: None,
+            checksums: Vec::new(),
             storage_class: class.map(str::to_owned),
             metadata,
             tags: tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),

@@ -15,6 +15,7 @@ fn wanted(object: &str, content: u8) -> WantedObject {
         size: u64::from(content),
         etag: Some(content.to_string()),
         digest: None,
+        checksums: Vec::new(),
         storage_class: None,
         metadata: ObjectMetadata::default(),
         tags: BTreeMap::new(),

@@ -204,6 +204,7 @@ mod tests {
             size: 3,
             etag: None,
             digest: None,
+            checksums: Vec::new(),
             storage_class: None,
             metadata: ObjectMetadata { content_type: Some("text/plain\r\n".to_owned()), ..ObjectMetadata::default() },
             tags: Tags::from([("tag".to_owned(), tag.to_owned())]),
