@@ -3,11 +3,13 @@
 //!
 //! ```text
 //!  bucket ── events ─→ feed ─→ intake, reconcile, compact ─→ Trap ─→ vault ─→ restore ─→ another bucket
-//!                                                             └ the n-th operation fails, lies, or is the last one
+//!    └────── contents above COPY_ABOVE_BYTES, copied ────────────┘ the n-th operation fails, lies, or is the last one
 //! ```
 //!
 //! The [simulation](crate::simulation) draws faults by chance, many in one history. Here there is one, at each place in
 //! turn, so that none is left out.
+
+mod copier;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,6 +25,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use handlers::capture::Capture;
 use handlers::compact::compact;
+use handlers::copying::Copying;
 use handlers::intake::Intake;
 use handlers::reconcile::{Quiet, reconcile};
 use handlers::restore::{RestoreRequest, restore};
@@ -43,6 +46,7 @@ use pipeline::target::report::RestoreReport;
 use pipeline::target::{BucketTarget, Mode, Target};
 use pipeline::vault::Vault;
 
+use self::copier::SameServer;
 use crate::memory_bucket::{Call, Happened, Hook, MemoryBucket, Operation, Settings};
 use crate::simulation::event::{event, message};
 use crate::simulation::swarm::Form;
@@ -286,6 +290,8 @@ impl Source for Feed {
 }
 
 const BUCKET: &str = "photos";
+/// Contents above this are copied by the server.
+const COPY_ABOVE_BYTES: u64 = 10;
 /// When every small world begins: 2026-08-22T12:00:00Z.
 const BEGINNING: i64 = 1_787_400_000;
 
@@ -393,7 +399,15 @@ impl SmallWorld {
 
     async fn capture(&self) -> Result<Capture, String> {
         let reader = Reader::new(Arc::new(self.bucket.clone()), Versioning::Enabled, false);
-        Capture::open(self.vault(), self.resource.clone(), reader, self.clock.clone()).await.map_err(text)
+        let capture = Capture::open(self.vault(), self.resource.clone(), reader, self.clock.clone()).await.map_err(text)?;
+        let server = SameServer { bucket: self.bucket.clone(), trap: Arc::clone(&self.trap) };
+        Ok(capture.with_copying(Some(Copying::new(Arc::new(server), COPY_ABOVE_BYTES))))
+    }
+
+    /// Contents that lie in the vault whole.
+    pub fn whole(&self) -> usize {
+        let listed = self.trap.store.list(Some(&Path::from("body"))).collect::<Vec<_>>();
+        self.live(async { Ok(listed.await.len()) }).expect("memory answers")
     }
 
     /// Runs a job to its end, or to the death of the process.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -11,13 +11,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use handlers::capture::Capture;
 use handlers::compact::compact;
+use handlers::copying::Copying;
 use handlers::reconcile::{Quiet, reconcile};
 use object_store::local::LocalFileSystem;
 use pipeline::base::plan::Policy;
 use pipeline::model::{Clock, ResourceId, Timestamp};
-use pipeline::s3::{Bucket, ObjectMetadata, PutRequest, Versioning};
+use pipeline::s3::{Bucket, BucketError, CopySource, ObjectMetadata, PutRequest, Versioning};
 use pipeline::source::s3_read::Reader;
 use pipeline::vault::Vault;
+use pipeline::vault::whole::Copier;
 use tests::memory_bucket::{MemoryBucket, NoHook, Settings};
 
 /// A clock that the test moves.
@@ -39,16 +41,19 @@ fn python() -> PathBuf {
     std::env::var_os("HINDSIGHT_TOOLS").map_or_else(|| root.join(".cache/tools"), PathBuf::from).join("s3/bin/python")
 }
 
+/// Runs the independent program.
+fn program(vault: &Path, at: Timestamp, versions: bool, out: &Path) -> Output {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("format/restore.py");
+    let mut command = Command::new(python());
+    command.arg(script).arg(vault).arg("bucket-photos").arg(at.micros().to_string()).arg(out);
+    command.args(versions.then_some("--versions"));
+    command.output().expect("python with pyarrow: run ./dev setup")
+}
+
 /// What the independent program finds: content by (key, version), and the order in which it lists versions.
 fn restored(vault: &Path, at: Timestamp, versions: bool) -> Vec<(String, Option<Vec<u8>>, serde_json::Value)> {
     let out = tempfile::tempdir().expect("a temporary folder");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("format/restore.py");
-    let mut command = Command::new(python());
-    command.arg(script).arg(vault).arg("bucket-photos").arg(at.micros().to_string()).arg(out.path());
-    if versions {
-        command.arg("--versions");
-    }
-    let output = command.output().expect("python with pyarrow: run ./dev setup");
+    let output = program(vault, at, versions, out.path());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     let read = |line: &str| {
@@ -126,6 +131,64 @@ async fn a_program_of_nobody_restores_two_instants_with_versions_and_packed_bodi
     assert_eq!(properties["metadata"], serde_json::json!({"content_type": "image/jpeg"}));
 }
 
+/// The server that has both, as far as a directory and a bucket in memory can be had by one.
+struct SameServer {
+    bucket: MemoryBucket,
+    vault: Vault,
+}
+
+#[async_trait]
+impl Copier for SameServer {
+    async fn copy(&self, source: &CopySource, key: &str) -> Result<(), BucketError> {
+        let content = self.bucket.content(&source.object, source.version.as_deref().expect("a version")).expect("its content");
+        self.vault.create(key, content).await.expect("a directory takes it");
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_program_of_nobody_restores_contents_that_the_server_copied() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = LocalFileSystem::new_with_prefix(folder.path()).expect("a folder").with_fsync(true);
+    let vault = Vault::new(Arc::new(store), "");
+    let clock = Arc::new(Hands(AtomicI64::new(1_787_400_000_000_000)));
+    let settings = Settings { single_bytes_max: 100_000, ..Settings::aws("photos", 7) };
+    let bucket = MemoryBucket::new(settings, clock.clone(), Arc::new(NoHook)).undisturbed();
+    bucket.set_versioning(Versioning::Enabled);
+    let large: Vec<u8> = (0..250_001u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+    bucket.put_object("one piece", &PutRequest::default(), Bytes::copy_from_slice(&large[1..])).expect("the bucket takes it");
+    let upload = bucket.begin_upload("parts/ü", &PutRequest::default()).expect("the bucket takes it");
+    bucket.complete_upload(upload, Bytes::copy_from_slice(&large)).expect("it was begun");
+    bucket.put_object("small", &PutRequest::default(), Bytes::from_static(b"small")).expect("the bucket takes it");
+
+    let reader = Reader::new(Arc::new(bucket.clone()) as Arc<dyn Bucket>, Versioning::Enabled, true);
+    let resource = ResourceId::bucket("photos").expect("a name");
+    let copying = Copying::new(Arc::new(SameServer { bucket, vault: vault.clone() }), 1_000);
+    let capture = Capture::open(vault.clone(), resource.clone(), reader, clock.clone()).await.expect("an empty vault");
+    let mut capture = capture.with_copying(Some(copying));
+    clock.0.fetch_add(5_000_000, Ordering::Relaxed);
+    reconcile(&mut capture, &Quiet).await.expect("a first scan");
+    assert_eq!((capture.copies().copied, capture.copies().copied_bytes), (2, 500_001));
+
+    let restored = restored(folder.path(), clock.now(), false).into_iter().map(|(key, content, _)| (key, content.expect("a content")));
+    let expected = [("one piece", &large[1..]), ("parts/ü", &large[..]), ("small", b"small")];
+    assert!(restored.eq(expected.map(|(key, content)| (key.to_owned(), content.to_vec()))));
+
+    let whole = vault.list("body").await.expect("a listing");
+    assert_eq!(whole.len(), 2);
+    for file in whole {
+        let path = folder.path().join(&file.path);
+        let content = std::fs::read(&path).expect("a file");
+        let mut damaged = content.clone();
+        damaged[200_000] ^= 1;
+        std::fs::write(&path, damaged).expect("it can be damaged");
+        let refused = program(folder.path(), clock.now(), false, &folder.path().join("out"));
+        let errors = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && errors.contains("is damaged"), "{}: {errors}", file.path);
+        std::fs::write(&path, content).expect("it can be mended");
+    }
+}
+
 #[tokio::test]
 async fn the_independent_program_notices_damage_too() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -133,15 +196,7 @@ async fn the_independent_program_notices_damage_too() {
     std::fs::create_dir_all(&log).expect("a folder");
     let name = format!("{:020}-{:020}-{:020}-{}.parquet", 1, 2, 3, "0".repeat(32));
     std::fs::write(log.join(name), b"PAR1 but not really").expect("a file");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("format/restore.py");
-    let out = folder.path().join("out");
-    let output = Command::new(python())
-        .arg(script)
-        .arg(folder.path())
-        .args(["bucket-photos", "9"])
-        .arg(out)
-        .output()
-        .expect("python: run ./dev setup");
+    let output = program(folder.path(), Timestamp::from_micros(9), false, &folder.path().join("out"));
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("is damaged"));
 }

@@ -20,7 +20,7 @@ fn prepared() -> SmallWorld {
     world.put("b", "b1");
     world.tick(2);
     world.reconcile().expect("nothing fails yet");
-    for (object, content) in [("a", "a2"), ("c/d", "the same"), ("e", "the same"), ("a", "a3")] {
+    for (object, content) in [("a", "a2"), ("c/d", "the same"), ("e", "the same"), ("g", "copied by the server"), ("a", "a3")] {
         world.tick(1);
         world.put(object, content);
     }
@@ -29,7 +29,10 @@ fn prepared() -> SmallWorld {
     world.intake().expect("nothing fails yet");
     world.tick(3);
     world.compact().expect("nothing fails yet");
+    assert_eq!(world.whole(), 1);
     world.put("b", "b2");
+    world.tick(1);
+    world.put("g", "and another that it copies");
     world.tick(1);
     world.purge("a");
     world.tick(1);

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  changes without content ─→ read at the version ─→ packs ─→ segment ─→ (the caller acknowledges)
+//!                          └─→ copied by the server, where it can and they are large (see `copying`)
 //! ```
 //!
 //! Whoever learns of changes, from events or from reading the truth, hands them to a [`Capture`]. What a crash leaves
@@ -20,8 +21,10 @@ use pipeline::model::{Clock, Digest, ResourceId, Timestamp};
 use pipeline::s3::BucketError;
 use pipeline::source::s3_read::{Found, GONE, Properties, Reader};
 use pipeline::vault::pack::{Body, PACK_BYTES, PackWriter, Placed, SLICE_BYTES, Slice};
+use pipeline::vault::whole::Whole;
 use pipeline::vault::{Vault, VaultError};
 
+use crate::copying::{COPIES_AT_ONCE, Copied, CopyCounts, Copying};
 use crate::known::Known;
 
 /// Versions read at the same time.
@@ -36,6 +39,7 @@ const TRIES: u32 = 4;
 /// Keeps the changes of one resource. Clones share what is known; each has packs of its own.
 pub struct Capture {
     shared: Arc<Shared>,
+    copying: Option<Arc<Copying>>,
     writer: PackWriter,
 }
 
@@ -97,16 +101,21 @@ pub enum CaptureError {
 
 impl Clone for Capture {
     fn clone(&self) -> Capture {
-        Capture { shared: Arc::clone(&self.shared), writer: PackWriter::new() }
+        Capture { shared: Arc::clone(&self.shared), copying: self.copying.clone(), writer: PackWriter::new() }
     }
 }
 
 /// Where one change's content went, until the packs are flushed.
 struct Placement {
     index: usize,
-    placed: Vec<Placed>,
-    digest: Digest,
+    content: Kept,
     properties: Box<Properties>,
+}
+
+/// How a content is kept.
+enum Kept {
+    Slices(Vec<Placed>, Digest),
+    Whole(Whole),
 }
 
 impl Capture {
@@ -120,7 +129,18 @@ impl Capture {
         let latest = Mutex::new(inventory.latest().unwrap_or_default());
         let sealed = Mutex::new(inventory.sealed().unwrap_or(Timestamp::MIN));
         let shared = Shared { vault, resource, reader, clock, known, latest, sealed };
-        Ok(Capture { shared: Arc::new(shared), writer: PackWriter::new() })
+        Ok(Capture { shared: Arc::new(shared), copying: None, writer: PackWriter::new() })
+    }
+
+    /// The same, with large contents copied by the server. To be said before it is cloned.
+    #[must_use]
+    pub fn with_copying(self, copying: Option<Copying>) -> Capture {
+        Capture { copying: copying.map(Arc::new), ..self }
+    }
+
+    /// What the server copied, and what not.
+    pub fn copies(&self) -> CopyCounts {
+        self.copying.as_ref().map(|copying| copying.counts()).unwrap_or_default()
     }
 
     /// The vault it writes to.
@@ -187,9 +207,11 @@ impl Capture {
         let mut absorbed = Absorbed::default();
         let mut left_out = vec![false; changes.len()];
         let (mut small, mut larger, mut large, mut facets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut to_copy = Vec::new();
         for (index, change) in changes.iter().enumerate() {
             match (change.op, change.facet) {
                 (Op::Put, Facet::Version) if change.marker || change.object.is_empty() || self.is_stored(change) => {}
+                (Op::Put, Facet::Version) if self.copying.as_ref().is_some_and(|copying| copying.takes(change)) => to_copy.push(index),
                 (Op::Put, Facet::Version) => match change.size {
                     Some(size) if size > SLICE_BYTES as i64 => large.push(index),
                     Some(size) if size > SMALL_BYTES => larger.push(index),
@@ -229,7 +251,7 @@ impl Capture {
                 match found {
                     Ok(Found::Small(properties, content)) => {
                         let placed = if content.is_empty() { Vec::new() } else { vec![self.writer.add(&content)] };
-                        placements.push(Placement { index, placed, digest: Digest::of(&content), properties });
+                        placements.push(Placement { index, content: Kept::Slices(placed, Digest::of(&content)), properties });
                         if self.writer.waiting_bytes() >= PACK_BYTES {
                             self.writer.flush(&self.shared.vault).await?;
                         }
@@ -240,9 +262,16 @@ impl Capture {
                 }
             }
         }
+        for (index, copied) in self.copy(&changes, &to_copy).await {
+            match copied {
+                Copied::Done(whole, properties) => placements.push(Placement { index, content: Kept::Whole(whole), properties }),
+                Copied::Not => large.push(index),
+                Copied::Lost(reason) => settle(index, Outcome::Lost(reason), &mut changes, &mut absorbed),
+            }
+        }
         for index in large {
             match self.stream_in(&changes[index]).await? {
-                Ok((placed, digest, properties)) => placements.push(Placement { index, placed, digest, properties }),
+                Ok((placed, digest, properties)) => placements.push(Placement { index, content: Kept::Slices(placed, digest), properties }),
                 Err(outcome) => settle(index, outcome, &mut changes, &mut absorbed),
             }
         }
@@ -268,6 +297,17 @@ impl Capture {
                     known.stored && !(overwritten_in_place && (known.etag.as_deref() != change.etag.as_deref() || known.at != change.at))
                 })
             })
+    }
+
+    /// Has large contents copied by the server, a few at a time.
+    async fn copy(&self, changes: &[ObjectChange], to_copy: &[usize]) -> Vec<(usize, Copied)> {
+        let Some(copying) = self.copying.as_deref() else { return Vec::new() };
+        let Shared { vault, resource, reader, .. } = &*self.shared;
+        let wanted: Vec<(usize, String, String)> =
+            to_copy.iter().map(|&index| (index, changes[index].object.clone(), changes[index].version.clone())).collect();
+        let copies = futures::stream::iter(wanted)
+            .map(|(index, object, version)| async move { (index, copying.copy(reader, vault, resource, &object, &version).await) });
+        copies.buffered(COPIES_AT_ONCE).collect().await
     }
 
     /// Streams one large content into packs, a slice at a time.
@@ -352,19 +392,24 @@ impl Capture {
     /// Writes into the changes where their contents lie.
     async fn fill_in(&mut self, changes: &mut [ObjectChange], placements: Vec<Placement>) -> Result<(), CaptureError> {
         let mut indirect: Vec<(usize, Placed)> = Vec::new();
-        for Placement { index, placed, digest, properties } in placements {
-            let slices: Vec<Slice> = placed.iter().map(|placed| self.writer.find(placed)).collect();
+        for Placement { index, content, properties } in placements {
             let change = &mut changes[index];
-            match self.writer.body(slices) {
-                Ok(body) => change.body = Some(body.to_string()),
-                Err(placed) => indirect.push((index, placed)),
+            match content {
+                Kept::Whole(whole) => change.body = Some(Body::Whole(whole).to_string()),
+                Kept::Slices(placed, digest) => {
+                    change.digest = Some(digest.to_string());
+                    let slices: Vec<Slice> = placed.iter().map(|placed| self.writer.find(placed)).collect();
+                    match self.writer.body(slices) {
+                        Ok(body) => change.body = Some(body.to_string()),
+                        Err(placed) => indirect.push((index, placed)),
+                    }
+                }
             }
             let head = &properties.head;
             // An event tells when an upload in parts was completed; S3 orders its version by when it began.
             if change.via == "event" && change.version != NULL_VERSION && is_in_parts(&head.etag) {
                 change.at_bound = Some(head.modified).filter(|began| began.floor_second() < change.at.floor_second());
             }
-            change.digest = Some(digest.to_string());
             change.size = Some(head.size);
             change.etag = Some(head.etag.clone());
             change.storage_class = Some(head.storage_class.clone());

@@ -4,6 +4,7 @@
 pub mod browse;
 pub mod capture;
 pub mod compact;
+pub mod copying;
 pub mod diff;
 pub mod intake;
 pub mod known;

@@ -110,7 +110,8 @@ impl App {
 
     fn named_place(&self, text: &str) -> Result<Place, Failure> {
         if let Some(settings) = self.config.vaults.get(text) {
-            return Place::parse(text, &settings.url, || self.endpoint(settings.endpoint.as_deref()));
+            let place = Place::parse(text, &settings.url, || self.endpoint(settings.endpoint.as_deref()))?;
+            return Ok(Place { server_copies: settings.server_copies, ..place });
         }
         if !text.contains('/') {
             return Err(Failure::usage(format!("no vault {text} is configured; write its place, or a table [vaults.{text}]")));

@@ -83,6 +83,10 @@ settings! {
         url: String = String::new(), "must be set", "--vault";
         /// The S3 server of an `s3://` vault: the name of an endpoint, or its URL.
         endpoint: Option<String> = None, "the default endpoint", "";
+        /// Which contents an S3 server copies by itself that has the vault and the protected bucket, reached with the same
+        /// credentials: `large` ones, above 64 MiB, so that they never come through this process, or `none`. Copies are
+        /// neither compressed nor shared by equal contents.
+        server_copies: ServerCopies = ServerCopies::Large, "large", "";
     }
 }
 
@@ -120,6 +124,16 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+/// Which contents are copied by the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServerCopies {
+    /// Large ones.
+    Large,
+    /// None: all come through this process.
+    None,
 }
 
 /// When tags of an object are read.
@@ -209,6 +223,7 @@ mod tests {
         assert_eq!(config.listen.port(), 8_460);
         assert_eq!((config.log_format, config.vaults["main"].url.as_str()), (LogFormat::Json, "file:///srv/vault"));
         assert_eq!(config.endpoints["ceph"].tags, TagReading::Always);
+        assert_eq!(config.vaults["main"].server_copies, ServerCopies::Large);
     }
 
     #[test]

@@ -107,6 +107,15 @@ impl Endpoint {
         self.is_aws() && other.is_aws() || self.url() == other.url()
     }
 
+    /// Whether both are the same server, reached with the same credentials: what one may write there, the other may read.
+    pub fn is_same_account(&self, other: &Endpoint) -> bool {
+        let credentials = |endpoint: &Endpoint| {
+            let EndpointSettings { profile, access_key_env, secret_key_env, session_token_env, .. } = &endpoint.settings;
+            [profile, access_key_env, secret_key_env, session_token_env].map(Clone::clone)
+        };
+        self.is_same_server(other) && credentials(self) == credentials(other)
+    }
+
     /// Whether bucket names stand in the path.
     pub fn path_style(&self) -> bool {
         self.settings.path_style.unwrap_or(!self.is_aws())
@@ -235,6 +244,10 @@ mod tests {
         let by_url = resolve(&known(), &Overrides::default(), Some("https://s3.office/")).unwrap();
         assert!(by_name.is_same_server(&by_url));
         assert_eq!((by_url.settings.tags, by_url.path_style(), by_url.is_aws()), (TagReading::Always, true, false));
+        assert!(by_name.is_same_account(&by_url));
+        let profile = Some("other".to_owned());
+        let other = resolve(&known(), &Overrides { profile, ..Overrides::default() }, Some("office")).unwrap();
+        assert!(by_name.is_same_server(&other) && !by_name.is_same_account(&other));
         let error = resolve(&known(), &Overrides::default(), Some("home")).unwrap_err();
         assert!(error.to_string().contains("[endpoints.home]"), "{error}");
     }

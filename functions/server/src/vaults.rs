@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use async_trait::async_trait;
 use aws_sdk_s3::config::{ProvideCredentials, SharedCredentialsProvider};
 use futures::TryStreamExt;
+use handlers::copying::{COPY_ABOVE_BYTES, Copying};
 use handlers::vault::{OpenError, VaultRecord};
 use object_store::ObjectStore;
 use object_store::aws::{AmazonS3Builder, AwsCredential, Checksum, S3ConditionalPut};
@@ -19,8 +20,10 @@ use object_store::client::CredentialProvider;
 use object_store::local::LocalFileSystem;
 use pipeline::model::{ResourceId, Timestamp};
 use pipeline::s3::{Bucket, BucketError};
+use pipeline::vault::whole::VaultBucket;
 use pipeline::vault::{Vault, layout, record};
 
+use crate::config::ServerCopies;
 use crate::endpoints::{Endpoint, host};
 use crate::exit::Failure;
 
@@ -31,6 +34,8 @@ pub struct Place {
     pub name: String,
     /// Where.
     pub location: Location,
+    /// What an S3 server may copy by itself.
+    pub server_copies: ServerCopies,
 }
 
 /// Where a vault is.
@@ -98,7 +103,27 @@ impl Place {
             }
             Location::Directory(PathBuf::from(path))
         };
-        Ok(Place { name: name.to_owned(), location })
+        Ok(Place { name: name.to_owned(), location, server_copies: ServerCopies::Large })
+    }
+
+    /// The S3 bucket in which the vault lies, if it is at the same server as this endpoint, which may copy between both.
+    pub fn copyable_bucket(&self, at: &Endpoint) -> Option<&str> {
+        match &self.location {
+            Location::Bucket { bucket, endpoint, .. } if self.server_copies == ServerCopies::Large && endpoint.is_same_account(at) => {
+                Some(bucket)
+            }
+            Location::Bucket { .. } | Location::Directory(_) => None,
+        }
+    }
+
+    /// What has large contents of a bucket at this endpoint copied, if the server can.
+    ///
+    /// # Errors
+    /// As [`Endpoint::bucket`].
+    pub async fn copying(&self, source: &Endpoint) -> Result<Option<Copying>, Failure> {
+        let Some(bucket) = self.copyable_bucket(source) else { return Ok(None) };
+        let copier = VaultBucket::new(source.bucket(bucket).await?);
+        Ok(Some(Copying::new(Arc::new(copier), COPY_ABOVE_BYTES)))
     }
 
     /// Whether it lies within this S3 bucket, as far as names tell; see [`OpenVault::is_in_bucket`].

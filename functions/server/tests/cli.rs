@@ -1,6 +1,8 @@
 //! The real binary: what it prints, what it exits with, whole stories against real S3 servers, the proof that
 //! every restore is what a record says, and what is left of it when it is killed.
 
+#[path = "cli/copies.rs"]
+mod copies;
 #[path = "cli/killing.rs"]
 mod killing;
 #[path = "cli/program.rs"]

@@ -74,13 +74,10 @@ impl Reader {
         let if_match = etag.filter(|_| version == NULL_VERSION);
         let (head, content) = match self.bucket.get(object, asked, None, if_match).await {
             Ok(found) => found,
-            Err(BucketError::NotFound { .. }) => return Ok(Found::Lost(GONE.to_owned())),
-            Err(BucketError::Changed { .. }) => return Ok(Found::Lost("overwritten before it could be read".to_owned())),
-            Err(error @ BucketError::Archived { .. }) => return Ok(Found::Lost(error.to_string())),
-            Err(error) => return Err(error),
+            Err(error) => return why_lost(error).map(Found::Lost),
         };
         let tags = self.read_tags(object, version, head.tag_count).await?;
-        let acl = if self.acls { self.read_acl(object, version).await? } else { None };
+        let acl = self.read_acl_if_kept(object, version).await?;
         let mut check = Check::of(&head);
         let properties = Box::new(Properties { head, tags, acl });
         if properties.head.size as u64 > SLICE_BYTES as u64 {
@@ -129,6 +126,11 @@ impl Reader {
         }
     }
 
+    /// The ACL of a version where ACLs are kept.
+    pub(super) async fn read_acl_if_kept(&self, object: &str, version: &str) -> Result<Option<Acl>, BucketError> {
+        if self.acls { self.read_acl(object, version).await } else { Ok(None) }
+    }
+
     /// Whether a version is gone for good.
     ///
     /// # Errors
@@ -139,6 +141,16 @@ impl Reader {
             Err(BucketError::NotFound { .. }) => Ok(true),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Why a version is lost that answers so; the error itself where it is not.
+pub(super) fn why_lost(error: BucketError) -> Result<String, BucketError> {
+    match error {
+        BucketError::NotFound { .. } => Ok(GONE.to_owned()),
+        BucketError::Changed { .. } => Ok("overwritten before it could be read".to_owned()),
+        BucketError::Archived { .. } => Ok(error.to_string()),
+        error => Err(error),
     }
 }
 

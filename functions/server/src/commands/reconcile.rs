@@ -31,7 +31,9 @@ pub async fn run(app: &App, command: Reconcile) -> Result<Ended> {
         return Err(Failure::refused(format!("{resource} is not protected in vault {}", opened.place.name)).into());
     };
     let reader = app.reader(&resource, known.record.endpoint.as_deref(), known.record.acls).await?;
-    let mut capture = Capture::open(opened.vault, resource.clone(), reader, Arc::clone(&app.clock)).await?;
+    let copying = opened.place.copying(&app.endpoint(known.record.endpoint.as_deref())?).await?;
+    let capture = Capture::open(opened.vault, resource.clone(), reader, Arc::clone(&app.clock)).await?;
+    let mut capture = capture.with_copying(copying);
     let progress: Box<dyn ScanProgress> =
         if std::io::stderr().is_terminal() && !app.flags.json { Box::new(Spinner::new()) } else { Box::new(Quiet) };
     let reading = reconcile(&mut capture, progress.as_ref()).await?;

@@ -140,5 +140,6 @@ async fn target(
     if opened.place.is_in_bucket(&bucket, &endpoint) || opened.is_in_bucket(found.as_ref()).await? {
         return Err(Failure::refused(format!("cannot restore to {bucket}: the vault lies within it")).into());
     }
-    Ok((Arc::new(BucketTarget::new(found, prefix.clone())), prefix))
+    let vault_bucket = opened.place.copyable_bucket(&endpoint).map(str::to_owned);
+    Ok((Arc::new(BucketTarget::new(found, prefix.clone()).with_vault_bucket(vault_bucket)), prefix))
 }

@@ -79,7 +79,9 @@ impl Keeper {
     async fn keep(&self) -> Result<()> {
         let Protection { resource, events, endpoint, acls, .. } = &self.protection;
         let reader = self.app.reader(resource, endpoint.as_deref(), *acls).await?;
+        let copying = self.vault.place.copying(&self.app.endpoint(endpoint.as_deref())?).await?;
         let capture = Capture::open(self.vault.vault.clone(), resource.clone(), reader, Arc::clone(&self.app.clock)).await?;
+        let capture = capture.with_copying(copying);
         let watch = Watch::begin(&capture, events, Arc::clone(&self.metrics)).await?;
         let how = match events {
             Events::Sqs { url } => format!("sqs:{url}"),

@@ -198,6 +198,10 @@ impl Metrics {
         counter("reconciliation_found_total", "Versions that a listing found and the vault did not know.", &|counts| counts.found);
         counter("reconciliation_purged_total", "Versions that a listing found to be gone without an event.", &|counts| counts.purged);
         counter("reconciliation_lost_total", "Versions that a listing found and that could not be read.", &|counts| counts.lost);
+        let copies = |counts: &ResourceCounts| counts.capture.as_ref().map(Capture::copies).unwrap_or_default();
+        counter("copied_total", "Contents that the S3 server copied into the vault.", &|counts| copies(counts).copied);
+        counter("copied_bytes_total", "Their bytes.", &|counts| copies(counts).copied_bytes);
+        counter("copies_failed_total", "Copies that failed; those contents were read.", &|counts| copies(counts).failed);
         page.histogram(&resources);
         let feeds: Vec<(String, &FeedCounts)> =
             inner.feeds.iter().map(|(stream, counts)| (format!("stream=\"{}\"", escaped(stream)), counts)).collect();

@@ -10,6 +10,8 @@
 mod capturing;
 #[path = "killing/compacting.rs"]
 mod compacting;
+#[path = "killing/copying.rs"]
+mod copying;
 #[path = "killing/prepared.rs"]
 mod prepared;
 #[path = "killing/protecting.rs"]
@@ -28,6 +30,7 @@ pub enum Stage {
     Protecting,
     Scanning,
     Capturing,
+    Copying,
     Compacting,
     Restoring,
     Removing,
@@ -47,6 +50,10 @@ const POINTS: &[(&str, Stage)] = &[
     ("intake::before-ack", Stage::Capturing),
     ("reconcile::before-record", Stage::Capturing),
     ("reconcile::after-record", Stage::Capturing),
+    ("copy::begun", Stage::Copying),
+    ("copy::part-copied", Stage::Copying),
+    ("copy::before-completion", Stage::Copying),
+    ("copy::after-completion", Stage::Copying),
     ("merge::files-written", Stage::Compacting),
     ("base::files-written", Stage::Compacting),
     ("manifest::before", Stage::Compacting),

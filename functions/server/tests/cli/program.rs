@@ -55,6 +55,15 @@ impl Program {
         Ended { code: output.status.code().unwrap_or(-1), output: text(output.stdout), errors: text(output.stderr) }
     }
 
+    /// Runs to the end; what it prints goes into a file.
+    pub fn run_into(&self, arguments: &[&str], path: &Path) -> Ended {
+        let file = std::fs::File::create(path).expect("a file");
+        let child = self.command(arguments).stdout(file).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let output = child.wait_with_output().expect("it ends");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        Ended { code: output.status.code().unwrap_or(-1), output: String::new(), errors }
+    }
+
     /// Runs to a good end and returns what was printed.
     pub fn ok(&self, arguments: &[&str]) -> String {
         let ended = self.run(arguments);

@@ -20,6 +20,7 @@ use aws_sdk_s3::types::CompletedPart;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use crc_fast::CrcAlgorithm::Crc64Nvme;
+use fail::fail_point;
 use futures::{StreamExt, TryStreamExt};
 use md5::{Digest as _, Md5};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -86,9 +87,13 @@ async fn attempt(
         },
     };
     let done = async {
+        fail_point!("copy::begun");
         let parts = copy_parts(place, &upload, source, plan, parts).await?;
         prove(source, plan, &parts).map_err(|reason| BucketError::Unproven { what: place.request("copy").what(), reason })?;
-        complete(place, &upload, completion(source, parts, name), source.size).await
+        fail_point!("copy::before-completion");
+        let head = complete(place, &upload, completion(source, parts, name), source.size).await?;
+        fail_point!("copy::after-completion");
+        Ok(head)
     };
     match done.await {
         Ok(head) => {
@@ -217,6 +222,7 @@ async fn copy_part(place: &Place, upload: &str, source: &CopySource, number: i32
         .send()
         .await
         .map_err(|error| request.failed(error))?;
+    fail_point!("copy::part-copied");
     let kms = output.server_side_encryption().is_some_and(|mode| mode.as_str().starts_with("aws:kms"));
     let result = output.copy_part_result.ok_or_else(|| request.other("the server said nothing of the part"))?;
     let etag = result.e_tag.ok_or_else(|| request.other("the server gave the part no etag"))?;
