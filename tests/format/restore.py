@@ -176,6 +176,9 @@ def state(rows, at):
     for (name, version), rows in sorted(by_version.items()):
         puts = [row for row in rows if row["facet"] == "version" and row["op"] == "put"]
         deletes = [row for row in rows if row["facet"] == "version" and row["op"] == "delete"]
+        if version != "null":
+            seen = max((row["at_bound"] or 0 for row in rows if row["facet"] == "seen"), default=0)
+            deletes = [row for row in deletes if row["at"] >= seen]
         if version == "null":
             changes = oldest_first([{**row, "at_bound": None} for row in puts + deletes if row["at"] <= at])
             if not changes or changes[-1]["op"] == "delete":

@@ -382,7 +382,7 @@ impl Capture {
                 let acl = reader.read_acl(&change.object, &change.version).await.map_err(again)?;
                 change.acl = acl.map(|acl| to_json(&acl));
             }
-            Facet::Version | Facet::Class => return Ok(()),
+            Facet::Version | Facet::Class | Facet::Seen => return Ok(()),
         }
         // When it was read: of the same change read again later, this reading is nearer to it.
         change.at_bound = Some(self.shared.clock.now());

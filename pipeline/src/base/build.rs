@@ -111,7 +111,7 @@ pub async fn base(vault: &Vault, inventory: &Inventory, at: BaseCut) -> Result<B
         .sum();
     let bits = bits_for(bytes).max(parent.as_ref().map_or(0, |parent| parent.bits));
     let folding = Folding::new(inputs, cut, bits);
-    let keep = Keep::Base { tombstones_after: at.tombstones_after };
+    let keep = Keep::Base { tombstones_after: at.tombstones_after, purged_after: at.purged_after };
     let mut files = Vec::new();
     for pass in folding.passes() {
         let loose = folding.load(vault, pass.clone()).await?;

@@ -13,6 +13,8 @@ pub struct Policy {
     pub base_every: Duration,
     /// Deletes stay in a base for so long after they happened.
     pub redelivery: Duration,
+    /// What was purged stays in a base for so long beside its purge: a listing may yet show that the purge never happened.
+    pub doubt: Duration,
     /// Make a base now, whatever the age of the newest.
     pub base_now: bool,
     /// An hour of arrival is sealed so long after it: nobody writes into it any more. Far more than
@@ -22,6 +24,8 @@ pub struct Policy {
 
 /// The longest an event may be delivered again: SQS keeps 14 days, and a replay of an archive is asked for by name.
 pub const REDELIVERY: Duration = Duration::from_secs(14 * 86_400);
+/// Several times as long as it is from one reading of the truth to the next.
+pub const DOUBT: Duration = Duration::from_secs(3 * 86_400);
 /// One base a day.
 pub const BASE_EVERY: Duration = Duration::from_secs(86_400);
 /// A writer whose segment took longer than this to write makes it anew, under the hour in which that is.
@@ -33,7 +37,7 @@ pub const LATE: Duration = Duration::from_secs(5 * 86_400);
 
 impl Default for Policy {
     fn default() -> Policy {
-        Policy { base_every: BASE_EVERY, redelivery: REDELIVERY, base_now: false, seal_after: SEAL_AFTER }
+        Policy { base_every: BASE_EVERY, redelivery: REDELIVERY, doubt: DOUBT, base_now: false, seal_after: SEAL_AFTER }
     }
 }
 
@@ -55,6 +59,8 @@ pub struct BaseCut {
     pub cut: Timestamp,
     /// Deletes before this are left out.
     pub tombstones_after: Timestamp,
+    /// What was purged before this is left out, and only its purge stays.
+    pub purged_after: Timestamp,
 }
 
 /// A merge takes in at most this much, so that its rows fit into memory.
@@ -90,10 +96,10 @@ pub fn plan(inventory: &Inventory, now: Timestamp, policy: Policy) -> Compaction
     let cut = Timestamp::from_micros(window.latest.floor_second().micros() - 1).max(window.earliest);
     let due =
         inventory.bases().last().is_none_or(|newest| policy.base_now && cut > newest.cut || cut.since(newest.cut) >= policy.base_every);
-    let tombstones_after = cut.min(now).minus(policy.redelivery);
+    let (tombstones_after, purged_after) = (cut.min(now).minus(policy.redelivery), cut.min(now).minus(policy.doubt));
     let left = loose.into_iter().filter(|_| merges.is_empty());
     let sealed = seal(inventory, left, now, policy);
-    CompactionPlan { merges, base: due.then_some(BaseCut { cut, tombstones_after }), sealed }
+    CompactionPlan { merges, base: due.then_some(BaseCut { cut, tombstones_after, purged_after }), sealed }
 }
 
 /// The hour up to which the log can be sealed, where that is more than is sealed already. By the clocks of the writers and not

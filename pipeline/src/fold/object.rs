@@ -6,16 +6,19 @@
 //!    event rather than a scan, the content from whichever row has it.
 //! 2. Then the cut: a put after it is not there yet, a delete after it has not happened yet.
 //! 3. A version other than `null` is put once and deleted once: a delete absorbs every put of it, whatever their
-//!    positions. Of version `null`, which is overwritten in place, the last change counts; so it is for the documents
-//!    of a bucket's configuration.
+//!    positions, unless the version was [seen](purges) after it. Of version `null`, which is overwritten in place, the last
+//!    change counts; so it is for the documents of a bucket's configuration.
 //! 4. The other facets (tags, ACL, storage class) are the last one set at or before the cut.
 //!
 //! Which version a reader of the bucket sees follows from the order of [siblings](super::siblings).
+
+mod purges;
 
 use std::cmp::Reverse;
 
 use arrow::array::{Array, RecordBatch};
 
+use self::purges::Purges;
 use super::siblings::{Sibling, order_siblings};
 use super::{Cut, Join, RowAt, Survivors, Uncertain};
 use crate::model::change::{Facet, NULL_VERSION, ObjectChange, ObjectColumns, ObjectRow, ObjectRows, Op, born, is_in_parts};
@@ -25,10 +28,12 @@ use crate::model::{Key, Timestamp};
 /// Which versions of an object survive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// Every live version and marker, and deletes younger than this instant: what a base holds.
+    /// Every live version and marker, and what was deleted lately: what a base holds.
     Base {
         /// A delete before it can no longer meet an older put that is delivered again.
         tombstones_after: Timestamp,
+        /// What was purged after it stays beside its purge: a listing may yet show that the purge never happened.
+        purged_after: Timestamp,
     },
     /// Every live version and marker.
     Live,
@@ -127,6 +132,8 @@ impl<'a> Light<'a> {
 struct VersionState<'a> {
     live: Option<Light<'a>>,
     facets: Vec<Light<'a>>,
+    /// It was deleted for good, and its facets with it.
+    is_settled: bool,
     /// Rows that say nothing at this cut, but must stay in a base.
     kept_for_later: Vec<Light<'a>>,
 }
@@ -172,11 +179,10 @@ impl Join for ObjectJoin {
         for version in all.chunk_by(|a, b| a.version == b.version) {
             let overwritten = configuration || version[0].version == NULL_VERSION;
             let puts = version.iter().filter(|row| row.facet == Facet::Version && row.op == Op::Put);
-            let deletes = version.iter().filter(|row| row.facet == Facet::Version && row.op == Op::Delete);
             let mut state = if overwritten {
                 self.last_of(object, version, columns, out)
             } else {
-                self.put_and_delete(object, join_rows(puts, columns), join_rows(deletes, columns), out)
+                self.put_and_delete(object, join_rows(puts, columns), &Purges::of(version, columns), columns, out)
             };
             if state.live.is_some() || matches!(self.keep, Keep::Base { .. }) {
                 self.add_facets(&mut state, version, columns);
@@ -205,8 +211,9 @@ impl ObjectJoin {
         let in_place = configuration || version[0].version == NULL_VERSION;
         let (own, facets): (Vec<Light<'_>>, Vec<Light<'_>>) =
             version.iter().cloned().partition(|row| row.facet == Facet::Version && !in_place);
-        let (puts, deletes): (Vec<&Light<'_>>, Vec<&Light<'_>>) = own.iter().partition(|row| row.op == Op::Put);
-        let joined = [puts, deletes].into_iter().filter_map(|rows| join_rows(rows.into_iter(), columns));
+        let puts = own.iter().filter(|row| row.op == Op::Put).collect();
+        let purges = if in_place { Vec::new() } else { Purges::of(version, columns).counting };
+        let joined = [puts, purges].into_iter().filter_map(|rows| join_rows(rows.into_iter(), columns));
         for row in joined.collect::<Vec<_>>().into_iter().chain(without_repetition(&facets, columns)) {
             self.emit(row, columns, out);
         }
@@ -230,20 +237,31 @@ impl ObjectJoin {
     }
 
     /// A version that is put once and deleted once.
-    fn put_and_delete<'a>(&self, object: &str, put: Option<Light<'a>>, delete: Option<Light<'a>>, out: &mut Survivors) -> VersionState<'a> {
-        let mut state = VersionState::default();
-        let deleted = delete.as_ref().is_some_and(|delete| self.cut.includes(delete.at));
-        if let Some(delete) = delete {
-            if !deleted && put.as_ref().is_none_or(|put| self.cut.includes(put.at)) {
-                self.name_removal(object, &delete, out);
-            }
-            if self.cut.includes(delete.earliest) && self.outlives_redelivery(delete.at) {
-                state.kept_for_later.push(delete);
-            }
+    fn put_and_delete<'a>(
+        &self,
+        object: &str,
+        put: Option<Light<'a>>,
+        purges: &Purges<'_, 'a>,
+        columns: &[ObjectColumns<'a>],
+        out: &mut Survivors,
+    ) -> VersionState<'a> {
+        let delete = join_rows(purges.counting.iter().copied(), columns);
+        let gone = delete.as_ref().is_some_and(|delete| self.cut.includes(delete.at));
+        let is_settled = gone && !delete.as_ref().is_some_and(|delete| self.may_be_void(delete.at));
+        let mut state = VersionState { is_settled, ..VersionState::default() };
+        if let Some(delete) = delete.as_ref().filter(|_| !gone && put.as_ref().is_none_or(|put| self.cut.includes(put.at))) {
+            self.name_removal(object, delete, out);
+        }
+        if matches!(self.keep, Keep::Base { .. }) {
+            let distinct = purges.distinct(columns).into_iter();
+            let stays = distinct.filter(|purge| self.cut.includes(purge.at) && self.outlives_redelivery(purge.at));
+            state.kept_for_later.extend(stays.cloned());
+            let matters = !gone || !state.kept_for_later.is_empty();
+            state.kept_for_later.extend(purges.seen.filter(|seen| matters && self.cut.includes(seen.at)).cloned());
         }
         match put {
-            Some(put) if deleted => drop(put),
-            Some(put) if self.cut.includes(put.at) => state.live = Some(put),
+            Some(put) if is_settled => drop(put),
+            Some(put) if self.cut.includes(put.at) && !gone => state.live = Some(put),
             Some(put) if self.cut.includes(put.earliest) => state.kept_for_later.push(put),
             _ => {}
         }
@@ -272,15 +290,27 @@ impl ObjectJoin {
                 }
                 state.live = Some(joined);
             }
-            _ if self.outlives_redelivery(joined.at) => state.kept_for_later.push(joined),
-            _ => {}
+            _ => {
+                state.is_settled = true;
+                if self.outlives_redelivery(joined.at) {
+                    state.kept_for_later.push(joined);
+                }
+            }
         }
         state
     }
 
     fn outlives_redelivery(&self, at: Timestamp) -> bool {
         match self.keep {
-            Keep::Base { tombstones_after } => at >= tombstones_after,
+            Keep::Base { tombstones_after, .. } => at >= tombstones_after,
+            _ => false,
+        }
+    }
+
+    /// Whether a listing may yet show that a purge told at this instant never happened.
+    fn may_be_void(&self, at: Timestamp) -> bool {
+        match self.keep {
+            Keep::Base { tombstones_after, purged_after } => at >= tombstones_after.max(purged_after),
             _ => false,
         }
     }
@@ -355,9 +385,9 @@ impl ObjectJoin {
         }
         for state in states {
             let base = matches!(self.keep, Keep::Base { .. });
-            let facets_of_live = state.live.is_some() || base && !configuration && state.kept_for_later.iter().all(|row| row.op == Op::Put);
+            let keeps_facets = state.live.is_some() || base && !configuration && !state.is_settled;
             let mut rows: Vec<Light<'a>> = state.live.into_iter().collect();
-            if facets_of_live {
+            if keeps_facets {
                 rows.extend(state.facets);
             }
             if base {

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A version of an object is put once and deleted once; what may change about it later (its tags, ACL, storage class)
-//! are puts of the other *facets* of the same key. The configuration of the S3 bucket itself is kept as changes of the
+//! are puts of the other *facets* of the same key. So is that it was seen although a purge of it had been told. The configuration of the S3 bucket itself is kept as changes of the
 //! object with the empty key, which S3 does not allow; there the version is the name of the document.
 
 use std::sync::{Arc, LazyLock};
@@ -74,6 +74,8 @@ pub enum Facet {
     Acl,
     /// Its storage class, after a transition.
     Class,
+    /// That a listing showed it after it was told to be purged: the purge never happened.
+    Seen,
 }
 
 impl Facet {
@@ -84,6 +86,7 @@ impl Facet {
             Facet::Tags => "tags",
             Facet::Acl => "acl",
             Facet::Class => "class",
+            Facet::Seen => "seen",
         }
     }
 
@@ -94,6 +97,7 @@ impl Facet {
             "tags" => Facet::Tags,
             "acl" => Facet::Acl,
             "class" => Facet::Class,
+            "seen" => Facet::Seen,
             _ => return None,
         })
     }
@@ -305,13 +309,13 @@ static OBJECT_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
 /// | `khash` | XXH3-64 of the object key, the hash bucket's source |
 /// | `op` | `put`, `delete` (a purge), `reset`, `raw` |
 /// | `at` | when it happened, by the source's clock |
-/// | `at_bound` | the other end of the interval in which it happened, where `at` is not exact: later than `at` for a put, earlier for a delete. Of a put in parts that an event dates: when the upload began. Of tags and ACLs: when they were read |
+/// | `at_bound` | the other end of the interval in which it happened, where `at` is not exact: later than `at` for a put, earlier for a delete. Of a put in parts that an event dates: when the upload began. Of tags and ACLs: when they were read. Of `seen`: until when the version was there for certain |
 /// | `position` | its place among the changes of its key, see [`crate::model::position`] |
 /// | `stream`, `offset` | where it was read |
 /// | `via` | how it was learned: `event` or `scan` |
 /// | `requester`, `request` | who did it, and the request's id, where the event says |
 /// | `object`, `version` | the key in readable form; version `null` where the S3 bucket keeps none |
-/// | `facet` | `version`, `tags`, `acl` or `class` |
+/// | `facet` | `version`, `tags`, `acl`, `class` or `seen` |
 /// | `marker` | the version is a delete marker |
 /// | `rank` | its place among versions listed with the same time, the oldest first; only from listings |
 /// | `size`, `etag`, `storage_class` | as the source states them |

@@ -97,6 +97,7 @@ fn what_is_sealed_is_not_listed_and_not_missed() {
                 let policy = Policy {
                     base_every: Duration::from_secs(3 * HOUR as u64),
                     redelivery: Duration::from_secs(1_000 * HOUR as u64),
+                    doubt: Duration::from_secs(100 * HOUR as u64),
                     base_now: false,
                     seal_after: Duration::from_secs(3 * HOUR as u64),
                 };

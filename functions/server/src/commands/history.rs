@@ -76,6 +76,7 @@ fn what(change: &ObjectChange) -> &'static str {
         (_, Facet::Tags) => "tags",
         (_, Facet::Acl) => "acl",
         (_, Facet::Class) => "storage class",
+        (_, Facet::Seen) => "seen after its purge",
         (Op::Reset, _) => "reset",
         (Op::Raw, _) => "raw",
     }
@@ -102,6 +103,7 @@ fn row(change: &ObjectChange) -> Vec<String> {
     // A put in parts that an event dates is exact: its bound says when the upload began.
     let is_exact = change.op == Op::Put && change.at_bound.is_some_and(|bound| bound < change.at);
     let when = match change.at_bound.filter(|_| !is_exact) {
+        Some(seen) if change.facet == Facet::Seen => seen.to_string(),
         Some(bound) => format!("{} to {}", change.at.min(bound), change.at.max(bound)),
         None => change.at.to_string(),
     };

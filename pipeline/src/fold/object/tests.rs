@@ -10,23 +10,28 @@ use crate::fold::{Fold, Run};
 use crate::model::change::ChangeBatch;
 use crate::model::{Position, Sequencer};
 
+/// A base that forgets no delete and nothing that was deleted.
+const BASE: Keep = Keep::Base { tombstones_after: Timestamp::MIN, purged_after: Timestamp::MIN };
+
 /// `put a v1 @3 #05` and the like, one change per line; see [`parse`].
 fn changes(text: &str) -> Vec<ObjectChange> {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).map(parse).collect()
 }
 
 /// `OP OBJECT VERSION @SECOND [~BOUND] [#SEQUENCER] [rank=N] [tags=X] [body=X|lost]`, where OP is put, marker, purge, scan
-/// (a put seen in a listing), scan-purge, tags.
+/// (a put seen in a listing), scan-purge, tags, seen.
 fn parse(line: &str) -> ObjectChange {
     let mut words = line.split_whitespace();
     let (op, object, version) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
     let mut change = ObjectChange::put(object, version, Timestamp::default());
     change.op = if op.ends_with("purge") { Op::Delete } else { Op::Put };
     change.marker = op == "marker";
-    change.via = if op.starts_with("scan") { "scan" } else { "event" }.to_owned();
-    if op == "tags" {
-        change.facet = Facet::Tags;
-    }
+    change.via = if op.starts_with('s') { "scan" } else { "event" }.to_owned();
+    change.facet = match op {
+        "tags" => Facet::Tags,
+        "seen" => Facet::Seen,
+        _ => Facet::Version,
+    };
     let seconds = |text: &str| Timestamp::from_seconds(text.parse().unwrap());
     for word in words {
         match word.split_at(1) {
@@ -170,8 +175,7 @@ fn what_a_scan_found_gone_was_not_removed_later() {
 #[test]
 fn a_base_keeps_where_an_upload_in_parts_began() {
     let rows = changes("put a p @12 #09 etag=e-2\n put a x @11 #05\n scan a p @10 ~20 rank=0 etag=e-2");
-    let keep = Keep::Base { tombstones_after: Timestamp::MIN };
-    let (base, _) = fold_runs(vec![rows], Cut::At(Timestamp::from_seconds(15)), keep);
+    let (base, _) = fold_runs(vec![rows], Cut::At(Timestamp::from_seconds(15)), BASE);
     let (state, uncertain) = fold_runs(vec![base], Cut::At(Timestamp::from_seconds(15)), Keep::Current);
     assert_eq!((state[0].version.as_str(), uncertain.len()), ("x", 0));
 }
@@ -183,12 +187,44 @@ fn the_last_n_versions_are_the_newest() {
     assert_eq!(state.iter().map(|row| row.version.as_str()).collect::<Vec<_>>(), ["v1", "v3"]);
 }
 
-/// A history that S3 could have: versions put once, perhaps purged, learned by event, scan or both.
+#[test]
+fn a_listing_that_shows_a_version_after_its_purge_shows_that_it_was_not_purged() {
+    let told = "put a v1 @1 #01\n purge a v1 @3 #02";
+    check(told, 4, "");
+    let refuted = &format!("{told}\n seen a v1 @1 ~6");
+    check(refuted, 0, "");
+    [1, 3, 4, 6, 9].iter().for_each(|at| check(refuted, *at, "a=v1"));
+    // Whatever is told of an earlier purge afterwards is as false, and a purge that came after the listing is not.
+    check(&format!("{refuted}\n purge a v1 @2"), 9, "a=v1");
+    let purged = &format!("{refuted}\n purge a v1 @6");
+    check(purged, 5, "a=v1");
+    check(purged, 6, "");
+}
+
+#[test]
+fn a_base_keeps_for_a_while_what_was_purged_and_the_purge_longer() {
+    let rows = changes("put a v1 @1 #01\n purge a v1 @5 #02\n tags a v1 @2 tags=t");
+    let kept = |tombstones_after, purged_after| {
+        let seconds = Timestamp::from_seconds;
+        let keep = Keep::Base { tombstones_after: seconds(tombstones_after), purged_after: seconds(purged_after) };
+        let (base, _) = fold_runs(vec![rows.clone()], Cut::At(seconds(9)), keep);
+        let mut kept: Vec<String> = base.iter().map(|row| format!("{} {}", row.op.as_str(), row.facet.as_str())).collect();
+        kept.sort();
+        kept.join(", ")
+    };
+    assert_eq!(kept(5, 5), "delete version, put tags, put version");
+    assert_eq!(kept(5, 6), "delete version");
+    assert_eq!(kept(6, 5), "", "what its purge does not hide would be there again");
+}
+
+/// A history that S3 could have: versions put once, perhaps purged, learned by event, scan or both. Of some a purge was told
+/// that never happened, and a listing showed that.
 fn histories() -> impl Strategy<Value = Vec<ObjectChange>> {
-    let version = (0u8..3, 0i64..8, proptest::option::of(0i64..8), 0u8..4, any::<bool>(), proptest::option::of(0i64..10));
+    let refuted = proptest::option::weighted(0.3, (0i64..8, 1i64..4));
+    let version = (0u8..3, 0i64..8, proptest::option::of(0i64..8), 0u8..4, any::<bool>(), proptest::option::of(0i64..10), refuted);
     proptest::collection::vec(version, 0..10).prop_map(|versions| {
         let mut rows = Vec::new();
-        for (index, (object, at, purged, learned, marker, tagged)) in versions.into_iter().enumerate() {
+        for (index, (object, at, purged, learned, marker, tagged, refuted)) in versions.into_iter().enumerate() {
             let object = ["a", "a/b", "c"][object as usize];
             let kind = if marker { "marker" } else { "put" };
             // Every third is uploaded in parts: events tell its end, listings its beginning.
@@ -207,6 +243,11 @@ fn histories() -> impl Strategy<Value = Vec<ObjectChange>> {
             }
             if let Some(tagged) = tagged {
                 rows.push(parse(&format!("tags {object} v{index} @{tagged} tags=t{tagged}")));
+            }
+            if let Some((told, later)) = refuted {
+                let purge = ["purge", "scan-purge"][index % 2];
+                rows.push(parse(&format!("{purge} {object} v{index} @{told}")));
+                rows.push(parse(&format!("seen {object} v{index} @{began} ~{}", told + later)));
             }
         }
         rows
@@ -245,11 +286,11 @@ proptest! {
     #[test]
     fn order_repetition_and_grouping_do_not_matter(
         rows in histories(),
-        dealt in proptest::collection::vec((0usize..4, 0usize..4), 40),
+        dealt in proptest::collection::vec((0usize..4, 0usize..4), 60),
         at in 0i64..10,
     ) {
         let cut = Cut::At(Timestamp::from_seconds(at));
-        for keep in [Keep::Live, Keep::Current, Keep::Base { tombstones_after: Timestamp::MIN }] {
+        for keep in [Keep::Live, Keep::Current, BASE] {
             prop_assert_eq!(fold_runs(deal(&rows, &dealt), cut, keep), fold_runs(vec![rows.clone()], cut, keep));
         }
     }
@@ -257,7 +298,7 @@ proptest! {
     #[test]
     fn base_and_log_are_the_log_alone(
         rows in histories(),
-        dealt in proptest::collection::vec(0usize..3, 40),
+        dealt in proptest::collection::vec(0usize..3, 60),
         base_at in 0i64..10,
         later in 0i64..10,
     ) {
@@ -266,7 +307,7 @@ proptest! {
         let early: Vec<ObjectChange> = early.into_iter().map(|(row, _)| row).collect();
         let late: Vec<ObjectChange> = late.into_iter().map(|(row, _)| row).collect();
         let base_cut = Timestamp::from_seconds(base_at);
-        let (base, _) = fold_runs(vec![early.clone()], Cut::At(base_cut), Keep::Base { tombstones_after: Timestamp::MIN });
+        let (base, _) = fold_runs(vec![early.clone()], Cut::At(base_cut), BASE);
         let after: Vec<ObjectChange> = early.into_iter().filter(|row| row.at > base_cut).chain(late).collect();
         let cut = Cut::At(Timestamp::from_seconds(base_at.max(later)));
         for keep in [Keep::Live, Keep::Current] {
@@ -277,7 +318,7 @@ proptest! {
     #[test]
     fn merging_changes_nothing_that_a_fold_can_see(
         rows in histories(),
-        dealt in proptest::collection::vec((0usize..4, 0usize..4), 40),
+        dealt in proptest::collection::vec((0usize..4, 0usize..4), 60),
         at in 0i64..10,
     ) {
         let (merged, _) = fold_runs(deal(&rows, &dealt), Cut::Nothing, Keep::Live);
