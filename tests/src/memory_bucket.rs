@@ -393,6 +393,17 @@ impl MemoryBucket {
         Ok(done)
     }
 
+    /// Says that a version is a delete marker, as AWS does.
+    fn refuse_marker(&self, object: &str, version: Option<&str>) -> Result<(), BucketError> {
+        let state = self.state();
+        match version.and_then(|version| state.find(object, Some(version))).filter(|stored| stored.content.is_none()) {
+            Some(marker) => {
+                Err(BucketError::Marker { what: self.target(object, version), modified: Some(marker.modified.floor_second()) })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The head and the content of what a reader sees.
     fn read(&self, object: &str, version: Option<&str>) -> Result<(ObjectHead, Bytes), BucketError> {
         let state = self.state();
@@ -439,7 +450,11 @@ impl Bucket for MemoryBucket {
     }
 
     async fn head(&self, object: &str, version: Option<&str>) -> Result<ObjectHead, BucketError> {
-        self.between(Self::call(Operation::Head, object, version), || Ok(self.read(object, version)?.0)).await
+        let head = || {
+            self.refuse_marker(object, version)?;
+            Ok(self.read(object, version)?.0)
+        };
+        self.between(Self::call(Operation::Head, object, version), head).await
     }
 
     async fn get(

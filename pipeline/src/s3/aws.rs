@@ -85,7 +85,7 @@ async fn head(client: &Client, bucket: &str, object: &str, version: Option<&str>
         .set_checksum_mode(checksum_mode(client))
         .send()
         .await
-        .map_err(|error| request.failed(error))?;
+        .map_err(|error| version.and_then(|_| request.met_marker(&error)).unwrap_or_else(|| request.failed(error)))?;
     if output.delete_marker() == Some(true) {
         return Err(request.not_found());
     }

@@ -231,6 +231,14 @@ pub enum BucketError {
         /// What was asked for.
         what: String,
     },
+    /// The version is a delete marker: there, without content. Only [`Bucket::head`] says so, where the server does.
+    #[error("{what} is a delete marker")]
+    Marker {
+        /// What was asked for.
+        what: String,
+        /// When it was put, where the server says.
+        modified: Option<Timestamp>,
+    },
     /// The content lies in an archive class and cannot be read before it is restored there.
     #[error("{what} is archived in storage class {class}: restore it from the archive first")]
     Archived {
@@ -308,7 +316,8 @@ pub trait Bucket: Send + Sync {
     /// One page of all versions and delete markers whose keys begin with `prefix`, at most `limit` (1 to 1000).
     async fn list_versions(&self, prefix: &str, after: Option<&ListMarker>, limit: i32) -> Result<VersionPage, BucketError>;
 
-    /// What is known of a version (the current one for none) without its content.
+    /// What is known of a version (the current one for none) without its content. Of a delete marker that is named by its
+    /// version some servers say that it is one ([`BucketError::Marker`]), others that there is nothing.
     async fn head(&self, object: &str, version: Option<&str>) -> Result<ObjectHead, BucketError>;
 
     /// A version with its content, or with a range of it. `if_match` is an etag that it must have.

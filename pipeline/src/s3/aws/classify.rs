@@ -8,9 +8,12 @@ use std::error::Error;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
+use super::raw::http_date;
 use super::xml;
 use crate::s3::BucketError;
 
+/// The header that says that a delete marker was met.
+const DELETE_MARKER: &str = "x-amz-delete-marker";
 const TEXT_CHARS_MAX: usize = 500;
 
 /// A request as a person calls it: what is done, and to what.
@@ -57,6 +60,16 @@ impl Request {
         BucketError::NotFound { what: self.target.clone() }
     }
 
+    /// The delete marker that a HEAD of a version met, where the server says so (S3 API reference, "HeadObject").
+    pub(super) fn met_marker<E>(&self, error: &SdkError<E, HttpResponse>) -> Option<BucketError> {
+        let response = error.raw_response()?;
+        let marker = response.status().as_u16() == 405 && response.headers().get(DELETE_MARKER) == Some("true");
+        marker.then(|| BucketError::Marker {
+            what: self.target.clone(),
+            modified: response.headers().get("last-modified").and_then(http_date),
+        })
+    }
+
     /// What this error means.
     pub(super) fn failed<E>(&self, error: SdkError<E, HttpResponse>) -> BucketError
     where
@@ -73,7 +86,7 @@ impl Request {
                     code: service.err().code().unwrap_or_default(),
                     message: service.err().message().unwrap_or_default(),
                     status: response.status().as_u16(),
-                    marker: response.headers().get("x-amz-delete-marker") == Some("true"),
+                    marker: response.headers().get(DELETE_MARKER) == Some("true"),
                     class: response.body().bytes().and_then(|body| xml::text_of(body, "StorageClass")),
                 };
                 self.refused(refusal)
