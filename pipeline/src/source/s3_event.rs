@@ -49,9 +49,11 @@ pub const LAYERS_MAX: usize = 4;
 pub const KEY_BYTES_MAX: usize = 1_024;
 /// The longest other text that is taken over into a column: version ids, entity tags, requesters, request ids.
 pub const TEXT_BYTES_MAX: usize = 1_024;
-/// How far ahead of its arrival an event may claim to have happened. A server's clock may be wrong; an event that is
-/// believed further ahead would hold up every restore until then.
-pub const AHEAD_MAX: Duration = Duration::from_secs(86_400);
+/// How far ahead of its arrival an event of AWS may claim to have happened: as far as AWS lets the clock of this machine be
+/// off before it refuses what that signs (S3 API reference, "Authenticating requests").
+pub const AHEAD_MAX: Duration = Duration::from_secs(900);
+/// How far ahead any other server's event may claim so. Its clock may be wrong, and nobody refuses anything for that.
+pub const AHEAD_OF_OTHERS_MAX: Duration = Duration::from_secs(86_400);
 
 /// Where the messages come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +82,6 @@ pub fn decode<'a>(feed: Feed, messages: impl IntoIterator<Item = &'a [u8]>) -> D
 #[derive(Debug)]
 pub struct Decoder {
     feed: Feed,
-    latest: Timestamp,
     messages: usize,
     rows: ObjectRows,
     /// For each row the index of its bucket in `buckets`.
@@ -114,7 +115,6 @@ impl Decoder {
     /// A decoder for messages of this feed.
     pub fn new(feed: Feed) -> Decoder {
         Decoder {
-            latest: feed.arrived.plus(AHEAD_MAX),
             feed,
             messages: 0,
             rows: ObjectRows::new(),
@@ -178,7 +178,8 @@ impl Decoder {
             return Ok(());
         }
         // Everything is checked before anything is kept: a record is wholly a change or wholly a reject.
-        let at = field::time(event.time, self.latest)?;
+        let ahead = if event.dialect.orders_changes() { AHEAD_MAX } else { AHEAD_OF_OTHERS_MAX };
+        let at = field::time(event.time, self.feed.arrived.plus(ahead))?;
         let size = field::size(event.size)?;
         let version = field::short("version id", event.version)?.filter(|_| event.dialect.names_version_of(event.action));
         let etag = field::short("entity tag", event.etag)?.map(|etag| etag.trim_matches('"'));

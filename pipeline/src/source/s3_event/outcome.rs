@@ -177,7 +177,7 @@ pub enum RejectReason {
     Bucket { name: String },
     #[error("{text:?} is not a time after 1970 in RFC 3339")]
     Time { text: String },
-    #[error("the event claims to have happened at {at}, more than a day after it arrived")]
+    #[error("the event claims to have happened at {at}, long after it arrived")]
     Ahead { at: Timestamp },
 }
 

@@ -311,6 +311,19 @@ fn what_cannot_be_understood_is_rejected_with_a_reason() {
 }
 
 #[test]
+fn an_event_does_not_come_from_the_future() {
+    // It arrived at 12:00:09.
+    let accepted = |emulated, time: &str| {
+        let event = bridge_event(|event| event["time"] = json!(time));
+        decode(Feed { emulated, ..feed() }, [event.as_slice()]).rejects.is_empty()
+    };
+    assert!(accepted(false, "2026-08-22T12:15:09Z"));
+    assert!(!accepted(false, "2026-08-22T12:15:10Z"));
+    assert!(accepted(true, "2026-08-23T12:00:09Z"), "other servers' clocks may be wrong");
+    assert!(!accepted(true, "2026-08-23T12:00:10Z"));
+}
+
+#[test]
 fn hostile_text_is_rejected_whole() {
     let body = String::from_utf8(example("eventbridge-created.json")).unwrap();
     let twice = body.replacen("\"key\":", "\"key\": \"other\", \"key\":", 1);
