@@ -157,7 +157,10 @@ async fn versions_and_markers(server: &dyn Server) {
     assert_eq!(bucket.head("a", None).await.expect("head").version, three);
     match bucket.head("a", Some(&marker)).await {
         Err(BucketError::Marker { modified, .. }) => {
-            assert!(modified.is_none_or(|modified| modified.seconds() == listed_marker.modified.seconds()), "HEAD of a marker: {modified:?}");
+            assert!(
+                modified.is_none_or(|modified| modified.seconds() == listed_marker.modified.seconds()),
+                "HEAD of a marker: {modified:?}"
+            );
         }
         other => not_found(other, "HEAD of a marker"),
     }

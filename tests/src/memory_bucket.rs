@@ -397,9 +397,7 @@ impl MemoryBucket {
     fn refuse_marker(&self, object: &str, version: Option<&str>) -> Result<(), BucketError> {
         let state = self.state();
         match version.and_then(|version| state.find(object, Some(version))).filter(|stored| stored.content.is_none()) {
-            Some(marker) => {
-                Err(BucketError::Marker { what: self.target(object, version), modified: Some(marker.modified.floor_second()) })
-            }
+            Some(marker) => Err(BucketError::Marker { what: self.target(object, version), modified: Some(marker.modified.floor_second()) }),
             None => Ok(()),
         }
     }
