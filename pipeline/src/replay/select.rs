@@ -58,6 +58,13 @@ pub struct Selector {
     globs: GlobSet,
 }
 
+impl Selection {
+    /// Whether every object is chosen.
+    pub fn is_everything(&self) -> bool {
+        Selection { versions: Versions::Current, ..self.clone() } == Selection::default()
+    }
+}
+
 impl Versions {
     /// What the fold must keep.
     pub fn keep(self) -> Keep {

@@ -3,7 +3,7 @@
 //! ```text
 //! row, row, row ─→ csv      for a spreadsheet
 //!               └→ parquet  for SQL, and for very many objects
-//! tally, gaps, uncertain, lost ─→ RestoreReport ─→ a table, or JSON
+//! tally, gaps, uncertain, reasons ─→ RestoreReport ─→ a table, or JSON
 //! ```
 //!
 //! Rows are written as they come, in bounded memory. The summary names at most [`NAMED_MAX`] keys of each kind and
@@ -11,11 +11,13 @@
 
 pub mod csv;
 pub mod parquet;
+pub mod reasons;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use self::reasons::Reasons;
 use super::WantedObject;
 use super::decide::{Action, Mode, Tally};
 use crate::model::Timestamp;
@@ -66,10 +68,12 @@ const LEFT_OUT_SEPARATOR: &str = "; ";
 
 /// How a restore ended, in AWS Backup's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Status {
     /// Everything that was to be restored is.
     Completed,
+    /// Objects were selected, and none of those that existed at that time is one of them.
+    NothingMatched,
     /// Some objects are restored, some are not; the report names them.
     Partial,
     /// Nothing is restored.
@@ -80,6 +84,7 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Status::Completed => "COMPLETED",
+            Status::NothingMatched => "NOTHING MATCHED",
             Status::Partial => "PARTIAL",
             Status::Failed => "FAILED",
         })
@@ -141,11 +146,19 @@ pub struct RestoreReport {
     pub status: Status,
     /// Whether everything up to the restored instant is proven to be in the vault.
     pub proven: bool,
+    /// Whether only some objects were asked for, by key, size or tags.
+    pub selective: bool,
+    /// Versions that existed at that time and were asked for.
+    pub matched: u64,
     /// How many objects, bytes and requests.
     #[serde(flatten)]
     pub tally: Tally,
+    /// Why objects failed, lost ones included.
+    pub reasons: Reasons,
     /// Objects with properties that the target could not take.
     pub left_out: Named,
+    /// Which properties, and why.
+    pub left_out_reasons: Reasons,
     /// Times of which the vault does not hold every change, each as a person reads it.
     pub gaps: Named,
     /// Keys of which nobody can say whether they existed at that instant.
@@ -170,8 +183,12 @@ impl RestoreReport {
             finished: started,
             status: Status::Failed,
             proven: false,
+            selective: false,
+            matched: 0,
             tally: Tally::default(),
+            reasons: Reasons::default(),
             left_out: Named::default(),
+            left_out_reasons: Reasons::default(),
             gaps: Named::default(),
             uncertain: Named::default(),
             lost: Named::default(),
@@ -182,20 +199,26 @@ impl RestoreReport {
     /// Counts one object: what was decided, and what came of it.
     pub fn count(&mut self, object: &str, wanted: Option<&WantedObject>, action: &Action, requests: u64, written: Option<&super::Written>) {
         self.tally.count(action, wanted.map_or(0, |wanted| wanted.size), requests);
-        if written.is_some_and(|written| !written.left_out.is_empty()) {
+        self.matched += u64::from(wanted.is_some());
+        let left_out = written.map_or(&[][..], |written| &written.left_out);
+        if !left_out.is_empty() {
             self.left_out.push(object);
         }
-        match action {
-            Action::Fail(super::Reason::Lost(_)) => self.lost.push(object),
-            Action::Fail(_) => self.failed_keys.push(object),
-            _ => {}
+        left_out.iter().for_each(|reason| self.left_out_reasons.push(reason, object));
+        if let Action::Fail(reason) = action {
+            self.reasons.push(&reason.to_string(), object);
+            let named = if matches!(reason, super::Reason::Lost(_)) { &mut self.lost } else { &mut self.failed_keys };
+            named.push(object);
         }
     }
 
     /// Adds what another part of the same restore came to: its counts and names. Head and times are kept.
     pub fn add(&mut self, part: RestoreReport) {
+        self.matched += part.matched;
         self.tally.add(&part.tally);
+        self.reasons.add(part.reasons);
         self.left_out.add(part.left_out);
+        self.left_out_reasons.add(part.left_out_reasons);
         self.gaps.add(part.gaps);
         self.uncertain.add(part.uncertain);
         self.lost.add(part.lost);
@@ -205,7 +228,8 @@ impl RestoreReport {
     /// Ends the report: the status follows from the counts.
     pub fn finish(&mut self, finished: Timestamp) {
         self.finished = finished;
-        self.status = status(&self.tally);
+        let found_nothing = self.selective && self.matched == 0 && !self.tally.changes() && self.tally.failed == 0;
+        self.status = if found_nothing { Status::NothingMatched } else { status(&self.tally) };
     }
 }
 
@@ -230,12 +254,14 @@ impl fmt::Display for RestoreReport {
         row(f, "state at", &format_args!("{} ({certainty})", self.to))?;
         row(f, "mode", &self.mode)?;
         if self.dry_run {
-            row(f, "status", &"dry run: nothing was written")?;
+            let found = if self.status == Status::NothingMatched { "; nothing matched" } else { "" };
+            row(f, "status", &format_args!("dry run: nothing was written{found}"))?;
         } else {
             row(f, "status", &self.status)?;
             row(f, "took", &format_args!("{seconds:.1} s, from {} to {}", self.started, self.finished))?;
         }
         for (name, count) in [
+            ("matched", self.matched),
             ("created", tally.creates),
             ("overwritten", tally.overwrites),
             ("removed", tally.deletes),
@@ -248,17 +274,39 @@ impl fmt::Display for RestoreReport {
         }
         row(f, "written", &format_args!("{:>15} bytes", grouped(tally.bytes)))?;
         row(f, "requests", &format_args!("{:>15}", grouped(tally.requests)))?;
-        for (name, named) in [
-            ("gaps", &self.gaps),
-            ("uncertain", &self.uncertain),
-            ("lost", &self.lost),
-            ("not written", &self.failed_keys),
-            ("left out", &self.left_out),
-        ] {
-            list(f, name, named)?;
-        }
-        Ok(())
+        list(f, "gaps", &self.gaps)?;
+        list(f, "uncertain", &self.uncertain)?;
+        why(f, "failed as", &self.reasons)?;
+        why(f, "left out", &self.left_out_reasons)
     }
+}
+
+/// The reasons that hold of the most objects, each with some of them.
+fn why(f: &mut fmt::Formatter<'_>, name: &str, reasons: &Reasons) -> fmt::Result {
+    const SHOWN_MAX: usize = 10;
+    let (all, shown) = (reasons.by_count(), reasons.by_count().len().min(SHOWN_MAX));
+    for group in &all[..shown] {
+        writeln!(f, "{name:<12}  {:>15}  {}", grouped(group.count), shown_text(group.reason.as_deref().unwrap_or("other reasons")))?;
+        for object in &group.first {
+            writeln!(f, "{:<12}  {:>15}  - {}", "", "", object.escape_debug())?;
+        }
+    }
+    match all[shown..].iter().map(|group| group.count).sum::<u64>() {
+        0 => Ok(()),
+        more => writeln!(f, "{name:<12}  {:>15}  other reasons", grouped(more)),
+    }
+}
+
+/// A text with everything escaped that could steer a terminal; its quotes are left.
+fn shown_text(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\'' => shown.push(c),
+            c => shown.extend(c.escape_debug()),
+        }
+    }
+    shown
 }
 
 /// The first few of what is named, one a line.

@@ -91,7 +91,7 @@ fn report() -> RestoreReport {
 #[test]
 fn the_summary_is_a_table() {
     let mut report = report();
-    report.count("evil\u{1b}[2J", None, &Action::Fail(Reason::Failed("x".to_owned())), 0, None);
+    report.count("evil\u{1b}[2J", None, &Action::Fail(Reason::Failed("the disk of \"evil\u{1b}[2J\" is full".to_owned())), 0, None);
     report.finish(report.finished);
     let expected = "\
 restore       s3://photos to /srv/restored
@@ -99,6 +99,7 @@ state at      2026-08-22T12:00:07Z (not proven)
 mode          overwrite
 status        PARTIAL
 took          61.5 s, from 2026-08-23T08:00:00Z to 2026-08-23T08:01:01.5Z
+matched                     0
 created             1,234,567
 overwritten                 0
 removed                     0
@@ -108,8 +109,8 @@ kept                        0
 failed                      1
 written                    42 bytes
 requests                    0
-not written                 1
-              evil\\u{1b}[2J
+failed as                   1  the disk of \"KEY\" is full
+                               - evil\\u{1b}[2J
 ";
     assert_eq!(report.to_string(), expected);
 }
@@ -121,6 +122,21 @@ fn the_status_follows_from_the_counts() {
     check(Tally { creates: 1, skips: 1, ..Tally::default() }, Status::Completed);
     check(Tally { creates: 1, failed: 1, ..Tally::default() }, Status::Partial);
     check(Tally { failed: 1, ..Tally::default() }, Status::Failed);
+}
+
+#[test]
+fn a_selection_that_finds_nothing_did_not_complete() {
+    let check = |selective: bool, tally: Tally, matched: u64, expected| {
+        let mut report = RestoreReport { selective, tally, matched, ..report() };
+        report.finish(report.finished);
+        assert_eq!(report.status, expected, "{report}");
+    };
+    check(true, Tally::default(), 0, Status::NothingMatched);
+    check(true, Tally { kept: 7, ..Tally::default() }, 0, Status::NothingMatched);
+    check(true, Tally { skips: 1, ..Tally::default() }, 1, Status::Completed);
+    // What did not exist then was removed: that was asked for.
+    check(true, Tally { deletes: 1, ..Tally::default() }, 0, Status::Completed);
+    check(false, Tally::default(), 0, Status::Completed);
 }
 
 #[test]
