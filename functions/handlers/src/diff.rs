@@ -2,15 +2,23 @@
 //!
 //! Both come in order of key, so one walk along both finds what was added, changed and removed, and holds no more than
 //! the current piece of each.
+//!
+//! Two versions are the same if a reader of the bucket would have seen the same: the bytes and the properties. That one of
+//! them has another id, because the same was put again, is no difference.
+
+mod against;
 
 use pipeline::base::inputs::{Inputs, Inventory};
 use pipeline::fold::object::Keep;
 use pipeline::fold::{Cut, Uncertain};
 use pipeline::model::Timestamp;
+use pipeline::target::Aspect;
 use pipeline::vault::Vault;
+use pipeline::vault::whole::Whole;
 use pipeline::view::ObjectVersion;
 use serde::Serialize;
 
+pub use self::against::{Place, PlaceDifference, diff_against};
 use crate::browse::{BrowseError, Objects, State};
 
 /// One object that was not the same at both instants.
@@ -20,6 +28,8 @@ pub struct Difference {
     pub object: String,
     /// `added`, `changed` or `removed`.
     pub change: Change,
+    /// What of it is another, where it was there at both.
+    pub differs: Vec<Aspect>,
     /// As it was before; none if it was not there.
     pub before: Option<ObjectVersion>,
     /// As it was after; none if it was not there any more.
@@ -55,6 +65,23 @@ pub struct DiffReport {
     pub bytes_removed: u64,
     /// Keys of which nobody can say whether they were there at one of the instants.
     pub uncertain: u64,
+    /// Objects of which something could not be compared.
+    pub unknown: u64,
+}
+
+impl DiffReport {
+    /// Whether something is not the same.
+    pub fn differs(&self) -> bool {
+        self.added + self.changed + self.removed > 0
+    }
+
+    fn count(&mut self, change: Change) {
+        match change {
+            Change::Added => self.added += 1,
+            Change::Changed => self.changed += 1,
+            Change::Removed => self.removed += 1,
+        }
+    }
 }
 
 /// Walks through all differences between the states at `from` and `to`, of keys that begin with `prefix`. Both instants
@@ -131,32 +158,120 @@ async fn pair(before: &mut Side, after: &mut Side) -> Result<Option<(Option<Obje
 }
 
 fn compare((before, after): (Option<ObjectVersion>, Option<ObjectVersion>), report: &mut DiffReport) -> Option<Difference> {
-    let (change, object) = match (&before, &after) {
-        (Some(before), Some(after)) if is_same(before, after) => {
-            report.same += 1;
-            return None;
-        }
-        (Some(before), Some(_)) => (Change::Changed, before.object.clone()),
-        (None, Some(after)) => (Change::Added, after.object.clone()),
-        (Some(before), None) => (Change::Removed, before.object.clone()),
-        (None, None) => return None,
+    let (change, differs) = match (&before, &after) {
+        (Some(before), Some(after)) => (Change::Changed, differing(before, after)),
+        (None, _) => (Change::Added, Vec::new()),
+        (_, None) => (Change::Removed, Vec::new()),
     };
-    match change {
-        Change::Added => report.added += 1,
-        Change::Changed => report.changed += 1,
-        Change::Removed => report.removed += 1,
+    if change == Change::Changed && differs.is_empty() {
+        report.same += 1;
+        return None;
     }
-    let content = |version: &ObjectVersion| (version.version.clone(), version.etag.clone(), version.size);
-    let is_new_content = before.as_ref().map(content) != after.as_ref().map(content);
-    if is_new_content {
+    report.count(change);
+    if change != Change::Changed || differs.contains(&Aspect::Content) {
         report.bytes_removed += before.as_ref().map_or(0, |before| before.size);
         report.bytes_added += after.as_ref().map_or(0, |after| after.size);
     }
-    Some(Difference { object, change, before, after })
+    let object = before.as_ref().or(after.as_ref())?.object.clone();
+    Some(Difference { object, change, differs, before, after })
 }
 
-/// Whether a reader of the bucket would have seen the same, properties included.
-fn is_same(before: &ObjectVersion, after: &ObjectVersion) -> bool {
-    (&before.version, &before.etag, before.size) == (&after.version, &after.etag, after.size)
-        && (&before.tags, &before.acl, &before.storage_class) == (&after.tags, &after.acl, &after.storage_class)
+/// What a reader of the bucket would have seen to be another.
+fn differing(before: &ObjectVersion, after: &ObjectVersion) -> Vec<Aspect> {
+    // ACLs may have been kept of only one of the two.
+    let same_acl = before.acl == after.acl || before.acl.is_none() || after.acl.is_none();
+    let aspects = [
+        (Aspect::Content, is_same_content(before, after)),
+        (Aspect::Metadata, before.metadata == after.metadata),
+        (Aspect::Tags, before.tags == after.tags),
+        (Aspect::Acl, same_acl),
+        (Aspect::StorageClass, class(before) == class(after)),
+    ];
+    aspects.into_iter().filter(|(_, same)| !same).map(|(aspect, _)| aspect).collect()
+}
+
+/// Servers do not always name the usual one.
+fn class(version: &ObjectVersion) -> &str {
+    version.storage_class.as_deref().unwrap_or("STANDARD")
+}
+
+/// The digest decides, and of contents that nobody has seen the checksums that S3 states. A content that is lost has none of
+/// them: then a version is the same as itself, and as one of its etag.
+fn is_same_content(before: &ObjectVersion, after: &ObjectVersion) -> bool {
+    let same_etag = before.etag.is_some() && before.etag == after.etag;
+    before.size == after.size
+        && match (before.digest, after.digest) {
+            (Some(before), Some(after)) => before == after,
+            _ => same_etag
+                || have_same_checksum(before, after) || before.version == after.version && before.etag == after.etag,
+        }
+}
+
+fn have_same_checksum(before: &ObjectVersion, after: &ObjectVersion) -> bool {
+    let checksums = |version: &ObjectVersion| version.body.as_deref().and_then(Whole::of_body).map(|whole| whole.checksums);
+    let (before, after) = (checksums(before).unwrap_or_default(), checksums(after).unwrap_or_default());
+    before.iter().any(|checksum| after.contains(checksum))
+}
+
+#[cfg(test)]
+mod tests {
+    use pipeline::model::Digest;
+    use pipeline::s3::{Acl, ObjectMetadata, Tags};
+
+    use super::*;
+
+    fn version(id: &str, content: &str) -> ObjectVersion {
+        ObjectVersion {
+            object: "a".to_owned(),
+            version: id.to_owned(),
+            marker: false,
+            at: Timestamp::from_seconds(7),
+            born: Timestamp::from_seconds(7),
+            position: Vec::new(),
+            rank: None,
+            size: content.len() as u64,
+            etag: Some(format!("etag of {content}")),
+            storage_class: Some("STANDARD".to_owned()),
+            metadata: ObjectMetadata::default(),
+            tags: Tags::new(),
+            acl: None,
+            digest: Some(Digest::of(content.as_bytes())),
+            body: Some("b".to_owned()),
+            lost: None,
+        }
+    }
+
+    fn check(before: ObjectVersion, after: ObjectVersion, expected: &[Aspect]) {
+        assert_eq!(differing(&before, &after), expected, "{before:?}\n{after:?}");
+    }
+
+    #[test]
+    fn the_same_content_put_again_is_no_difference() {
+        let one = version("v1", "x");
+        check(one.clone(), version("v2", "x"), &[]);
+        // Uploaded in other parts it has another etag.
+        check(one.clone(), ObjectVersion { etag: Some("e-2".to_owned()), at: Timestamp::from_seconds(9), ..version("v3", "x") }, &[]);
+        check(one.clone(), version("v2", "y"), &[Aspect::Content]);
+        check(one.clone(), version("v2", "xx"), &[Aspect::Content]);
+        let tagged = ObjectVersion { tags: Tags::from([("a".to_owned(), "b".to_owned())]), ..version("v2", "x") };
+        check(one.clone(), tagged, &[Aspect::Tags]);
+        check(one.clone(), ObjectVersion { storage_class: None, ..version("v2", "x") }, &[]);
+        check(one.clone(), ObjectVersion { acl: Some(Acl::default()), ..version("v1", "x") }, &[]);
+        let typed = ObjectMetadata { content_type: Some("text/plain".to_owned()), ..ObjectMetadata::default() };
+        check(
+            one,
+            ObjectVersion { metadata: typed, storage_class: Some("GLACIER_IR".to_owned()), ..version("v2", "y") },
+            &[Aspect::Content, Aspect::Metadata, Aspect::StorageClass],
+        );
+    }
+
+    #[test]
+    fn a_content_that_is_lost_is_compared_by_what_is_known_of_it() {
+        let lost =
+            |id: &str, etag: Option<&str>| ObjectVersion { digest: None, body: None, etag: etag.map(str::to_owned), ..version(id, "x") };
+        check(lost("v1", None), lost("v1", None), &[]);
+        check(lost("v1", None), lost("v2", None), &[Aspect::Content]);
+        check(lost("v1", Some("e")), lost("v2", Some("e")), &[]);
+        check(lost("null", Some("e")), lost("null", Some("f")), &[Aspect::Content]);
+    }
 }

@@ -71,7 +71,7 @@ pub enum PlanError {
         earliest: Timestamp,
     },
     /// Behind the window.
-    #[error("cannot restore {resource} to {to}: the log is complete only up to {latest}")]
+    #[error("cannot restore {resource} to {to}: the log is complete only up to {latest}; write `latest` for that")]
     TooLate {
         /// Whose.
         resource: ResourceId,

@@ -9,6 +9,7 @@
 //! simply run again: what is there already as wanted is found to be the same.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -132,23 +133,20 @@ pub async fn run(
     let mut report = RestoreReport::begin(plan.resource.to_string(), target.name(), plan.to, mode, clock.now());
     report.dry_run = options.dry_run;
     report.proven = plan.proven;
+    report.selective = !options.selection.is_everything();
     for gap in &plan.open_gaps {
         let to = gap.to.map_or_else(|| "now".to_owned(), |to| to.to_string());
         report.gaps.push(format!("{} to {to}: {}", gap.from, gap.reason));
     }
 
-    let rows = plan.inputs.base.iter().flat_map(|base| &base.files).map(|file| file.rows).sum::<u64>();
-    // No more than that takes: a file of fewer hash buckets is read once for each of them.
-    let bits = (rows / SURVEYED_OBJECTS_MAX + 1).next_power_of_two().ilog2();
-    let folding = Folding::new(plan.inputs.clone(), plan.cut(), bits);
+    let surveys = Surveys::of(plan);
+    let folding = Folding::new(plan.inputs.clone(), plan.cut(), surveys.bits_min());
     let work =
         Work { vault, target, options, selector: &selector, mode, folding: &folding, clock, occupied, outcomes: Outcomes::default() };
     progress.total(1 << folding.bits);
     for pass in folding.passes() {
         let loose = folding.load(vault, pass.clone()).await?;
-        let step = survey_step(&folding, rows);
-        for from in pass.clone().step_by(step) {
-            let buckets = from..(from + step as u32).min(pass.end);
+        for buckets in surveys.parts(folding.bits, pass) {
             let existing = work.survey(buckets.clone()).await?;
             let mut existing = split_by_bucket(existing, folding.bits, &options.prefix);
             for bucket in buckets {
@@ -163,10 +161,30 @@ pub async fn run(
     Ok(report)
 }
 
-/// How many buckets a survey of the target covers at a time.
-fn survey_step(folding: &Folding, rows: u64) -> usize {
-    let per_bucket = (rows >> folding.bits).max(1);
-    usize::try_from(SURVEYED_OBJECTS_MAX / per_bucket).unwrap_or(usize::MAX).clamp(1, 1 << folding.bits)
+/// How a target is surveyed, so that what it holds of so many hash buckets fits into memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Surveys {
+    /// Objects in all, roughly.
+    rows: u64,
+}
+
+impl Surveys {
+    /// Those that a plan takes.
+    pub fn of(plan: &ReplayPlan) -> Surveys {
+        Surveys { rows: plan.inputs.base.iter().flat_map(|base| &base.files).map(|file| file.rows).sum() }
+    }
+
+    /// In `2^bits` hash buckets at least. No more than that takes: a file of fewer is read once for each of them.
+    pub fn bits_min(&self) -> u32 {
+        (self.rows / SURVEYED_OBJECTS_MAX + 1).next_power_of_two().ilog2()
+    }
+
+    /// A range of the buckets, of `2^bits`, in parts that are surveyed together.
+    pub fn parts(&self, bits: u32, buckets: Range<u32>) -> impl Iterator<Item = Range<u32>> {
+        let per_bucket = (self.rows >> bits).max(1);
+        let step = usize::try_from(SURVEYED_OBJECTS_MAX / per_bucket).unwrap_or(usize::MAX).clamp(1, 1 << bits);
+        buckets.clone().step_by(step).map(move |from| from..from.saturating_add(step as u32).min(buckets.end))
+    }
 }
 
 fn split_by_bucket(existing: BTreeMap<String, ExistingObject>, bits: u32, prefix: &str) -> BTreeMap<u32, BTreeMap<String, ExistingObject>> {
@@ -220,7 +238,7 @@ struct WantedVersions {
 
 impl Work<'_> {
     /// What the target holds of some buckets' objects, as far as they are selected.
-    async fn survey(&self, buckets: std::ops::Range<u32>) -> Result<BTreeMap<String, ExistingObject>, RestoreError> {
+    async fn survey(&self, buckets: Range<u32>) -> Result<BTreeMap<String, ExistingObject>, RestoreError> {
         if self.occupied == Occupied::Empty {
             return Ok(BTreeMap::new());
         }
@@ -349,7 +367,7 @@ impl Work<'_> {
         let newest = object.versions.len() - 1;
         let mut same_until_now = true;
         for (index, version) in object.versions.iter().enumerate() {
-            let wanted = self.wanted(version);
+            let wanted = WantedObject::of(version, self.target_key(&version.object), self.options.acls);
             let compared = existing.as_ref().filter(|_| index == newest);
             let same = match compared {
                 Some(existing) if !wanted.marker && (!several || same_until_now) => {
@@ -380,23 +398,6 @@ impl Work<'_> {
             outcomes.push(Outcome { object: wanted.object.clone(), wanted: Some(wanted), action, written });
         }
         Ok(outcomes)
-    }
-
-    fn wanted(&self, version: &ObjectVersion) -> WantedObject {
-        WantedObject {
-            object: self.target_key(&version.object),
-            version: version.version.clone(),
-            marker: version.marker,
-            at: version.at,
-            size: version.size,
-            etag: version.etag.clone(),
-            digest: version.digest.map(|digest| digest.to_string()),
-            checksums: version.body.as_deref().and_then(Whole::of_body).map(|whole| whole.checksums).unwrap_or_default(),
-            storage_class: version.storage_class.clone(),
-            metadata: version.metadata.clone(),
-            tags: version.tags.clone(),
-            acl: version.acl.clone().filter(|_| self.options.acls),
-        }
     }
 
     /// Writes one version. What is wrong with this object alone is the inner error.

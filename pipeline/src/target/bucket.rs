@@ -8,6 +8,7 @@
 //!
 //! Nothing outside the prefix is looked at or written. Where versions are kept, nothing is lost by overwriting or removing.
 
+mod compare;
 pub mod request;
 
 use std::collections::{BTreeMap, BTreeSet};

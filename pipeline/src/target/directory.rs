@@ -19,6 +19,7 @@
 //! the mode says, itself and not what it leads to. Files whose name no key has (see [`path::decode`]) are not touched
 //! in any mode. A directory holds no versions: a delete marker removes the file.
 
+mod compare;
 pub mod path;
 pub mod record;
 
@@ -35,6 +36,7 @@ use cap_std::fs::{Dir, File, Metadata, MetadataExt as _, OpenOptions};
 use fail::fail_point;
 use futures::StreamExt as _;
 
+use self::compare::Lines;
 use self::record::{Known, Record, Records};
 use super::{ExistingObject, Occupied, Target, TargetError, WantedObject, Written, exactly};
 use crate::model::Timestamp;
@@ -55,6 +57,8 @@ const SYNCED_DIRECTORIES_MAX: usize = 1 << 20;
 pub struct DirectoryTarget {
     root: PathBuf,
     known: Mutex<Known>,
+    /// Read when somebody compares.
+    lines: Mutex<Option<Lines>>,
     /// There from the first write on.
     session: Mutex<Option<Arc<Session>>>,
 }
@@ -81,7 +85,7 @@ struct Session {
 impl DirectoryTarget {
     /// The directory at this path. It need not exist yet.
     pub fn new(root: impl Into<PathBuf>) -> DirectoryTarget {
-        DirectoryTarget { root: root.into(), known: Mutex::default(), session: Mutex::default() }
+        DirectoryTarget { root: root.into(), known: Mutex::default(), lines: Mutex::default(), session: Mutex::default() }
     }
 
     fn refused(&self, reason: impl Into<String>) -> TargetError {
@@ -89,10 +93,21 @@ impl DirectoryTarget {
     }
 
     fn unusable(&self, error: &io::Error) -> TargetError {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            return self.refused("this user may not write there");
+        }
         TargetError::Unusable { target: self.name(), reason: error.to_string(), transient: is_transient(error) }
     }
 
     fn object_error(&self, object: &str, error: &io::Error) -> TargetError {
+        // No other object would fare better.
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                return self.refused("its disk is full; make room and ask for it again: it goes on where it stopped");
+            }
+            io::ErrorKind::ReadOnlyFilesystem => return self.refused("its file system can only be read"),
+            _ => {}
+        }
         let (target, object) = (self.name(), object.to_owned());
         TargetError::Object { target, object, reason: error.to_string(), transient: is_transient(error) }
     }

@@ -10,6 +10,7 @@
 //! decided before, in [`decide`](mod@decide), which has no I/O and is what a dry run prints.
 
 pub mod bucket;
+pub mod compare;
 pub mod decide;
 pub mod directory;
 pub mod report;
@@ -24,8 +25,10 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Checksum, Timestamp};
 use crate::s3::{Acl, BucketError, Content, ObjectMetadata, Tags};
 use crate::vault::whole::Whole;
+use crate::view::ObjectVersion;
 
 pub use bucket::BucketTarget;
+pub use compare::{Aspect, Comparing, Comparison};
 pub use decide::{Action, Case, Mode, Reason, Tally, decide};
 pub use directory::DirectoryTarget;
 
@@ -56,6 +59,26 @@ pub struct WantedObject {
     pub tags: Tags,
     /// ACL at the restored instant, where ACLs were kept and shall be restored.
     pub acl: Option<Acl>,
+}
+
+impl WantedObject {
+    /// A version as it shall be under this key; its ACL only if that is wanted.
+    pub fn of(version: &ObjectVersion, object: String, acls: bool) -> WantedObject {
+        WantedObject {
+            object,
+            version: version.version.clone(),
+            marker: version.marker,
+            at: version.at,
+            size: version.size,
+            etag: version.etag.clone(),
+            digest: version.digest.map(|digest| digest.to_string()),
+            checksums: version.body.as_deref().and_then(Whole::of_body).map(|whole| whole.checksums).unwrap_or_default(),
+            storage_class: version.storage_class.clone(),
+            metadata: version.metadata.clone(),
+            tags: version.tags.clone(),
+            acl: version.acl.clone().filter(|_| acls),
+        }
+    }
 }
 
 /// One object that a target holds already.

@@ -154,20 +154,27 @@ fn storage_class(source: Option<&str>, refused: &dyn Fn(&str) -> bool, left_out:
 
 /// Whether what a server says of an object is what this request would make of it.
 pub(super) fn is_as_sent(sent: &PutRequest, wanted: &WantedObject, metadata: &ObjectMetadata, class: &str) -> bool {
-    let class_agrees = class == sent.storage_class.as_deref().unwrap_or(STANDARD)
+    is_class_as_sent(sent, wanted, class) && is_metadata_as_sent(&sent.metadata, metadata)
+}
+
+/// The same of its storage class.
+pub(super) fn is_class_as_sent(sent: &PutRequest, wanted: &WantedObject, class: &str) -> bool {
+    class == sent.storage_class.as_deref().unwrap_or(STANDARD)
         // An archived object that is still there as it was need not be written again.
         || Some(class) == wanted.storage_class.as_deref()
         // The server was seen not to take it, or cannot: whatever it has instead is right.
-        || (sent.storage_class.is_none() && wanted.storage_class.as_deref().is_some_and(|class| class != STANDARD));
-    let (ours, theirs) = (&sent.metadata, metadata);
+        || (sent.storage_class.is_none() && wanted.storage_class.as_deref().is_some_and(|class| class != STANDARD))
+}
+
+/// The same of its headers and user metadata.
+pub(super) fn is_metadata_as_sent(ours: &ObjectMetadata, theirs: &ObjectMetadata) -> bool {
     let content_type_agrees = match (&ours.content_type, &theirs.content_type) {
         (None, Some(theirs)) => CONTENT_TYPES_BY_DEFAULT.contains(&theirs.as_str()),
         (ours, theirs) => ours == theirs,
     };
     // Where no encryption is asked for, whatever the destination does is right.
     let encryption_agrees = ours.encryption.is_none() || (&ours.encryption, &ours.kms_key) == (&theirs.encryption, &theirs.kms_key);
-    class_agrees
-        && content_type_agrees
+    content_type_agrees
         && encryption_agrees
         && ours.cache_control == theirs.cache_control
         && ours.content_disposition == theirs.content_disposition

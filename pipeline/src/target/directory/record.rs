@@ -24,7 +24,7 @@ use crate::target::WantedObject;
 /// How many objects a second restore can know the properties of: about 100 MB of memory.
 pub const KNOWN_OBJECTS_MAX: usize = 4_000_000;
 /// The longest line that is read. An object's properties are a few KiB at most.
-const LINE_BYTES_MAX: u64 = 1 << 20;
+pub(super) const LINE_BYTES_MAX: u64 = 1 << 20;
 
 /// One line of the file: an object and what its file cannot hold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
