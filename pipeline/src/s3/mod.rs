@@ -5,6 +5,7 @@
 //! carries it in memory. The vault does not come through here: it is an `object_store`.
 
 pub mod aws;
+pub mod hindrance;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::checksum::EtagForm;
 use crate::model::{Checksum, Timestamp};
 
+pub use self::hindrance::Hindrance;
 pub use crate::model::change::NULL_VERSION;
 
 /// Whether a bucket keeps versions.

@@ -9,6 +9,7 @@ pub mod ahead;
 pub mod layout;
 pub mod pack;
 pub mod record;
+mod store_error;
 pub mod whole;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::{Deserialize, Serialize};
 
+pub use self::store_error::StoreError;
 use crate::model::Digest;
 
 /// A vault. Cheap to clone.
@@ -93,8 +95,8 @@ pub enum VaultError {
         what: &'static str,
         /// The path within the vault.
         path: String,
-        /// The store's own error.
-        source: object_store::Error,
+        /// What the store says.
+        source: StoreError,
     },
 }
 
@@ -102,6 +104,11 @@ impl VaultError {
     /// Whether the same request may succeed later.
     pub fn is_transient(&self) -> bool {
         matches!(self, VaultError::Store { .. })
+    }
+
+    /// Whether the store gives and does not take: it may be read, and nothing may be written.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, VaultError::Store { what: "write", source, .. } if source.is_read_only())
     }
 
     /// A [`VaultError::Damaged`] from anything that explains itself.
@@ -151,7 +158,7 @@ impl Vault {
         match self.store.put_opts(&self.locate(path), PutPayload::from_bytes(bytes), options).await {
             Ok(_) => Ok(Created::New),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(Created::Existed),
-            Err(source) => Err(VaultError::Store { what: "write", path: path.to_owned(), source }),
+            Err(source) => Err(VaultError::Store { what: "write", path: path.to_owned(), source: source.into() }),
         }
     }
 
@@ -230,7 +237,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Store`].
     pub async fn list(&self, folder: &str) -> Result<Vec<Listed>, VaultError> {
-        let fail = |source| VaultError::Store { what: "list", path: folder.to_owned(), source };
+        let fail = |source: object_store::Error| VaultError::Store { what: "list", path: folder.to_owned(), source: source.into() };
         let entries =
             self.store.list(Some(&self.locate(folder))).map_ok(|meta| Listed { path: self.relative(&meta.location), size: meta.size });
         let mut listed: Vec<Listed> = entries.try_collect().await.map_err(fail)?;
@@ -243,7 +250,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Store`].
     pub async fn list_after(&self, folder: &str, after: &str) -> Result<Vec<Listed>, VaultError> {
-        let fail = |source| VaultError::Store { what: "list", path: folder.to_owned(), source };
+        let fail = |source: object_store::Error| VaultError::Store { what: "list", path: folder.to_owned(), source: source.into() };
         let from = self.locate(after);
         let entries = self
             .store
@@ -259,7 +266,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Store`].
     pub async fn folders(&self, folder: &str) -> Result<Vec<String>, VaultError> {
-        let fail = |source| VaultError::Store { what: "list", path: folder.to_owned(), source };
+        let fail = |source: object_store::Error| VaultError::Store { what: "list", path: folder.to_owned(), source: source.into() };
         let found = self.store.list_with_delimiter(Some(&self.locate(folder))).await.map_err(fail)?;
         let mut names: Vec<String> = found.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
         names.sort();
@@ -269,9 +276,12 @@ impl Vault {
 
 impl VaultError {
     fn from_store(what: &'static str, path: &str, source: object_store::Error) -> VaultError {
-        match source {
-            object_store::Error::NotFound { .. } => VaultError::Missing { path: path.to_owned() },
-            source => VaultError::Store { what, path: path.to_owned(), source },
+        let is_missing = matches!(source, object_store::Error::NotFound { .. });
+        let source = StoreError::from(source);
+        // Where the whole bucket is missing, nothing can be said of one file.
+        match is_missing && source.hindrance().is_none() {
+            true => VaultError::Missing { path: path.to_owned() },
+            false => VaultError::Store { what, path: path.to_owned(), source },
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What an error of S3 means to the caller.
 //!
 //! Codes come first, because they are exact; the HTTP status decides where a reply has no body (HEAD) or a code that
-//! nobody has seen yet.
+//! nobody has seen yet. What keeps a request from the server at all is told by [`Hindrance`], and so are codes that mean that
+//! nothing can be done there: the server's own words stand behind.
 
 use std::error::Error;
 
@@ -10,7 +11,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::raw::http_date;
 use super::xml;
-use crate::s3::BucketError;
+use crate::s3::{BucketError, Hindrance};
 
 /// The header that says that a delete marker was met.
 const DELETE_MARKER: &str = "x-amz-delete-marker";
@@ -82,26 +83,69 @@ impl Request {
                     // It did what was asked and said so in words that the SDK does not understand.
                     return self.other(chain(&error));
                 }
+                let region = response.headers().get("x-amz-bucket-region").map(str::to_owned);
+                let body = response.body().bytes();
+                let hint = Hindrance::of_code(
+                    service.err().code().unwrap_or_default(),
+                    service.err().message().unwrap_or_default(),
+                    region.or_else(|| body.and_then(|body| xml::text_of(body, "Region"))).as_deref(),
+                );
                 let refusal = Refusal {
                     code: service.err().code().unwrap_or_default(),
                     message: service.err().message().unwrap_or_default(),
                     status: response.status().as_u16(),
                     marker: response.headers().get(DELETE_MARKER) == Some("true"),
-                    class: response.body().bytes().and_then(|body| xml::text_of(body, "StorageClass")),
+                    class: body.and_then(|body| xml::text_of(body, "StorageClass")),
+                    hindrance: hint,
                 };
                 self.refused(refusal)
             }
             // The request never left: a header that cannot be written, a setting that is missing.
-            SdkError::ConstructionFailure(_) => self.other(chain(&error)),
-            SdkError::DispatchFailure(dispatch) if dispatch.is_user() => self.other(chain(&error)),
+            SdkError::ConstructionFailure(_) => self.other(self.way(&error)),
+            SdkError::DispatchFailure(dispatch) if dispatch.is_user() => self.other(self.way(&error)),
             // Everything else broke on the way: time-outs, connections, replies that ended early.
-            _ => self.transient(chain(&error)),
+            _ => self.transient(self.way(&error)),
         }
+    }
+
+    /// What happened on the way to the server, in words that help; a library's where there are no better ones.
+    fn way(&self, error: &(dyn Error + 'static)) -> String {
+        match Hindrance::of_error(error) {
+            Some(hindrance) => {
+                tracing::debug!(what = self.what(), error = chain(error), "a request did not get through");
+                hindrance.to_string()
+            }
+            None => chain(error),
+        }
+    }
+
+    /// The rights that it takes, as IAM names them.
+    fn rights(&self) -> Option<&'static str> {
+        Some(match self.verb {
+            "versioning" => "s3:GetBucketVersioning",
+            "listing" => "s3:ListBucketVersions",
+            "get" | "head" => "s3:GetObject and s3:GetObjectVersion",
+            "put" => "s3:PutObject",
+            "removal" => "s3:DeleteObject",
+            "tags" => "s3:GetObjectTagging and s3:GetObjectVersionTagging",
+            "change of tags" => "s3:PutObjectTagging",
+            "ACL" => "s3:GetObjectAcl and s3:GetObjectVersionAcl",
+            "change of ACL" => "s3:PutObjectAcl",
+            _ => return None,
+        })
     }
 
     fn refused(&self, refusal: Refusal<'_>) -> BucketError {
         let Refusal { code, message, status, .. } = refusal;
-        let reason = reason(code, message, status);
+        let words = reason(code, message, status);
+        let reason = match &refusal.hindrance {
+            None => words,
+            Some(Hindrance::Denied(_)) => match self.rights() {
+                Some(rights) => format!("{words}; it takes {rights}"),
+                None => words,
+            },
+            Some(hindrance) => format!("{hindrance} ({words})"),
+        };
         match (code, status) {
             ("InvalidObjectState", _) => {
                 BucketError::Archived { what: self.target.clone(), class: refusal.class.unwrap_or_else(|| "unknown".to_owned()) }
@@ -150,6 +194,7 @@ struct Refusal<'a> {
     status: u16,
     marker: bool,
     class: Option<String>,
+    hindrance: Option<Hindrance>,
 }
 
 fn reason(code: &str, message: &str, status: u16) -> String {
@@ -186,7 +231,8 @@ mod tests {
 
     fn check(code: &str, status: u16, expected: &str) {
         let request = Request::of_object("get", "photos", "a/b", Some("v1"));
-        let refusal = Refusal { code, status, message: "m", class: Some("GLACIER".to_owned()), ..Refusal::default() };
+        let hindrance = Hindrance::of_code(code, "m", Some("eu-west-1"));
+        let refusal = Refusal { code, status, message: "m", class: Some("GLACIER".to_owned()), hindrance, ..Refusal::default() };
         assert_eq!(request.refused(refusal).to_string(), expected, "{code} {status}");
     }
 
@@ -204,7 +250,18 @@ mod tests {
             403,
             "s3://photos/a/b (version v1) is archived in storage class GLACIER: restore it from the archive first",
         );
-        check("AccessDenied", 403, "get of s3://photos/a/b (version v1) is not allowed: the server answered 403 AccessDenied: m");
+        check(
+            "AccessDenied",
+            403,
+            "get of s3://photos/a/b (version v1) is not allowed: the server answered 403 AccessDenied: m; it takes s3:GetObject and \
+             s3:GetObjectVersion",
+        );
+        check(
+            "PermanentRedirect",
+            301,
+            "get of s3://photos/a/b (version v1): the bucket is in region eu-west-1; say --region eu-west-1 (the server answered 301 \
+             PermanentRedirect: m)",
+        );
         check("", 403, "get of s3://photos/a/b (version v1) is not allowed: the server answered 403: m");
         let unsupported = "get of s3://photos/a/b (version v1) is not supported by this server: the server answered";
         check("NotImplemented", 501, &format!("{unsupported} 501 NotImplemented: m"));

@@ -1,0 +1,59 @@
+//! What a vault's store says when it does not do what was asked, in words that help where we have some.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use crate::s3::Hindrance;
+
+/// An error of a store.
+#[derive(Debug)]
+pub struct StoreError {
+    hindrance: Option<Hindrance>,
+    error: object_store::Error,
+}
+
+impl StoreError {
+    /// What keeps us from the store, if it is known.
+    pub fn hindrance(&self) -> Option<&Hindrance> {
+        self.hindrance.as_ref()
+    }
+
+    /// Whether it lies in what may be done there, or in the room that is left, and not in the moment.
+    pub fn is_read_only(&self) -> bool {
+        use object_store::Error as E;
+        const KINDS: [io::ErrorKind; 4] =
+            [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem, io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        let by_system = causes(&self.error).any(|cause| cause.downcast_ref().is_some_and(|io: &io::Error| KINDS.contains(&io.kind())));
+        by_system || matches!(self.error, E::PermissionDenied { .. } | E::NotImplemented { .. } | E::NotSupported { .. })
+    }
+}
+
+impl From<object_store::Error> for StoreError {
+    fn from(error: object_store::Error) -> StoreError {
+        let is_local = matches!(error, object_store::Error::Generic { store: "LocalFileSystem", .. });
+        let answered = || causes(&error).find_map(|cause| Hindrance::of_answer(&cause.to_string()));
+        let hindrance = if is_local { None } else { answered().or_else(|| Hindrance::of_error(&error)) };
+        StoreError { hindrance, error }
+    }
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source())
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.hindrance {
+            Some(hindrance) => hindrance.fmt(f),
+            None => self.error.fmt(f),
+        }
+    }
+}
+
+impl Error for StoreError {
+    /// Nothing where our own words say it all.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        if self.hindrance.is_some() { None } else { self.error.source() }
+    }
+}
