@@ -3,7 +3,8 @@
 //! A state is folded hash bucket by hash bucket, and within one the objects come in order of their keys. Nothing holds
 //! more than a bucket's batches, whatever the S3 bucket's size.
 
-use std::collections::VecDeque;
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, VecDeque};
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -124,6 +125,35 @@ impl State {
         Ok(uncertain)
     }
 
+    /// The same, in order of key. So many hash buckets are read side by side that most states come in one such order; of a
+    /// larger one each part does. Returns the number of parts, too.
+    ///
+    /// # Errors
+    /// [`BrowseError`].
+    pub async fn for_each_in_order<E: From<BrowseError>>(
+        &self,
+        mut each: impl FnMut(Vec<ObjectVersion>) -> Result<(), E>,
+    ) -> Result<(Vec<Uncertain>, usize), E> {
+        let (mut uncertain, mut parts) = (Vec::new(), 0);
+        for pass in self.passes() {
+            let loose = self.load(pass.clone()).await?;
+            for buckets in self.folding.occupied(&loose, pass).chunks(SIDE_BY_SIDE_MAX) {
+                parts += 1;
+                let mut streams: Vec<Objects> = buckets.iter().map(|&bucket| self.objects(&loose, bucket)).collect();
+                let mut heads = BinaryHeap::new();
+                for (index, objects) in streams.iter_mut().enumerate() {
+                    heads.extend(objects.next().await?.map(|object| Head { object, index }));
+                }
+                while let Some(Head { object, index }) = heads.pop() {
+                    heads.extend(streams[index].next().await?.map(|object| Head { object, index }));
+                    each(object)?;
+                }
+                streams.iter_mut().for_each(|objects| uncertain.append(&mut objects.uncertain));
+            }
+        }
+        Ok((uncertain, parts))
+    }
+
     /// The versions of one object, the oldest first.
     ///
     /// # Errors
@@ -140,6 +170,41 @@ impl State {
         Ok(Vec::new())
     }
 }
+
+/// Hash buckets whose objects are read side by side: each holds some batches in memory.
+const SIDE_BY_SIDE_MAX: usize = 32;
+
+/// The next object of one of several streams. The heap gives its greatest, so that the least key is the greatest.
+struct Head {
+    object: Vec<ObjectVersion>,
+    index: usize,
+}
+
+impl Head {
+    fn key(&self) -> Option<&str> {
+        self.object.first().map(|version| version.object.as_str())
+    }
+}
+
+impl Ord for Head {
+    fn cmp(&self, other: &Head) -> Ordering {
+        other.key().cmp(&self.key())
+    }
+}
+
+impl PartialOrd for Head {
+    fn partial_cmp(&self, other: &Head) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Head {
+    fn eq(&self, other: &Head) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Head {}
 
 /// Objects of one hash bucket.
 pub struct Objects {

@@ -6,6 +6,7 @@ pub mod capture;
 pub mod compact;
 pub mod copying;
 pub mod diff;
+pub mod health;
 pub mod intake;
 pub mod known;
 pub mod lag;

@@ -97,11 +97,23 @@ pub async fn restore(
     let notes = vault.all_records::<RestoreNote>(&folder).await?;
     let last = notes.into_iter().rev().map(|numbered| numbered.record).find(|known| known.request == note.request);
     options.resumed = last.is_some_and(|last| !last.ended && last.to == plan.to);
-    vault.append_record(&folder, &note).await?;
+    write_down(vault, &folder, &note).await?;
     fail_point!("restore::after-note");
     let report = run(vault, &plan, &options, target, clock, progress).await?;
     note.ended = true;
     note.at = clock.now();
-    vault.append_record(&folder, &note).await?;
+    write_down(vault, &folder, &note).await?;
     Ok(report)
+}
+
+/// A vault that may only be read, or has no room left, holds up no restore: without its note it is only not resumed by itself.
+async fn write_down(vault: &Vault, folder: &str, note: &RestoreNote) -> Result<(), VaultError> {
+    match vault.append_record(folder, note).await {
+        Err(error) if error.is_read_only() => {
+            let reason = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(reason, "the vault takes no note of this restore: to go on with one that broke off, name its --mode");
+            Ok(())
+        }
+        written => written.map(drop),
+    }
 }
