@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
-use pipeline::model::{Clock, ResourceId, Timestamp};
+use pipeline::model::{Clock, ResourceId};
 use pipeline::source::s3_read::Reader;
 
 use crate::clock::SystemClock;
 use crate::config::{Config, LogFormat};
+use crate::contact::Reached;
 use crate::endpoints::{Endpoint, Overrides, resolve};
 use crate::exit::Failure;
+use crate::nearest::meant;
 use crate::vaults::{OpenVault, Place};
 
 /// Flags that every command takes.
@@ -70,14 +72,6 @@ impl App {
         Ok(App { config: Arc::new(Config::load(flags.config.as_deref())?), flags, clock: Arc::new(SystemClock) })
     }
 
-    /// The instant that a person wrote.
-    ///
-    /// # Errors
-    /// As [`Timestamp::parse`].
-    pub fn time(&self, text: &str) -> Result<Timestamp> {
-        Ok(Timestamp::parse(text, self.clock.now())?)
-    }
-
     /// The endpoint that a name, a URL or nothing stands for.
     ///
     /// # Errors
@@ -99,7 +93,10 @@ impl App {
                 let mut places = self.configured()?;
                 match (places.pop(), places.is_empty()) {
                     (Some(only), true) => Ok(only),
-                    (Some(_), false) => Err(Failure::usage("several vaults are configured; say which with --vault")),
+                    (Some(_), false) => {
+                        let names = self.config.vaults.keys().cloned().collect::<Vec<_>>().join(", ");
+                        Err(Failure::usage(format!("several vaults are configured; say which with --vault: {names}")))
+                    }
                     (None, _) => Err(Failure::usage(
                         "no vault is configured; say which with --vault file:///srv/vault or --vault s3://bucket/prefix",
                     )),
@@ -114,7 +111,11 @@ impl App {
             return Ok(Place { server_copies: settings.server_copies, ..place });
         }
         if !text.contains('/') {
-            return Err(Failure::usage(format!("no vault {text} is configured; write its place, or a table [vaults.{text}]")));
+            let meant = match meant(text, self.config.vaults.keys().map(String::as_str)) {
+                Some(meant) => format!("did you mean {meant}?"),
+                None => format!("write its place, or a table [vaults.{text}]"),
+            };
+            return Err(Failure::usage(format!("no vault {text} is configured; {meant}")));
         }
         Place::parse(text, text, || self.endpoint(None))
     }
@@ -156,8 +157,7 @@ impl App {
     /// # Errors
     /// What the server says to being asked whether the bucket keeps versions.
     pub async fn reader(&self, resource: &ResourceId, endpoint: Option<&str>, acls: bool) -> Result<Reader> {
-        let bucket = self.endpoint(endpoint)?.bucket(resource.bucket_name()).await?;
-        let versioning = bucket.versioning().await?;
+        let Reached { bucket, versioning } = self.endpoint(endpoint)?.reach(resource.bucket_name()).await?;
         Ok(Reader::new(bucket, versioning, acls))
     }
 }

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use document::markdown;
 
 use crate::exit::Failure;
+use crate::nearest::meant;
 
 /// One setting, as the documentation shows it.
 pub struct Setting {
@@ -72,7 +73,7 @@ settings! {
         vaults: BTreeMap<String, VaultSettings> = BTreeMap::new(), "none", "";
         /// The S3 servers, by name: tables `[endpoints.NAME]`. The one named `default` holds where none is named; without
         /// it that is AWS, or what `AWS_ENDPOINT_URL` says.
-        endpoints: BTreeMap<String, EndpointSettings> = BTreeMap::new(), "none", "--endpoint-url";
+        endpoints: BTreeMap<String, EndpointSettings> = BTreeMap::new(), "none", "HINDSIGHT_ENDPOINT_URL, --endpoint-url";
     }
 }
 
@@ -80,7 +81,7 @@ settings! {
     /// A vault.
     VaultSettings {
         /// Where it is: `file:///srv/vault` or `s3://bucket/prefix`. Must be set.
-        url: String = String::new(), "must be set", "--vault";
+        url: String = String::new(), "must be set", "HINDSIGHT_VAULT, --vault";
         /// The S3 server of an `s3://` vault: the name of an endpoint, or its URL.
         endpoint: Option<String> = None, "the default endpoint", "";
         /// Which contents an S3 server copies by itself that has the vault and the protected bucket, reached with the same
@@ -169,6 +170,9 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Config, String> {
+        if let Ok(table) = text.parse::<toml::Table>() {
+            known_settings(&table)?;
+        }
         let config: Config = toml::from_str(text).map_err(|error| error.to_string())?;
         for (name, vault) in &config.vaults {
             if vault.url.is_empty() {
@@ -204,6 +208,52 @@ impl Config {
     }
 }
 
+/// Whether every setting is one that there is. A misspelled one is told with the one that was probably meant.
+fn known_settings(file: &toml::Table) -> Result<(), String> {
+    let check = |table: &toml::Table, settings: &[Setting], place: &str| {
+        let names = || settings.iter().map(|setting| setting.name);
+        let Some(unknown) = table.keys().find(|key| names().all(|name| name != key.as_str())) else { return Ok(()) };
+        let meant = match meant(unknown, names()) {
+            Some(meant) => format!("did you mean {meant}?"),
+            None => format!("there are: {}", names().collect::<Vec<_>>().join(", ")),
+        };
+        Err(format!("there is no setting {unknown}{place}; {meant}"))
+    };
+    check(file, Config::SETTINGS, "")?;
+    for (kind, settings) in [("vaults", VaultSettings::SETTINGS), ("endpoints", EndpointSettings::SETTINGS)] {
+        let tables = file.get(kind).and_then(toml::Value::as_table).into_iter().flatten();
+        for (name, table) in tables.filter_map(|(name, value)| Some((name, value.as_table()?))) {
+            check(table, settings, &format!(" in [{kind}.{name}]"))?;
+        }
+    }
+    Ok(())
+}
+
+/// What the names of our environment variables begin with.
+const PREFIX: &str = "HINDSIGHT_";
+/// The environment variables that are read, beside the one that holds the webhook's token.
+const VARIABLES: [&str; 7] = [
+    "HINDSIGHT_CONFIG",
+    "HINDSIGHT_ENDPOINT_URL",
+    "HINDSIGHT_LISTEN",
+    "HINDSIGHT_LOG_FORMAT",
+    "HINDSIGHT_LOG_LEVEL",
+    "HINDSIGHT_VAULT",
+    "HINDSIGHT_WEBHOOK_TOKEN_FILE",
+];
+
+/// Variables of ours that nothing reads, each with the one that was probably meant: what is misspelled would be silently
+/// left out.
+pub fn misspelled(config: &Config, set: impl IntoIterator<Item = String>) -> Vec<(String, &'static str)> {
+    let is_ours = |name: &String| name.starts_with(PREFIX) && *name != config.webhook_token_env;
+    let unknown = set.into_iter().filter(|name| is_ours(name) && !VARIABLES.contains(&name.as_str()));
+    // What they have in common makes none like another.
+    let own = |name: &'static str| name.strip_prefix(PREFIX).unwrap_or(name);
+    let like = |name: &str| meant(name.strip_prefix(PREFIX).unwrap_or(name), VARIABLES.map(own));
+    let whole = |own: &str| VARIABLES.into_iter().find(|name| name.strip_prefix(PREFIX) == Some(own));
+    unknown.filter_map(|name| like(&name).and_then(whole).map(|meant| (name, meant))).collect()
+}
+
 fn usual_places() -> Vec<PathBuf> {
     let home =
         std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")));
@@ -227,9 +277,25 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_that_nothing_reads_is_told_if_one_like_it_is() {
+        let set = ["HINDSIGHT_VALUT", "HINDSIGHT_VAULT", "HINDSIGHT_WEBHOOK_TOKEN", "HINDSIGHT_CACHE", "HOME"].map(str::to_owned);
+        assert_eq!(misspelled(&Config::default(), set), [("HINDSIGHT_VALUT".to_owned(), "HINDSIGHT_VAULT")]);
+    }
+
+    #[test]
+    fn the_file_that_the_docs_show_can_be_read() {
+        let page = include_str!("../../../docs/configuration.md");
+        let shown = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        assert_eq!(Config::parse(shown).unwrap().endpoints["office"].profile.as_deref(), Some("office"));
+    }
+
+    #[test]
     fn what_is_misspelled_or_missing_is_named() {
         for (text, expected) in [
-            ("lisen = 1", "lisen"),
+            ("lisen = 1", "there is no setting lisen; did you mean listen?"),
+            ("[vaults.main]\nulr = \"file:///x\"", "there is no setting ulr in [vaults.main]; did you mean url?"),
+            ("[endpoints.a]\nwhatever = 1", "there is no setting whatever in [endpoints.a]; there are: url, region"),
+            ("listen = 1", "invalid type"),
             ("[vaults.a]\n", "vault a has no url"),
             ("[vaults.\"a/b\"]\nurl = \"file:///x\"", "cannot be a vault's name"),
             ("[endpoints.a]\naccess_key_env = \"A\"", "only one of access_key_env and secret_key_env"),

@@ -32,9 +32,22 @@ const ANY_REGION: &str = "us-east-1";
 /// How often the SDK tries a request.
 const TRIES_MAX: u32 = 5;
 /// How long a connection may take to come about.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server may take to begin its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often the first request is tried.
+const FIRST_TRIES: u32 = 2;
+/// How long a server may take to begin its first answer.
+pub const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a server is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// Long enough to say whether it is there at all.
+    First,
+    /// As long as it takes.
+    Usual,
+}
 
 /// One S3 server and how to speak to it.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,16 +134,30 @@ impl Endpoint {
         self.settings.path_style.unwrap_or(!self.is_aws())
     }
 
+    /// Where it is and with whose credentials, as a person reads it.
+    pub fn shown(&self) -> String {
+        let profile = self.settings.profile.as_ref().map(|profile| format!(" with profile {profile}"));
+        format!("{}{}", self.url().unwrap_or("AWS"), profile.unwrap_or_default())
+    }
+
     /// Region, credentials, retries and timeouts.
     ///
     /// # Errors
     /// Credentials that the settings name and the environment does not have.
     pub async fn sdk(&self) -> Result<SdkConfig, Failure> {
+        self.sdk_with(Patience::Usual).await
+    }
+
+    async fn sdk_with(&self, patience: Patience) -> Result<SdkConfig, Failure> {
+        let (tries, answer) = match patience {
+            Patience::First => (FIRST_TRIES, FIRST_ANSWER_TIMEOUT),
+            Patience::Usual => (TRIES_MAX, ANSWER_TIMEOUT),
+        };
         let settings = &self.settings;
-        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(ANSWER_TIMEOUT).build();
+        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(answer).build();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .region(self.region())
-            .retry_config(RetryConfig::standard().with_max_attempts(TRIES_MAX))
+            .retry_config(RetryConfig::standard().with_max_attempts(tries))
             .timeout_config(timeouts);
         if let Some(profile) = &settings.profile {
             loader = loader.profile_name(profile);
@@ -164,12 +191,20 @@ impl Endpoint {
     /// # Errors
     /// As [`Endpoint::sdk`].
     pub async fn s3(&self) -> Result<aws_sdk_s3::Client, Failure> {
+        self.s3_with(Patience::Usual).await
+    }
+
+    /// The same, for requests that are waited for so long.
+    ///
+    /// # Errors
+    /// As [`Endpoint::sdk`].
+    pub async fn s3_with(&self, patience: Patience) -> Result<aws_sdk_s3::Client, Failure> {
         let default = if self.is_aws() { Checksums::WhenSupported } else { Checksums::WhenRequired };
         let (request, response) = match self.settings.checksums.unwrap_or(default) {
             Checksums::WhenSupported => (RequestChecksumCalculation::WhenSupported, ResponseChecksumValidation::WhenSupported),
             Checksums::WhenRequired => (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired),
         };
-        let config = aws_sdk_s3::config::Builder::from(&self.sdk().await?)
+        let config = aws_sdk_s3::config::Builder::from(&self.sdk_with(patience).await?)
             .force_path_style(self.path_style())
             .request_checksum_calculation(request)
             .response_checksum_validation(response);

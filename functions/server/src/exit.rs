@@ -1,6 +1,7 @@
 //! How a command ends: its exit code, and its error as a person or a program reads it.
 
 use std::fmt;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use handlers::browse::BrowseError;
@@ -19,8 +20,10 @@ Exit codes:
   0  done
   1  something else went wrong
   2  the command line or a setting cannot be understood
-  3  done in part: some objects could not be restored, or a proof failed
-  4  refused: outside of the restorable window, not allowed, or to be decided by you";
+  3  done in part: some objects could not be restored, or a proof or a comparison with a place failed
+  4  refused: outside of the restorable window, not allowed, or to be decided by you
+  5  nothing matched: none of the objects that were selected existed at that time
+  130  interrupted by Ctrl-C: nothing is half done, and the same can be asked for again";
 
 /// How a command that ran to its end ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,10 @@ pub enum Ended {
     Whole,
     /// Some of it did not work; the output says what.
     InPart,
+    /// There was nothing of what was selected.
+    Unmatched,
+    /// Somebody pressed Ctrl-C.
+    Interrupted,
 }
 
 /// What kind of failure it is.
@@ -43,19 +50,24 @@ pub enum Kind {
 /// A failure of this program's own finding.
 #[derive(Debug)]
 pub struct Failure {
-    kind: Kind,
+    kind: Option<Kind>,
     text: String,
 }
 
 impl Failure {
     /// What was asked for cannot be understood.
     pub fn usage(text: impl Into<String>) -> Failure {
-        Failure { kind: Kind::Usage, text: text.into() }
+        Failure { kind: Some(Kind::Usage), text: text.into() }
+    }
+
+    /// What was asked for could not be done; it may be later.
+    pub fn broken(text: impl Into<String>) -> Failure {
+        Failure { kind: None, text: text.into() }
     }
 
     /// What was asked for will not be done.
     pub fn refused(text: impl Into<String>) -> Failure {
-        Failure { kind: Kind::Refused, text: text.into() }
+        Failure { kind: Some(Kind::Refused), text: text.into() }
     }
 }
 
@@ -72,23 +84,31 @@ pub fn finish(result: anyhow::Result<Ended>, json: bool) -> ExitCode {
     let error = match result {
         Ok(Ended::Whole) => return ExitCode::SUCCESS,
         Ok(Ended::InPart) => return ExitCode::from(3),
+        Ok(Ended::Unmatched) => return ExitCode::from(5),
+        Ok(Ended::Interrupted) => {
+            say("interrupted; nothing is half done, and the same can be asked for again", json);
+            return ExitCode::from(130);
+        }
         Err(error) => error,
     };
     // Whoever read our output has seen enough.
     if error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)) {
         return ExitCode::SUCCESS;
     }
-    let text = format!("{error:#}");
-    if json {
-        eprintln!("{}", serde_json::json!({ "error": text }));
-    } else {
-        eprintln!("hindsight: {text}");
-    }
+    say(&format!("{error:#}"), json);
     ExitCode::from(match kind(&error) {
         None => 1,
         Some(Kind::Usage) => 2,
         Some(Kind::Refused) => 4,
     })
+}
+
+/// Writes an error. Where nobody reads it, nobody misses it.
+fn say(text: &str, json: bool) {
+    let _ = match json {
+        true => writeln!(std::io::stderr(), "{}", serde_json::json!({ "error": text })),
+        false => writeln!(std::io::stderr(), "hindsight: {text}"),
+    };
 }
 
 fn kind(error: &anyhow::Error) -> Option<Kind> {
@@ -97,7 +117,7 @@ fn kind(error: &anyhow::Error) -> Option<Kind> {
 
 fn kind_of(cause: &(dyn std::error::Error + 'static)) -> Option<Kind> {
     if let Some(failure) = cause.downcast_ref::<Failure>() {
-        return Some(failure.kind);
+        return failure.kind;
     }
     if cause.is::<TimeError>() || cause.is::<ResourceError>() {
         return Some(Kind::Usage);
@@ -121,6 +141,15 @@ mod tests {
     use pipeline::model::Timestamp;
 
     use super::*;
+
+    #[test]
+    fn every_exit_code_stands_in_the_docs_in_the_same_words() {
+        let page = include_str!("../../../docs/commands.md");
+        for line in EXIT_CODES.lines().skip(1) {
+            let (code, meaning) = line.trim().split_once("  ").unwrap();
+            assert!(page.contains(&format!("| {code} | {meaning}")), "{line}");
+        }
+    }
 
     #[test]
     fn failures_are_told_apart_however_deep_they_lie() {

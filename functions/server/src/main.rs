@@ -6,12 +6,17 @@ mod app;
 mod clock;
 mod commands;
 mod config;
+mod contact;
 mod endpoints;
 mod exit;
+mod instant;
+mod nearest;
 mod output;
+mod protected;
 mod serve;
 mod sources;
 mod standing;
+mod targets;
 mod vaults;
 
 use std::process::ExitCode;
@@ -47,8 +52,22 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<Ended> {
     let app = App::new(cli.flags)?;
     start_log(&app, matches!(cli.command, Command::Serve(_)))?;
+    let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for (name, meant) in config::misspelled(&app.config, set) {
+        tracing::warn!("nothing reads the environment variable {name}; did you mean {meant}?");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(commands::run(&app, cli.command))
+    let serves = matches!(cli.command, Command::Serve(_));
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = commands::run(&app, cli.command) => ended,
+            // `serve` ends in its own way.
+            interrupted = tokio::signal::ctrl_c(), if !serves => interrupted.map(|()| Ended::Interrupted).map_err(Into::into),
+        }
+    });
+    // Nobody waits for an answer at a prompt that nobody will read.
+    runtime.shutdown_background();
+    ended
 }
 
 /// The command line could not be understood, or asks for help.
@@ -63,7 +82,8 @@ fn unreadable(error: &clap::Error) -> ExitCode {
 }
 
 fn start_log(app: &App, serves: bool) -> Result<(), Failure> {
-    let default = if serves { "info" } else { "warn" };
+    // What keeps credentials from being found is in the error; the SDK would tell it a second time, at length.
+    let default = if serves { "info,aws_config=error" } else { "warn,aws_config=error" };
     let level = app.flags.log_level.as_deref().or(app.config.log_level.as_deref()).unwrap_or(default);
     let filter = EnvFilter::try_new(level).map_err(|error| Failure::usage(format!("{level:?} is no level of the log: {error}")))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);

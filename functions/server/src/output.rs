@@ -37,6 +37,11 @@ impl Output {
         self.writer.write_all(bytes)
     }
 
+    /// Where bytes go, for what writes by itself.
+    pub fn writer(&mut self) -> &mut impl Write {
+        &mut self.writer
+    }
+
     /// One JSON document on one line.
     ///
     /// # Errors
@@ -44,6 +49,14 @@ impl Output {
     pub fn document(&mut self, document: &impl Serialize) -> io::Result<()> {
         serde_json::to_writer(&mut self.writer, document)?;
         self.writer.write_all(b"\n")
+    }
+
+    /// One of many things: as JSON, or as a line for people.
+    ///
+    /// # Errors
+    /// What standard output says.
+    pub fn show(&mut self, document: &impl Serialize, line: impl FnOnce() -> String) -> io::Result<()> {
+        if self.json { self.document(document) } else { self.line(line()) }
     }
 
     /// Makes everything visible.
@@ -87,6 +100,21 @@ pub fn bytes(count: u64) -> String {
         unit += 1;
     }
     if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// A length of time as a person reads it, in its two largest units.
+pub fn span(span: std::time::Duration) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
+    let seconds = span.as_secs();
+    let Some(first) = UNITS.iter().position(|(unit, _)| seconds >= *unit) else {
+        return format!("{} ms", span.as_millis());
+    };
+    let (unit, name) = UNITS[first];
+    let large = format!("{} {name}", seconds / unit);
+    match UNITS.get(first + 1).map(|(small, name)| (seconds % unit / small, name)) {
+        Some((small, name)) if small > 0 => format!("{large} {small} {name}"),
+        _ => large,
+    }
 }
 
 /// Columns that line up, with a head.
@@ -141,6 +169,12 @@ mod tests {
     #[test]
     fn sizes_are_short() {
         assert_eq!([0, 1_023, 1_024, 1_536, 1 << 40].map(bytes), ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 TiB"]);
+    }
+
+    #[test]
+    fn spans_are_short() {
+        let shown = [0, 59_000, 60_000, 61_500, 7_200_000, 90_061_000].map(|millis| span(std::time::Duration::from_millis(millis)));
+        assert_eq!(shown, ["0 ms", "59 s", "1 min", "1 min 1 s", "2 h", "1 d 1 h"]);
     }
 
     #[test]

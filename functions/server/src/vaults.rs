@@ -7,6 +7,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
@@ -14,18 +15,25 @@ use aws_sdk_s3::config::{ProvideCredentials, SharedCredentialsProvider};
 use futures::TryStreamExt;
 use handlers::copying::{COPY_ABOVE_BYTES, Copying};
 use handlers::vault::{OpenError, VaultRecord};
-use object_store::ObjectStore;
 use object_store::aws::{AmazonS3Builder, AwsCredential, Checksum, S3ConditionalPut};
 use object_store::client::CredentialProvider;
 use object_store::local::LocalFileSystem;
+use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use pipeline::model::{ResourceId, Timestamp};
 use pipeline::s3::{Bucket, BucketError};
 use pipeline::vault::whole::VaultBucket;
 use pipeline::vault::{Vault, layout, record};
 
 use crate::config::ServerCopies;
-use crate::endpoints::{Endpoint, host};
+use crate::endpoints::{CONNECT_TIMEOUT, Endpoint, FIRST_ANSWER_TIMEOUT, Patience, host};
 use crate::exit::Failure;
+
+/// How often a request to the store of a vault is tried again; for the first one, that says whether it is there, less often.
+const RETRIES_MAX: usize = 10;
+/// See [`RETRIES_MAX`].
+const FIRST_RETRIES: usize = 1;
+/// How long a request to the store may bring nothing, the time in which it is sent included.
+const STILL_MAX: Duration = Duration::from_secs(180);
 
 /// A vault at its place. Whether there is one is not known yet.
 #[derive(Clone)]
@@ -152,9 +160,9 @@ impl Place {
             {
                 return Err(OpenError::NoVault.into());
             }
-            let vault = self.vault().await?;
-            let record = handlers::vault::open(&vault).await?;
-            anyhow::Ok(OpenVault { place: self.clone(), vault, record })
+            // What is wrong with its place is told soon, and not after all tries.
+            let record = handlers::vault::open(&self.vault(Patience::First).await?).await?;
+            anyhow::Ok(OpenVault { place: self.clone(), vault: self.vault(Patience::Usual).await?, record })
         };
         attempt.await.with_context(|| self.attempt())
     }
@@ -183,7 +191,7 @@ impl Place {
                     drop(std::fs::File::open(parent).and_then(|folder| folder.sync_all()));
                 }
             }
-            let vault = self.vault().await?;
+            let vault = self.vault(Patience::Usual).await?;
             let record = handlers::vault::create(&vault, &new_id(now), now).await?;
             anyhow::Ok(OpenVault { place: self.clone(), vault, record })
         };
@@ -191,24 +199,35 @@ impl Place {
     }
 
     fn attempt(&self) -> String {
-        format!("cannot use vault {}", self.name)
+        match &self.location {
+            Location::Directory(_) => format!("cannot use vault {}", self.name),
+            Location::Bucket { endpoint, .. } => format!("cannot use vault {} at {}", self.name, endpoint.shown()),
+        }
     }
 
-    async fn vault(&self) -> Result<Vault> {
+    async fn vault(&self, patience: Patience) -> Result<Vault> {
         match &self.location {
             Location::Directory(path) => {
                 let store = LocalFileSystem::new_with_prefix(path)?.with_fsync(true);
                 Ok(Vault::new(Arc::new(store), ""))
             }
-            Location::Bucket { bucket, prefix, endpoint } => Ok(Vault::new(s3_store(bucket, endpoint).await?, prefix)),
+            Location::Bucket { bucket, prefix, endpoint } => Ok(Vault::new(s3_store(bucket, endpoint, patience).await?, prefix)),
         }
     }
 }
 
-async fn s3_store(bucket: &str, endpoint: &Endpoint) -> Result<Arc<dyn ObjectStore>> {
+async fn s3_store(bucket: &str, endpoint: &Endpoint, patience: Patience) -> Result<Arc<dyn ObjectStore>> {
     let sdk = endpoint.sdk().await?;
+    let client = ClientOptions::new().with_connect_timeout(CONNECT_TIMEOUT);
+    let (retries, client) = match patience {
+        Patience::First => (FIRST_RETRIES, client.with_timeout(FIRST_ANSWER_TIMEOUT)),
+        // A large file over a thin line takes its time: only one that brings nothing is given up.
+        Patience::Usual => (RETRIES_MAX, client.with_timeout_disabled().with_read_timeout(STILL_MAX)),
+    };
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
+        .with_client_options(client)
+        .with_retry(RetryConfig { max_retries: retries, ..RetryConfig::default() })
         .with_virtual_hosted_style_request(!endpoint.path_style())
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_checksum_algorithm(Checksum::SHA256);
@@ -216,7 +235,7 @@ async fn s3_store(bucket: &str, endpoint: &Endpoint) -> Result<Arc<dyn ObjectSto
         builder = builder.with_region(region.as_ref());
     }
     if let Some(url) = endpoint.url() {
-        if url.starts_with("http://") && !is_loopback(url) {
+        if patience == Patience::Usual && url.starts_with("http://") && !is_loopback(url) {
             tracing::warn!(endpoint = url, "the vault is reached without encryption: its contents can be read on the way");
         }
         builder = builder.with_endpoint(url).with_allow_http(url.starts_with("http://"));

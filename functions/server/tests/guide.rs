@@ -20,27 +20,22 @@ fn commands(page: &str) -> String {
     script
 }
 
-#[test]
-fn the_commands_of_the_guide_do_what_it_says() {
-    let emulator = AwsEmulator::start().expect("the AWS emulator: run ./dev setup");
-    let folder = tempfile::tempdir().expect("a temporary folder");
+/// Runs a script against an emulated AWS in a folder of its own; what it starts in the background ends with it.
+fn run(folder: &Path, emulator: &AwsEmulator, script: &str) -> String {
     let program = Path::new(env!("CARGO_BIN_EXE_hindsight"));
-    let tools = std::env::var_os("HINDSIGHT_TOOLS").map_or_else(|| root().join(".cache/tools"), PathBuf::from);
-    let tools = tools.canonicalize().expect("the tools: run ./dev setup").join("s3/bin");
+    let tools = tools().join("s3/bin");
     let path =
         format!("{}:{}:{}", program.parent().expect("a folder").display(), tools.display(), std::env::var("PATH").unwrap_or_default());
-    // What the guide starts in the background ends with the script.
     // Not every command of the AWS tools takes the endpoint from the environment.
     let script = format!(
         "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n\
-         aws() {{ command aws --endpoint-url \"$AWS_ENDPOINT_URL\" \"$@\"; }}\n{}",
-        commands("docs/guide.md")
+         aws() {{ command aws --endpoint-url \"$AWS_ENDPOINT_URL\" \"$@\"; }}\n{script}"
     );
     let output = Command::new("bash")
         .args(["-c", &script])
-        .current_dir(folder.path())
+        .current_dir(folder)
         .env("PATH", path)
-        .env("HOME", folder.path())
+        .env("HOME", folder)
         .env("AWS_DEFAULT_REGION", "us-east-1")
         .envs(emulator.environment())
         .stdin(Stdio::null())
@@ -48,17 +43,61 @@ fn the_commands_of_the_guide_do_what_it_says() {
         .expect("bash");
     let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{printed}\n{errors}");
+    format!("{printed}\n{errors}")
+}
 
-    let read =
-        |file: &str| fs::read_to_string(folder.path().join(file)).unwrap_or_else(|error| panic!("{file}: {error}\n{printed}\n{errors}"));
+fn tools() -> PathBuf {
+    let tools = std::env::var_os("HINDSIGHT_TOOLS").map_or_else(|| root().join(".cache/tools"), PathBuf::from);
+    tools.canonicalize().expect("the tools: run ./dev setup")
+}
+
+#[test]
+fn the_commands_of_the_guide_do_what_it_says() {
+    let emulator = AwsEmulator::start().expect("the AWS emulator: run ./dev setup");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let told = run(folder.path(), &emulator, &commands("docs/guide.md"));
+    let read = |file: &str| fs::read_to_string(folder.path().join(file)).unwrap_or_else(|error| panic!("{file}: {error}\n{told}"));
     assert_eq!(read("restored/one.txt"), "first\n");
     assert!(!folder.path().join("restored/two.txt").exists(), "it did not exist then");
+    assert_eq!(read("some/one.txt"), "first\n");
+    assert_eq!(told.matches("0 added, 0 changed, 0 removed, 1 the same").count(), 2, "both restores are what they should be\n{told}");
     let get = |url: &str| {
         let output =
-            Command::new(tools.join("aws")).args(["s3", "cp", url, "-"]).envs(emulator.environment()).output().expect("the aws command");
+            Command::new(tools().join("s3/bin/aws")).args(["s3", "cp", url, "-"]).envs(emulator.environment()).output().expect("aws");
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     assert_eq!(get("s3://photos-restored/one.txt"), "first\n");
     assert_eq!(get("s3://photos/one.txt"), "first\n", "exact put the bucket back");
     assert_eq!(get("s3://photos/two.txt"), "", "exact removed what did not exist then");
+}
+
+/// The first page somebody reads. Its places and times are those of an example; here they are those of the test.
+#[test]
+fn the_commands_of_the_readme_do_what_it_says() {
+    let emulator = AwsEmulator::start().expect("the AWS emulator: run ./dev setup");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let vault = format!("file://{}/vault", folder.path().display());
+    let page = commands("README.md").replace("file:///srv/vault", &vault);
+    let (before, rest) = page.split_once("./dev demo\n").expect("the demo comes first; it has a test of its own");
+    let (set_up, worst_day) = rest.split_once("hindsight status").expect("the worst day begins with a look");
+    let set_up = set_up.trim_end().replace("list:60", "list:1");
+    let worst_day = format!("hindsight status{worst_day}").replace("2h ago", "$good").replace("2026-08-22T11:59:59Z", "$good");
+    let script = format!(
+        "{before}
+        aws s3api create-bucket --bucket photos
+        aws s3api put-bucket-versioning --bucket photos --versioning-configuration Status=Enabled
+        aws s3api create-bucket --bucket photos-restored
+        echo good > a.txt; aws s3 cp a.txt s3://photos/a.txt
+        {set_up} &
+        until [ -e vault/vault ]; do sleep 0.1; done
+        hindsight status --vault {vault} --wait
+        sleep 2; good=$(date -u +%Y-%m-%dT%H:%M:%SZ); sleep 2
+        echo bad > a.txt; aws s3 cp a.txt s3://photos/a.txt
+        hindsight status --vault {vault} --wait
+        {worst_day}
+        aws s3 cp s3://photos-restored/a.txt found.txt"
+    );
+    let told = run(folder.path(), &emulator, &script);
+    assert!(told.contains("0 added, 1 changed, 0 removed"), "{told}");
+    assert_eq!(fs::read_to_string(folder.path().join("found.txt")).expect("a file"), "good\n", "{told}");
 }

@@ -1,14 +1,19 @@
 //! `hindsight cat`: one object's content as it was.
 
+use std::io::Write as _;
+
 use anyhow::Result;
-use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use base64::write::EncoderWriter;
 use clap::Args;
 use futures::TryStreamExt;
 use handlers::browse;
+use pipeline::base::inputs::Inventory;
 
 use crate::app::{App, VaultFlag, bucket_and_rest};
 use crate::exit::{Ended, Failure};
 use crate::output::Output;
+use crate::protected::Protected;
 
 /// Write the content of an object as it was at a time to standard output.
 #[derive(Debug, Args)]
@@ -31,18 +36,22 @@ pub async fn run(app: &App, command: Cat) -> Result<Ended> {
     if key.is_empty() {
         return Err(Failure::usage(format!("{:?} names no object; write s3://BUCKET/KEY", command.object)).into());
     }
-    let opened = app.vault(&command.vault).await?;
-    let planned = super::ls::planned(app, &opened.vault, &resource, &command.at).await?;
+    let at = app.instant(&command.at)?;
+    let Protected { opened, .. } = app.protected(&command.vault, &resource).await?;
+    let planned = at.to_look_at(app, &Inventory::load(&opened.vault, &resource).await?)?;
     let version = browse::find(&opened.vault, planned.inputs.clone(), planned.to, &key, command.version_id.as_deref()).await?;
     let mut content = browse::content(&opened.vault, &version).await?;
     if app.flags.json {
-        let mut whole = Vec::with_capacity(usize::try_from(version.size).unwrap_or_default());
-        while let Some(piece) = content.try_next().await? {
-            whole.extend_from_slice(&piece);
-        }
-        let text = base64::engine::general_purpose::STANDARD.encode(whole);
+        // Piece by piece: a content may be larger than the memory.
         let mut output = Output::new(true);
-        output.document(&serde_json::json!({ "version": version, "content_base64": text }))?;
+        output.bytes(format!("{{\"version\":{},\"content_base64\":\"", serde_json::to_string(&version)?).as_bytes())?;
+        let mut encoder = EncoderWriter::new(output.writer(), &STANDARD);
+        while let Some(piece) = content.try_next().await? {
+            encoder.write_all(&piece)?;
+        }
+        encoder.finish()?;
+        drop(encoder);
+        output.bytes(b"\"}\n")?;
         output.finish()?;
         return Ok(Ended::Whole);
     }

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::app::{App, VaultFlag, bucket_only};
 use crate::exit::Ended;
 use crate::output::Output;
+use crate::protected::Protected;
 
 /// Merge the small segments of a bucket's change log, and make a base where one is due. `serve` does it by itself.
 #[derive(Debug, Args)]
@@ -28,7 +29,7 @@ pub struct Compact {
 
 pub async fn run(app: &App, command: Compact) -> Result<Ended> {
     let resource = bucket_only(&command.bucket)?;
-    let opened = app.vault(&command.vault).await?;
+    let Protected { opened, .. } = app.protected(&command.vault, &resource).await?;
     let policy = Policy { base_now: command.base_now, ..Policy::default() };
     let (segments, merges, base, manifest) = if command.dry_run {
         let planned = dry_run(&opened.vault, &resource, app.clock.as_ref(), policy).await?;

@@ -1,16 +1,21 @@
-//! `hindsight diff`: what changed between two times.
+//! `hindsight diff`: what changed between two times, or what a place holds that is not as it was.
+
+mod against;
 
 use anyhow::Result;
 use clap::Args;
 use handlers::diff::{Change, DiffReport, Difference, diff};
 use pipeline::base::inputs::Inventory;
-use pipeline::model::Timestamp;
+use pipeline::target::Aspect;
 
 use crate::app::{App, VaultFlag, bucket_and_rest};
-use crate::exit::Ended;
+use crate::exit::{Ended, Failure};
 use crate::output::{Output, bytes, escaped};
+use crate::protected::Protected;
 
-/// Show which objects were added, changed and removed between two times.
+/// Show which objects were added, changed and removed between two times, or differ from what a place holds now.
+///
+/// Objects are the same if their bytes, metadata, tags, ACL and storage class are: another version id alone is no difference.
 #[derive(Debug, Args)]
 pub struct Diff {
     /// The bucket, and the beginning of the keys that are compared.
@@ -18,12 +23,25 @@ pub struct Diff {
     bucket: String,
     #[command(flatten)]
     vault: VaultFlag,
-    /// The earlier time: RFC 3339, 5m ago.
-    #[arg(long, value_name = "TIME")]
-    from: String,
-    /// The later time, or latest; now means latest, too.
-    #[arg(long, value_name = "TIME", default_value = "latest")]
-    to: String,
+    /// The earlier time: RFC 3339, or 5m ago.
+    #[arg(long, value_name = "TIME", required_unless_present = "target", conflicts_with_all = ["at", "target"])]
+    from: Option<String>,
+    /// The later time [default: latest]; now means latest, too.
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["at", "target"])]
+    to: Option<String>,
+    /// The time with which --target is compared [default: latest].
+    #[arg(long, value_name = "TIME", requires = "target")]
+    at: Option<String>,
+    /// Compare with what a place holds now: a bucket, a part of one, or a directory; - is not there, + only there. Contents
+    /// are read where checksums do not tell. Ends with 3 if anything differs.
+    #[arg(long, value_name = "s3://OTHER[/PREFIX]|DIR")]
+    target: Option<String>,
+    /// The S3 server of --target: an endpoint's name or URL [default: that of --endpoint-url, or of the bucket].
+    #[arg(long, value_name = "NAME|URL", requires = "target")]
+    target_endpoint: Option<String>,
+    /// Do not compare ACLs with --target.
+    #[arg(long, requires = "target")]
+    no_acls: bool,
     /// Only the counts.
     #[arg(long)]
     summary: bool,
@@ -33,22 +51,19 @@ pub struct Diff {
 }
 
 pub async fn run(app: &App, command: Diff) -> Result<Ended> {
+    if let Some(target) = &command.target {
+        return against::run(app, &command, target).await;
+    }
     let (resource, prefix) = bucket_and_rest(&command.bucket)?;
-    let opened = app.vault(&command.vault).await?;
+    let from = command.from.as_deref().ok_or_else(|| Failure::usage("say from when: --from TIME"))?;
+    let (from, to) = (app.instant(from)?, app.instant(command.to.as_deref().unwrap_or("latest"))?);
+    let Protected { opened, .. } = app.protected(&command.vault, &resource).await?;
     let inventory = Inventory::load(&opened.vault, &resource).await?;
-    let from = super::ls::planned_in(app, &inventory, &command.from)?;
-    let to = super::ls::planned_in(app, &inventory, &command.to)?;
+    let (from, to) = (from.to_look_at(app, &inventory)?.to, to.to_look_at(app, &inventory)?.to);
     let mut output = Output::new(app.flags.json);
     let report = diff(&opened.vault, &inventory, (from, to), &prefix, |difference| -> Result<()> {
-        if command.null {
-            output.bytes(&[sign(difference.change) as u8])?;
-            output.bytes(difference.object.as_bytes())?;
-            output.bytes(b"\0")?;
-        } else if command.summary {
-        } else if output.json {
-            output.document(&difference)?;
-        } else {
-            output.line(line(&difference))?;
+        if !write_key(&mut output, &command, difference.change, &difference.object)? {
+            output.show(&difference, || line(&difference))?;
         }
         Ok(())
     })
@@ -56,10 +71,20 @@ pub async fn run(app: &App, command: Diff) -> Result<Ended> {
     if output.json {
         output.document(&serde_json::json!({ "from": from, "to": to, "summary": report }))?;
     } else if !command.null {
-        output.line(summary(from, to, &report))?;
+        output.line(format_args!("{from} to {to}: {}", summary(&report)))?;
     }
     output.finish()?;
     Ok(Ended::Whole)
+}
+
+/// Writes no more than the key, or not even that. Says whether that was all that is wanted.
+fn write_key(output: &mut Output, command: &Diff, change: Change, object: &str) -> Result<bool> {
+    if command.null {
+        output.bytes(&[sign(change) as u8])?;
+        output.bytes(object.as_bytes())?;
+        output.bytes(b"\0")?;
+    }
+    Ok(command.null || command.summary)
 }
 
 fn sign(change: Change) -> char {
@@ -72,21 +97,30 @@ fn sign(change: Change) -> char {
 
 /// One difference, for people.
 pub fn line(difference: &Difference) -> String {
-    let size = |version: &Option<pipeline::view::ObjectVersion>| version.as_ref().map(|version| bytes(version.size));
-    let sizes = match (size(&difference.before), size(&difference.after)) {
+    let Difference { object, change, differs, before, after } = difference;
+    shown(object, *change, differs, before.as_ref().map(|before| before.size), after.as_ref().map(|after| after.size))
+}
+
+fn shown(object: &str, change: Change, differs: &[Aspect], before: Option<u64>, after: Option<u64>) -> String {
+    let sizes = match (before.map(bytes), after.map(bytes)) {
         (Some(before), Some(after)) if before != after => format!("{before} to {after}"),
         (_, Some(size)) | (Some(size), None) => size,
         (None, None) => String::new(),
     };
-    format!("{} {:<24} {}", sign(difference.change), sizes, escaped(&difference.object))
+    let words: Vec<&str> = differs.iter().map(|aspect| aspect.as_str()).collect();
+    let words = if words.is_empty() { String::new() } else { format!("  ({})", words.join(", ")) };
+    format!("{} {sizes:<24} {}{words}", sign(change), escaped(object))
 }
 
-fn summary(from: Timestamp, to: Timestamp, report: &DiffReport) -> String {
-    let DiffReport { added, changed, removed, same, bytes_added, bytes_removed, uncertain } = *report;
-    let unsure = if uncertain > 0 { format!(", {uncertain} uncertain") } else { String::new() };
-    format!(
-        "{from} to {to}: {added} added, {changed} changed, {removed} removed, {same} the same{unsure}; {} came, {} went",
-        bytes(bytes_added),
-        bytes(bytes_removed)
-    )
+fn summary(report: &DiffReport) -> String {
+    let DiffReport { added, changed, removed, same, bytes_added, bytes_removed, uncertain, unknown } = *report;
+    let mut text = format!("{added} added, {changed} changed, {removed} removed, {same} the same");
+    if uncertain > 0 {
+        text.push_str(&format!(", {uncertain} uncertain"));
+    }
+    text.push_str(&format!("; {} came, {} went", bytes(bytes_added), bytes(bytes_removed)));
+    if unknown > 0 {
+        text.push_str(&format!("; of {unknown} not everything could be compared"));
+    }
+    text
 }

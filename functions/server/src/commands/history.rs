@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::app::{App, VaultFlag, bucket_and_rest};
 use crate::exit::{Ended, Failure};
 use crate::output::{Output, Table, escaped};
+use crate::protected::Protected;
 
 /// Show every change of an object that the vault knows: when, what, which version, who.
 #[derive(Debug, Args)]
@@ -46,7 +47,7 @@ pub async fn run(app: &App, command: History) -> Result<Ended> {
     if key.is_empty() {
         return Err(Failure::usage(format!("{:?} names no object; write s3://BUCKET/KEY", command.object)).into());
     }
-    let opened = app.vault(&command.vault).await?;
+    let Protected { opened, .. } = app.protected(&command.vault, &resource).await?;
     let inventory = Inventory::load(&opened.vault, &resource).await?;
     let changes = browse::history(&opened.vault, &inventory, &key).await?;
     let mut output = Output::new(app.flags.json);

@@ -3,23 +3,16 @@
 use anyhow::Result;
 use clap::Args;
 use handlers::browse::State;
-use handlers::restore::{RestoreJobError, RestoreRequest};
 use pipeline::base::inputs::Inventory;
 use pipeline::fold::Uncertain;
 use pipeline::fold::object::Keep;
-use pipeline::model::{ResourceId, Timestamp};
-use pipeline::replay::plan::plan;
-use pipeline::replay::{Certainty, ReplayPlan, RestorePoint};
-use pipeline::vault::Vault;
 use pipeline::view::ObjectVersion;
 use serde::Serialize;
 
 use crate::app::{App, VaultFlag, bucket_and_rest};
 use crate::exit::Ended;
 use crate::output::{Output, escaped};
-
-/// Objects that are sorted together. Of a larger listing each part of so many is sorted for itself.
-const SORTED_MAX: usize = 500_000;
+use crate::protected::Protected;
 
 /// List the objects of a bucket as they were at a time.
 #[derive(Debug, Args)]
@@ -52,56 +45,29 @@ struct Line<'a> {
 
 pub async fn run(app: &App, command: Ls) -> Result<Ended> {
     let (resource, prefix) = bucket_and_rest(&command.bucket)?;
-    let opened = app.vault(&command.vault).await?;
-    let planned = planned(app, &opened.vault, &resource, &command.at).await?;
+    let at = app.instant(&command.at)?;
+    let Protected { opened, .. } = app.protected(&command.vault, &resource).await?;
+    let planned = at.to_look_at(app, &Inventory::load(&opened.vault, &resource).await?)?;
     let keep = if command.versions { Keep::Live } else { Keep::Current };
     let state = State::new(&opened.vault, planned.inputs.clone(), planned.cut(), keep, &prefix);
     let mut output = Output::new(app.flags.json);
-    let mut waiting = Vec::new();
-    let mut parts = 0;
-    let uncertain = state
-        .for_each(|object| -> Result<()> {
-            waiting.push(object);
-            if waiting.len() == SORTED_MAX {
-                parts += 1;
-                write(&mut output, &command, &mut waiting)?;
-            }
-            Ok(())
+    let mut found = 0_u64;
+    let (uncertain, parts) = state
+        .for_each_in_order(|object| -> Result<()> {
+            found += 1;
+            write(&mut output, &command, object)
         })
         .await?;
-    write(&mut output, &command, &mut waiting)?;
     output.finish()?;
-    if parts > 0 {
-        tracing::warn!(objects = SORTED_MAX, "there are too many objects to sort them all: each part of so many is sorted for itself");
+    if parts > 1 {
+        tracing::warn!(parts, "so many objects are not sorted all together: each part of the listing is sorted for itself");
+    }
+    if found == 0 {
+        let begins = if prefix.is_empty() { String::new() } else { format!(" whose key begins with {}", escaped(&prefix)) };
+        tracing::warn!("there was no object{begins} at {}", planned.to);
     }
     warn_uncertain(&uncertain);
     Ok(Ended::Whole)
-}
-
-/// The instant that `at` names, if it can be read, and what must be read for it.
-pub async fn planned(app: &App, vault: &Vault, resource: &ResourceId, at: &str) -> Result<ReplayPlan> {
-    let request = RestoreRequest {
-        resource: resource.clone(),
-        to: looked_at(app, at)?,
-        certainty: Certainty::Arrived,
-        options: super::restore::plain_options(),
-    };
-    Ok(handlers::restore::planned(vault, &request).await?)
-}
-
-/// The same, of an inventory that is at hand.
-pub fn planned_in(app: &App, inventory: &Inventory, at: &str) -> Result<Timestamp> {
-    Ok(plan(inventory, looked_at(app, at)?, Certainty::Arrived).map_err(RestoreJobError::from)?.to)
-}
-
-/// A time to look at. What is now nobody can say yet: for looking, the last that is known will do.
-fn looked_at(app: &App, text: &str) -> Result<RestorePoint> {
-    if text.trim().eq_ignore_ascii_case("now") { Ok(RestorePoint::Latest) } else { point(app, text) }
-}
-
-/// A time, or `latest`.
-pub fn point(app: &App, text: &str) -> Result<RestorePoint> {
-    Ok(if text.trim().eq_ignore_ascii_case("latest") { RestorePoint::Latest } else { RestorePoint::Time(app.time(text)?) })
 }
 
 /// Says which keys nobody can be sure of.
@@ -115,20 +81,15 @@ pub fn warn_uncertain(uncertain: &[Uncertain]) {
     }
 }
 
-fn write(output: &mut Output, command: &Ls, objects: &mut Vec<Vec<ObjectVersion>>) -> Result<()> {
-    objects.sort_by(|a, b| a[0].object.cmp(&b[0].object));
-    for mut object in objects.drain(..) {
-        object.reverse();
-        for (place, version) in object.iter().enumerate() {
-            let latest = command.versions.then_some(place == 0);
-            if command.null {
-                output.bytes(version.object.as_bytes())?;
-                output.bytes(b"\0")?;
-            } else if output.json {
-                output.document(&Line { version, latest })?;
-            } else {
-                output.line(line(version, latest))?;
-            }
+fn write(output: &mut Output, command: &Ls, mut object: Vec<ObjectVersion>) -> Result<()> {
+    object.reverse();
+    for (place, version) in object.iter().enumerate() {
+        let latest = command.versions.then_some(place == 0);
+        if command.null {
+            output.bytes(version.object.as_bytes())?;
+            output.bytes(b"\0")?;
+        } else {
+            output.show(&Line { version, latest }, || line(version, latest))?;
         }
     }
     Ok(())

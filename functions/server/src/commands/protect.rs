@@ -13,12 +13,17 @@ use pipeline::vault::Vault;
 use serde::Serialize;
 
 use crate::app::{App, VaultFlag, bucket_only};
+use crate::contact::Reached;
 use crate::exit::{Ended, Failure};
 use crate::output::Output;
+use crate::protected::Protected;
+use crate::sources::sqs::{self, QueueTrouble};
 use crate::vaults::OpenVault;
 
 /// Seconds between listings where `list` says nothing more.
 const LIST_EVERY_SECONDS: u64 = 60;
+/// Whoever lists seldomer than once in four weeks has no backup.
+const LIST_EVERY_SECONDS_MAX: u64 = 28 * 86_400;
 
 /// Protect a bucket: from now on `hindsight serve` keeps every change of it.
 #[derive(Debug, Args)]
@@ -63,13 +68,13 @@ impl FromStr for EventsFlag {
     type Err = String;
 
     fn from_str(text: &str) -> Result<EventsFlag, String> {
-        let wrong = || format!("{text:?} is no source of events: write sqs:URL, webhook, or list[:SECONDS]");
+        let wrong = || format!("{text:?} is no source of events: write sqs:URL, webhook, or list[:SECONDS], of four weeks at most");
         Ok(EventsFlag(match text.split_once(':') {
             None if text == "webhook" => Events::Webhook,
             None if text == "list" => Events::List { seconds: LIST_EVERY_SECONDS },
             Some(("sqs", url)) if url.contains("://") => Events::Sqs { url: url.to_owned() },
             Some(("list", seconds)) => match seconds.parse() {
-                Ok(seconds) if seconds > 0 => Events::List { seconds },
+                Ok(seconds) if (1..=LIST_EVERY_SECONDS_MAX).contains(&seconds) => Events::List { seconds },
                 _ => return Err(wrong()),
             },
             _ => return Err(wrong()),
@@ -93,14 +98,21 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
     if place.is_in_bucket(&resource, &endpoint) {
         return Err(ProtectError::OwnVault { resource }.into());
     }
-    let bucket = endpoint.bucket(resource.bucket_name()).await?;
-    let versioning = bucket.versioning().await?;
+    let Reached { bucket, versioning } = endpoint.reach(resource.bucket_name()).await?;
     if versioning != Versioning::Enabled && !command.unversioned {
         let versioning = match versioning {
             Versioning::Suspended => "versioning is suspended",
             _ => "versioning was never switched on",
         };
         return Err(ProtectError::Unversioned { resource, versioning: versioning.to_owned() }.into());
+    }
+    let mut warnings = Vec::new();
+    if let Events::Sqs { url } = &command.events.0 {
+        match sqs::look(&endpoint.sqs(url).await?, url).await {
+            Ok(()) => {}
+            Err(QueueTrouble::Missing(reason)) => return Err(Failure::refused(format!("cannot use queue {url}: {reason}")).into()),
+            Err(QueueTrouble::Unknown(reason)) => warnings.push(format!("queue {url} cannot be asked now: {reason}")),
+        }
     }
     let known = place.open_if_there().await?;
     let others = other_vaults(app, &place.name, known.as_ref()).await?;
@@ -123,7 +135,7 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
         status: Status::Active,
     };
     let number = protection::record(&chosen.vault, &others, &protection).await?;
-    let warnings = warnings(&protection, bucket.as_ref()).await?;
+    warnings.extend(warn(&protection, bucket.as_ref()).await?);
     say(app, &Decided { vault: &place.name, number, protection: &protection, warnings }, |output, decided| {
         for warning in &decided.warnings {
             output.line(format_args!("warning: {warning}"))?;
@@ -135,13 +147,9 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
 
 pub async fn unprotect(app: &App, command: Unprotect) -> Result<Ended> {
     let resource = bucket_only(&command.bucket)?;
-    let opened = app.vault(&command.vault).await?;
-    let known = protection::newest(&opened.vault, &resource).await?;
-    let Some(known) = known else {
-        return Err(Failure::refused(format!("{resource} is not protected in vault {}", opened.place.name)).into());
-    };
-    let protection = Protection { status: Status::Stopped, ..known.record.clone() };
-    let number = if protection == known.record { known.number } else { protection::record(&opened.vault, &[], &protection).await? };
+    let Protected { opened, number, protection: known } = app.protected(&command.vault, &resource).await?;
+    let protection = Protection { status: Status::Stopped, ..known.clone() };
+    let number = if protection == known { number } else { protection::record(&opened.vault, &[], &protection).await? };
     say(app, &Decided { vault: &opened.place.name, number, protection: &protection, warnings: Vec::new() }, |output, decided| {
         output.line(format_args!("stopped protecting {resource} in vault {}; what was kept can be restored", decided.vault))
     })
@@ -176,7 +184,7 @@ async fn since(app: &App, vault: &Vault, resource: &ResourceId) -> Result<pipeli
     Ok(running.map_or_else(|| app.clock.now(), |known| known.record.since))
 }
 
-async fn warnings(protection: &Protection, bucket: &dyn Bucket) -> Result<Vec<String>> {
+async fn warn(protection: &Protection, bucket: &dyn Bucket) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     if protection.unversioned {
         warnings.push("the bucket is protected as one that keeps no versions: best effort, and never proven".to_owned());
@@ -208,7 +216,7 @@ mod tests {
         assert_eq!(read("list"), Ok(Events::List { seconds: 60 }));
         assert_eq!(read("list:5"), Ok(Events::List { seconds: 5 }));
         assert_eq!(read("sqs:https://sqs/1/q"), Ok(Events::Sqs { url: "https://sqs/1/q".to_owned() }));
-        for text in ["", "list:0", "list:x", "sqs:", "sqs:name", "kafka"] {
+        for text in ["", "list:0", "list:x", "list:2419201", "list:99999999999999999999", "sqs:", "sqs:name", "kafka"] {
             assert!(read(text).is_err(), "{text}");
         }
     }

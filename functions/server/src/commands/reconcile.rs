@@ -6,13 +6,13 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use handlers::capture::Capture;
-use handlers::protection;
 use handlers::reconcile::{Quiet, ScanProgress, reconcile};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::app::{App, VaultFlag, bucket_only};
-use crate::exit::{Ended, Failure};
+use crate::exit::Ended;
 use crate::output::Output;
+use crate::protected::Protected;
 
 /// List all versions of a bucket now and keep what events missed; what was before is proven then. `serve` does it by itself.
 #[derive(Debug, Args)]
@@ -26,12 +26,9 @@ pub struct Reconcile {
 
 pub async fn run(app: &App, command: Reconcile) -> Result<Ended> {
     let resource = bucket_only(&command.bucket)?;
-    let opened = app.vault(&command.vault).await?;
-    let Some(known) = protection::newest(&opened.vault, &resource).await? else {
-        return Err(Failure::refused(format!("{resource} is not protected in vault {}", opened.place.name)).into());
-    };
-    let reader = app.reader(&resource, known.record.endpoint.as_deref(), known.record.acls).await?;
-    let copying = opened.place.copying(&app.endpoint(known.record.endpoint.as_deref())?).await?;
+    let Protected { opened, protection, .. } = app.protected(&command.vault, &resource).await?;
+    let reader = app.reader(&resource, protection.endpoint.as_deref(), protection.acls).await?;
+    let copying = opened.place.copying(&app.endpoint(protection.endpoint.as_deref())?).await?;
     let capture = Capture::open(opened.vault, resource.clone(), reader, Arc::clone(&app.clock)).await?;
     let mut capture = capture.with_copying(copying);
     let progress: Box<dyn ScanProgress> =

@@ -2,25 +2,30 @@
 
 mod options;
 mod progress;
+mod unmatched;
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
-use handlers::protection;
-use handlers::restore::{RestoreRequest, planned, restore};
-use pipeline::replay::Certainty;
+use handlers::restore::{RestoreRequest, restore};
+use pipeline::base::inputs::Inventory;
 use pipeline::replay::run::RestoreOptions;
+use pipeline::replay::{Certainty, RestorePoint};
 use pipeline::target::report::{RestoreReport, Status};
-use pipeline::target::{BucketTarget, DirectoryTarget, Mode, Target};
+use pipeline::target::{Mode, Target};
+use serde::Serialize;
 
 use self::options::Asked;
 pub use self::options::plain_options;
 use self::progress::Watcher;
-use crate::app::{App, VaultFlag, bucket_and_rest, bucket_only};
+use self::unmatched::There;
+use crate::app::{App, VaultFlag, bucket_only};
 use crate::exit::{Ended, Failure};
 use crate::output::{Output, escaped};
+use crate::protected::Protected;
+use crate::targets::Place;
 use crate::vaults::OpenVault;
 
 /// Restore a bucket, or some objects of it, as they were at a time.
@@ -50,37 +55,70 @@ pub struct Restore {
 pub async fn run(app: &App, command: Restore) -> Result<Ended> {
     let asked = command.asked.with_file()?;
     let resource = bucket_only(asked.bucket()?)?;
-    let to = super::ls::point(app, asked.to()?)?;
+    let to = app.instant(asked.to()?)?;
     let certainty = if asked.proven { Certainty::Proven } else { Certainty::Arrived };
-    let opened = app.vault(&command.vault).await?;
-    let target_text = asked.target()?;
-    let (target, prefix) = target(app, &opened, &resource, target_text, command.target_endpoint.as_deref()).await?;
+    let protected = app.protected(&command.vault, &resource).await?;
+    let Place { target, prefix, .. } = app.target(&protected, asked.target()?, command.target_endpoint.as_deref()).await?;
+    let target: Arc<dyn Target> = target;
+    let Protected { opened, .. } = protected;
     let options = RestoreOptions { prefix, dry_run: command.dry_run, ..asked.options()? };
-    let mut request = RestoreRequest { resource, to, certainty, options };
-    // What cannot be restored is refused before anything is asked or opened.
-    let plan = planned(&opened.vault, &request).await?;
+    // What cannot be restored is refused before anything is asked or opened. From here on it is this instant, and no other.
+    let plan = to.to_restore(app, &Inventory::load(&opened.vault, &resource).await?, certainty)?;
     for gap in &plan.open_gaps {
         tracing::warn!(from = %gap.from, to = gap.to.map(|to| to.to_string()), reason = gap.reason, "the log has a gap before that time");
     }
+    let mut request = RestoreRequest { resource, to: RestorePoint::Time(plan.to), certainty, options };
     if request.options.mode == Some(Mode::Exact) && !command.dry_run && !command.yes {
         confirm(app, &opened, &mut request, &target).await?;
     }
     let watcher = Watcher::new(command.report.as_deref(), std::io::stderr().is_terminal() && !app.flags.json)?;
     let report = restore(&opened.vault, &request, &target, app.clock.as_ref(), &watcher).await?;
     watcher.finish()?;
+    let selection = &request.options.selection;
+    let there = match report.status {
+        Status::NothingMatched => Some(unmatched::look(&opened.vault, &plan, selection).await?),
+        _ => None,
+    };
+    let ended = ended(&report);
     let mut output = Output::new(app.flags.json);
     if output.json {
-        output.document(&report)?;
+        output.document(&Document { report, there })?;
     } else {
         output.bytes(report.to_string().as_bytes())?;
+        match there {
+            Some(there) => output.bytes(there.words(selection).as_bytes())?,
+            None if report.matched == 0 && !report.selective => output.line("the bucket held no objects at that time")?,
+            None => {}
+        }
+        match &command.report {
+            Some(path) => output.line(format_args!("every object stands in {}", path.display()))?,
+            None if report.tally.failed > 0 => {
+                output.line("say --report FILE.csv to have every object with its reason; what failed is tried again")?;
+            }
+            None => {}
+        }
     }
     output.finish()?;
-    Ok(ended(&report))
+    Ok(ended)
+}
+
+/// The report as JSON.
+#[derive(Serialize)]
+struct Document {
+    #[serde(flatten)]
+    report: RestoreReport,
+    /// What there was, where nothing matched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    there: Option<There>,
 }
 
 /// How a restore ended.
 pub fn ended(report: &RestoreReport) -> Ended {
-    if report.status == Status::Completed { Ended::Whole } else { Ended::InPart }
+    match report.status {
+        Status::Completed => Ended::Whole,
+        Status::NothingMatched => Ended::Unmatched,
+        Status::Partial | Status::Failed => Ended::InPart,
+    }
 }
 
 /// Shows what an exact restore would remove, and asks.
@@ -105,41 +143,14 @@ async fn confirm(app: &App, opened: &OpenVault, request: &mut RestoreRequest, ta
         tally.deletes
     )?;
     terminal.flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
+    // Elsewhere, so that Ctrl-C is heard meanwhile.
+    let answer = tokio::task::spawn_blocking(|| {
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).map(|_| answer)
+    });
+    let answer = answer.await??;
     match answer.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(()),
         _ => Err(Failure::refused("nothing was restored").into()),
     }
-}
-
-/// The target that a person wrote, and what stands before every key there.
-async fn target(
-    app: &App,
-    opened: &OpenVault,
-    resource: &pipeline::model::ResourceId,
-    text: &str,
-    endpoint: Option<&str>,
-) -> Result<(Arc<dyn Target>, String)> {
-    if !text.starts_with("s3://") {
-        let path = text.strip_prefix("file://").unwrap_or(text);
-        let vaults = app.configured()?;
-        if let Some(place) = vaults.iter().chain([&opened.place]).find(|place| place.is_in_directory(path.as_ref())) {
-            return Err(Failure::refused(format!("cannot restore to {path}: vault {} lies within it", place.name)).into());
-        }
-        return Ok((Arc::new(DirectoryTarget::new(path)), String::new()));
-    }
-    let (bucket, mut prefix) = bucket_and_rest(text)?;
-    if !prefix.is_empty() && !prefix.ends_with('/') {
-        prefix.push('/');
-    }
-    let source = protection::newest(&opened.vault, resource).await?.and_then(|known| known.record.endpoint);
-    let named = endpoint.or_else(|| if app.flags.endpoint_url.is_some() { None } else { source.as_deref() });
-    let endpoint = app.endpoint(named)?;
-    let found = endpoint.bucket(bucket.bucket_name()).await?;
-    if opened.place.is_in_bucket(&bucket, &endpoint) || opened.is_in_bucket(found.as_ref()).await? {
-        return Err(Failure::refused(format!("cannot restore to {bucket}: the vault lies within it")).into());
-    }
-    let vault_bucket = opened.place.copyable_bucket(&endpoint).map(str::to_owned);
-    Ok((Arc::new(BucketTarget::new(found, prefix.clone()).with_vault_bucket(vault_bucket)), prefix))
 }

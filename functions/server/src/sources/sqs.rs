@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::error::DisplayErrorContext;
-use aws_sdk_sqs::types::DeleteMessageBatchRequestEntry;
+use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata};
+use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, QueueAttributeName};
 use futures::{StreamExt, TryStreamExt};
 use pipeline::model::{Clock, Timestamp};
+use pipeline::s3::Hindrance;
 use pipeline::source::{Delivery, Message, Source, SourceError};
 
 use super::{Drain, ROUND_MESSAGES_MAX, ROUND_TIME_MAX, Stop, stopped};
@@ -48,8 +49,9 @@ impl SqsSource {
         SqsSource { stream: format!("sqs:{name}"), queue: queue.to_owned(), client, clock, stop, hidden_until, drain: Mutex::default() }
     }
 
-    fn failed<E: std::error::Error>(&self, what: &str, error: &E) -> SourceError {
-        SourceError { stream: self.stream.clone(), reason: format!("{what}: {}", DisplayErrorContext(error)), transient: true }
+    fn failed(&self, what: &str, error: &(impl ProvideErrorMetadata + std::error::Error + 'static)) -> SourceError {
+        let (queue, reason) = (&self.queue, reason(error));
+        SourceError { stream: self.stream.clone(), reason: format!("cannot {what} queue {queue}: {reason}"), transient: true }
     }
 
     /// One batch, waited for at most so long; none when it is time to end.
@@ -62,7 +64,7 @@ impl SqsSource {
             .visibility_timeout(VISIBILITY.as_secs() as i32)
             .wait_time_seconds(wait.as_secs() as i32);
         let received = tokio::select! {
-            received = request.send() => received.map_err(|error| self.failed("cannot receive messages", &error))?,
+            received = request.send() => received.map_err(|error| self.failed("receive from", &error))?,
             () = stopped(&self.stop) => return Ok(None),
         };
         let messages = received.messages.unwrap_or_default().into_iter();
@@ -77,14 +79,10 @@ impl SqsSource {
             let entry = |(index, receipt): (usize, &String)| {
                 DeleteMessageBatchRequestEntry::builder().id(index.to_string()).receipt_handle(receipt).build()
             };
-            let entries: Vec<_> = left
-                .iter()
-                .enumerate()
-                .map(entry)
-                .collect::<Result<_, _>>()
-                .map_err(|error| self.failed("cannot delete messages", &error))?;
+            let entries: Vec<_> =
+                left.iter().enumerate().map(entry).collect::<Result<_, _>>().expect("every entry has its id and its receipt");
             let sent = self.client.delete_message_batch().queue_url(&self.queue).set_entries(Some(entries)).send().await;
-            let failed = sent.map_err(|error| self.failed("cannot delete messages", &error))?.failed;
+            let failed = sent.map_err(|error| self.failed("delete from", &error))?.failed;
             let Some(first) = failed.first() else { break };
             // What is the sender's fault will fail again: a receipt that is too old. The message comes again, and that is harmless.
             let again: Vec<String> = failed
@@ -106,6 +104,35 @@ impl SqsSource {
         }
         Ok(())
     }
+}
+
+/// Why a queue could not be used, in words that help where we have some.
+fn reason(error: &(impl ProvideErrorMetadata + std::error::Error + 'static)) -> String {
+    let (code, message) = (error.code().unwrap_or_default(), error.message().unwrap_or_default());
+    match Hindrance::of_code(code, message, None).or_else(|| Hindrance::of_error(error)) {
+        Some(hindrance) => hindrance.to_string(),
+        None => DisplayErrorContext(error).to_string(),
+    }
+}
+
+/// What is wrong with a queue, as far as it can be asked without taking a message.
+pub enum QueueTrouble {
+    /// There is no such queue.
+    Missing(String),
+    /// Why it could not be asked: it may be there.
+    Unknown(String),
+}
+
+/// Asks whether there is such a queue.
+///
+/// # Errors
+/// [`QueueTrouble`].
+pub async fn look(client: &Client, queue: &str) -> Result<(), QueueTrouble> {
+    let asked = client.get_queue_attributes().queue_url(queue).attribute_names(QueueAttributeName::QueueArn).send().await;
+    asked.map(drop).map_err(|error| {
+        let missing = Hindrance::of_code(error.code().unwrap_or_default(), "", None) == Some(Hindrance::NoQueue);
+        if missing { QueueTrouble::Missing(reason(&error)) } else { QueueTrouble::Unknown(reason(&error)) }
+    })
 }
 
 #[async_trait]

@@ -24,6 +24,15 @@ pub struct Ended {
     pub errors: String,
 }
 
+impl Ended {
+    /// How this command ends.
+    pub fn of(command: &mut Command) -> Ended {
+        let output = command.output().expect("it starts");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ended { code: output.status.code().unwrap_or(-1), output: text(output.stdout), errors: text(output.stderr) }
+    }
+}
+
 impl Program {
     /// In a new folder, with nothing configured.
     pub fn new() -> Program {
@@ -41,7 +50,8 @@ impl Program {
         self.folder.path()
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// The command that would run.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hindsight"));
         command.args(arguments).current_dir(self.folder()).env_clear().stdin(Stdio::null());
         command.env("HOME", self.folder()).env("TMPDIR", self.folder()).envs(&self.environment);
@@ -50,9 +60,7 @@ impl Program {
 
     /// Runs to the end.
     pub fn run(&self, arguments: &[&str]) -> Ended {
-        let output = self.command(arguments).output().expect("the binary starts");
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ended { code: output.status.code().unwrap_or(-1), output: text(output.stdout), errors: text(output.stderr) }
+        Ended::of(&mut self.command(arguments))
     }
 
     /// Runs to the end; what it prints goes into a file.
@@ -162,6 +170,12 @@ impl Running {
         self.end()
     }
 
+    /// Sends it a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
     /// Waits for its end and returns its exit code; -1 where it was killed.
     pub fn end(mut self) -> i32 {
         self.child.wait().expect("it ends").code().unwrap_or(-1)
@@ -185,8 +199,7 @@ pub struct Serving {
 impl Serving {
     /// Asks it to end and returns its exit code.
     pub fn stop(self) -> i32 {
-        let asked = Command::new("kill").args(["-TERM", &self.running.child.id().to_string()]).status().expect("kill runs");
-        assert!(asked.success());
+        self.running.signal("TERM");
         self.running.end()
     }
 

@@ -8,7 +8,7 @@ use super::program::Program;
 use super::world::{World, seaweed};
 
 /// The instant it is, in whole seconds, once that second and the next are over: what follows is told apart by every server.
-async fn a_quiet_second() -> String {
+pub async fn a_quiet_second() -> String {
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     let date = std::process::Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output().expect("date runs");
     tokio::time::sleep(Duration::from_millis(2_100)).await;
@@ -103,7 +103,7 @@ fn refusals(world: &World, before: &str) {
         (&["--to", "2001-01-01T00:00:00Z", "--target", "./new"], "the earliest restorable time is"),
         (&["--to", "2101-01-01T00:00:00Z", "--target", "./new"], "the log is complete only up to"),
         (&["--to", before, "--target", "./out", "--mode", "exact"], "say --yes"),
-        (&["--to", before, "--target", "s3://no-such-bucket-here"], "create the bucket first"),
+        (&["--to", before, "--target", "s3://no-such-bucket-here"], "there is no such bucket"),
         (&["--to", before, "--target", "./vault", "--mode", "exact", "--yes"], "lies within it"),
         (&["--to", before, "--target", ".", "--mode", "exact", "--yes"], "lies within it"),
         (&["--to", before, "--target", "./vault/new"], "is a vault"),

@@ -34,6 +34,19 @@ impl World {
         self.client.put_object().bucket(&self.bucket).key(key).body(content.as_bytes().to_vec().into()).send().await.expect("a put");
     }
 
+    /// A new bucket with these objects, of which a vault in the folder has everything; nothing keeps it any more.
+    pub async fn kept(server: &Server, bucket: &str, objects: &[(&str, &str)]) -> World {
+        let world = World::new(server, bucket, true).await;
+        for (key, content) in objects {
+            world.put(key, content).await;
+        }
+        world.program.ok(&["protect", &world.url(), "--vault", "./vault", "--events", "list:1"]);
+        let serving = world.program.serve(&["--vault", "./vault"]);
+        world.program.ok(&["status", "--vault", "./vault", "--wait"]);
+        assert_eq!(serving.stop(), 0);
+        world
+    }
+
     /// The bucket as the command line names it.
     pub fn url(&self) -> String {
         format!("s3://{}", self.bucket)

@@ -1,0 +1,105 @@
+//! A vault's status as a person reads it: one paragraph for each bucket, what is wrong last, where the eye stops.
+
+use std::io;
+use std::time::Duration;
+
+use handlers::health::{Health, LastTrouble, Listing};
+use handlers::protection::{Events, Protection, Status as Running};
+use pipeline::changelog::coverage::Window;
+use pipeline::model::Timestamp;
+
+use super::{ResourceStatus, VaultStatus};
+use crate::output::{Output, bytes, escaped, span};
+
+/// Shows one vault.
+pub fn vault(output: &mut Output, status: &VaultStatus, now: Timestamp) -> io::Result<()> {
+    let dead = if status.dead_letters > 0 { format!("; {} dead letters", status.dead_letters) } else { String::new() };
+    output.line(format_args!("vault {}{dead}", escaped(&status.vault)))?;
+    if status.resources.is_empty() {
+        output.line("nothing is protected in it")?;
+    }
+    for resource in &status.resources {
+        output.line(format_args!("\n{}: {}", resource.protection.resource, how(&resource.protection)))?;
+        for (name, text) in lines(resource, now) {
+            output.line(format_args!("  {name:<13} {text}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn how(protection: &Protection) -> String {
+    let events = match (&protection.status, &protection.events) {
+        (Running::Stopped, _) => return "STOPPED; what was kept can be restored".to_owned(),
+        (Running::Active, Events::Sqs { url }) => format!("events from queue {}", escaped(url.rsplit('/').next().unwrap_or(url))),
+        (Running::Active, Events::Webhook) => "events by webhook".to_owned(),
+        (Running::Active, Events::List { seconds }) => format!("listed every {}", span(Duration::from_secs(*seconds))),
+    };
+    format!("ACTIVE, {events}{}", if protection.unversioned { ", best effort" } else { "" })
+}
+
+fn lines(status: &ResourceStatus, now: Timestamp) -> Vec<(&'static str, String)> {
+    let ResourceStatus { protection, window, health, lag, .. } = status;
+    let mut lines = Vec::new();
+    match window {
+        None => lines.push(("restorable", "nothing yet: the first full backup has not completed".to_owned())),
+        Some(window) => lines.extend(restorable(window, protection, now)),
+    }
+    lines.push(("last listing", health.listing.as_ref().map_or_else(|| "none yet".to_owned(), |listing| listed(listing, protection, now))));
+    if let Some(lag) = lag {
+        lines.push(("event lag", format!("half within {} ms, 99 % within {} ms, of {} changes", lag.p50_ms, lag.p99_ms, lag.changes)));
+    }
+    let lost = if status.lost > 0 { format!("; {} LOST", status.lost) } else { String::new() };
+    lines.push((
+        "kept",
+        format!("{} versions, {}{lost}; {} segments, {} bases", status.versions, bytes(status.bytes), status.segments, status.bases),
+    ));
+    lines.extend(wrong(window.as_ref(), health, now));
+    lines
+}
+
+fn restorable(window: &Window, protection: &Protection, now: Timestamp) -> [(&'static str, String); 2] {
+    let ago = |at: Timestamp| span(now.since(at));
+    let Window { earliest, latest, .. } = window;
+    let proven = match window.proven {
+        Some(proven) => format!("up to {proven}, {} ago", ago(proven)),
+        None if protection.unversioned => "never: the bucket keeps no versions".to_owned(),
+        None => "nothing yet".to_owned(),
+    };
+    [("restorable", format!("{earliest} to {latest}, {} ago", ago(*latest))), ("proven", proven)]
+}
+
+fn listed(listing: &Listing, protection: &Protection, now: Timestamp) -> String {
+    let took = Duration::try_from_secs_f64(listing.took_seconds).unwrap_or_default();
+    let mut text = format!("{}, {} ago, took {}", listing.ended, span(now.since(listing.ended)), span(took));
+    if protection.status == Running::Active {
+        match now < listing.due {
+            true => text.push_str(&format!("; the next in {}", span(listing.due.since(now)))),
+            false => text.push_str("; the next is due"),
+        }
+    }
+    text
+}
+
+fn wrong(window: Option<&Window>, health: &Health, now: Timestamp) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    for gap in window.iter().flat_map(|window| &window.gaps) {
+        match gap.to {
+            Some(to) => lines.push(("gap", format!("{} to {to}: {}", gap.from, escaped(&gap.reason)))),
+            None => lines.push(("EVENTS OFF", format!("since {}, {} ago: {}", gap.from, span(now.since(gap.from)), escaped(&gap.reason)))),
+        }
+    }
+    if let Some(LastTrouble { trouble, over }) = &health.last_trouble {
+        let times = if trouble.times > 1 { format!(", {} times", trouble.times) } else { String::new() };
+        let name = if *over { "last trouble" } else { "TROUBLE" };
+        let when = format!("{}, {} ago{times}", trouble.at, span(now.since(trouble.at)));
+        lines.push((name, format!("{} at {when}: {}", trouble.part.as_str(), escaped(&trouble.reason))));
+    }
+    if let Some(listing) = health.listing.as_ref().filter(|listing| listing.overdue) {
+        let late = span(now.since(listing.due));
+        lines.push(("OVERDUE", format!("a listing was due {late} ago; is `hindsight serve` running?")));
+    }
+    if health.behind {
+        lines.push(("BEHIND", "no event has arrived for long, nor that there is none; is `hindsight serve` running?".to_owned()));
+    }
+    lines
+}

@@ -1,0 +1,50 @@
+//! A bucket in a vault, by the name that somebody wrote.
+
+use anyhow::Result;
+use handlers::protection::{self, Protection};
+use pipeline::model::ResourceId;
+
+use crate::app::{App, VaultFlag};
+use crate::exit::Failure;
+use crate::nearest::{list, nearest};
+use crate::vaults::OpenVault;
+
+/// Buckets that are named where another was asked for.
+const NAMED_MAX: usize = 10;
+
+/// A bucket that is protected in a vault, or was.
+pub struct Protected {
+    /// The vault.
+    pub opened: OpenVault,
+    /// The number of the record that says how the bucket is protected.
+    pub number: u64,
+    /// How it is protected.
+    pub protection: Protection,
+}
+
+impl App {
+    /// Opens the vault that a flag names, which must know this bucket.
+    ///
+    /// # Errors
+    /// As [`App::vault`]; a bucket that was never protected there, with the names of those that were.
+    pub async fn protected(&self, flag: &VaultFlag, resource: &ResourceId) -> Result<Protected> {
+        let opened = self.vault(flag).await?;
+        match protection::newest(&opened.vault, resource).await? {
+            Some(known) => Ok(Protected { opened, number: known.number, protection: known.record }),
+            None => Err(unknown(&opened, resource).await?.into()),
+        }
+    }
+}
+
+async fn unknown(opened: &OpenVault, resource: &ResourceId) -> Result<Failure> {
+    let vault = &opened.place.name;
+    let all = protection::all(&opened.vault).await?;
+    let known: Vec<String> = all.iter().map(|known| known.record.resource.to_string()).collect();
+    let written = resource.to_string();
+    let names = nearest(&written, known.iter().map(String::as_str));
+    Ok(Failure::refused(match names.len() {
+        0 => format!("{written} is not protected in vault {vault}, nor is any other bucket; `hindsight protect` begins it"),
+        1 => format!("{written} is not protected in vault {vault}; {} is", names[0]),
+        _ => format!("{written} is not protected in vault {vault}; these are: {}", list(&names, NAMED_MAX)),
+    }))
+}
