@@ -16,10 +16,12 @@ mod feeds;
 mod http;
 mod keeper;
 pub mod metrics;
+mod troubles;
 mod truth;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,7 +78,7 @@ pub async fn serve(serving: Serving) -> Result<()> {
     let (inlet, source) = token.map(|token| webhook::webhook(&token, Arc::clone(&app.clock), stop.clone())).unzip();
     let http = match listen {
         Some(listen) => {
-            let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+            let listener = tokio::net::TcpListener::bind(listen).await.map_err(|error| cannot_listen(listen, &error))?;
             tracing::info!(address = %listener.local_addr()?, webhook = inlet.is_some(), "listening");
             Some(tokio::spawn(http::run(listener, Arc::clone(&metrics), Arc::clone(&app.clock), inlet.clone(), stop.clone())))
         }
@@ -117,6 +119,16 @@ pub async fn serve(serving: Serving) -> Result<()> {
     }
     tracing::info!("ended");
     Ok(())
+}
+
+fn cannot_listen(listen: SocketAddr, error: &std::io::Error) -> Failure {
+    let reason = match error.kind() {
+        ErrorKind::AddrInUse => "the port is in use, perhaps by another `hindsight serve`".to_owned(),
+        ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
+        ErrorKind::PermissionDenied => "this user may not use that port".to_owned(),
+        _ => error.to_string(),
+    };
+    Failure::broken(format!("cannot listen on {listen}: {reason}; choose another with --listen"))
 }
 
 /// Tells a task to end, waits for it a while, and then ends it.

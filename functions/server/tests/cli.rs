@@ -3,8 +3,18 @@
 
 #[path = "cli/copies.rs"]
 mod copies;
+#[path = "cli/health.rs"]
+mod health;
+#[path = "cli/hindered.rs"]
+mod hindered;
 #[path = "cli/killing.rs"]
 mod killing;
+#[path = "cli/listener.rs"]
+mod listener;
+#[path = "cli/naming.rs"]
+mod naming;
+#[path = "cli/operator.rs"]
+mod operator;
 #[path = "cli/program.rs"]
 mod program;
 #[path = "cli/proof.rs"]
@@ -17,6 +27,8 @@ mod restored;
 mod stories;
 #[path = "cli/traffic.rs"]
 mod traffic;
+#[path = "cli/verifying.rs"]
+mod verifying;
 #[path = "cli/world.rs"]
 mod world;
 

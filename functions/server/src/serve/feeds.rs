@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use handlers::capture::Capture;
+use handlers::health::Part;
 use handlers::intake::Intake;
 use pipeline::model::{ResourceId, Timestamp};
 use pipeline::source::Source;
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::metrics::Metrics;
+use super::troubles::Troubles;
 use crate::app::App;
 use crate::endpoints::Endpoint;
 use crate::sources::sqs::SqsSource;
@@ -31,7 +33,7 @@ pub enum FeedName {
     Webhook,
 }
 
-type Captures = BTreeMap<ResourceId, Capture>;
+type Captures = BTreeMap<ResourceId, (Capture, Arc<Troubles>)>;
 
 struct Running {
     captures: watch::Sender<Captures>,
@@ -57,10 +59,10 @@ impl Feeds {
     ///
     /// # Errors
     /// A feed that cannot be asked.
-    pub async fn add(&self, name: FeedName, endpoint: &Endpoint, capture: Capture) -> Result<()> {
+    pub async fn add(&self, name: FeedName, endpoint: &Endpoint, capture: Capture, troubles: &Arc<Troubles>) -> Result<()> {
         let resource = capture.resource().clone();
         if let Some(running) = self.running().get(&name) {
-            running.captures.send_modify(|captures| drop(captures.insert(resource, capture)));
+            running.captures.send_modify(|captures| drop(captures.insert(resource, (capture, Arc::clone(troubles)))));
             return Ok(());
         }
         let source: Arc<dyn Source> = match &name {
@@ -81,7 +83,7 @@ impl Feeds {
             let feed = Feed { app: self.app.clone(), metrics: Arc::clone(&self.metrics), stop: self.stop.clone(), source, intake, changes };
             Running { captures, task: tokio::spawn(feed.run()) }
         });
-        running.captures.send_modify(|captures| drop(captures.insert(resource, capture)));
+        running.captures.send_modify(|captures| drop(captures.insert(resource, (capture, Arc::clone(troubles)))));
         Ok(())
     }
 
@@ -118,12 +120,20 @@ struct Feed {
 }
 
 impl Feed {
+    /// A feed that is at rest is a trouble of every bucket that it tells of.
+    async fn note(&self, error: &str) {
+        let concerned: Vec<Arc<Troubles>> = self.changes.borrow().values().map(|(_, troubles)| Arc::clone(troubles)).collect();
+        for troubles in concerned {
+            troubles.note(Part::Feed, error.to_owned()).await;
+        }
+    }
+
     async fn run(mut self) {
         let mut backoff = BACKOFF.0;
         let mut serves = 0;
         while !*self.stop.borrow() {
             if self.changes.has_changed().unwrap_or(false) {
-                let captures: Vec<Capture> = self.changes.borrow_and_update().values().cloned().collect();
+                let captures: Vec<Capture> = self.changes.borrow_and_update().values().map(|(capture, _)| capture.clone()).collect();
                 serves = captures.len();
                 self.intake.serve(captures);
             }
@@ -139,18 +149,17 @@ impl Feed {
             }
             match self.intake.round(self.source.as_ref()).await {
                 Ok(report) => {
-                    self.metrics.round(self.source.stream(), &report);
+                    self.metrics.round(self.source.stream(), &report, self.app.clock.now());
                     backoff = BACKOFF.0;
                 }
                 Err(error) => {
-                    self.metrics.error("intake");
-                    tracing::warn!(
-                        stream = self.source.stream(),
-                        error = format!("{:#}", anyhow::Error::new(error)),
-                        "a round failed; its events come again"
-                    );
+                    let error = format!("{:#}", anyhow::Error::new(error));
+                    tracing::warn!(stream = self.source.stream(), error, "a round failed; its events come again");
                     tokio::select! {
-                        () = self.app.clock.sleep(backoff) => {}
+                        () = async {
+                            self.note(&error).await;
+                            self.app.clock.sleep(backoff).await;
+                        } => {}
                         () = stopped(&self.stop) => return,
                     }
                     backoff = (backoff * 2).min(BACKOFF.1);

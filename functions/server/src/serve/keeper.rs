@@ -7,6 +7,7 @@ use anyhow::Result;
 use futures::future::join4;
 use handlers::capture::Capture;
 use handlers::compact::compact;
+use handlers::health::Part;
 use handlers::lag::{self, Lag};
 use handlers::protection::{Events, Protection};
 use pipeline::base::plan::Policy;
@@ -14,6 +15,7 @@ use pipeline::model::{Clock, Timestamp};
 
 use super::feeds::{FeedName, Feeds};
 use super::metrics::Metrics;
+use super::troubles::Troubles;
 use super::truth::Truth;
 use super::watch::Watch;
 use crate::app::App;
@@ -46,18 +48,22 @@ pub struct Keeper {
 impl Keeper {
     /// Keeps the bucket until it is time to end.
     pub async fn run(self) {
-        self.metrics.expect(&self.protection.resource, &self.vault.place.name);
+        self.metrics.expect(&self.protection, &self.vault.place.name);
+        let troubles = Arc::new(Troubles::new(&self.app, &self.vault, &self.protection.resource, &self.metrics));
         let mut backoff = BACKOFF.0;
         loop {
             let result = tokio::select! {
-                result = self.keep() => result,
+                result = self.keep(&troubles) => result,
                 () = stopped(&self.stop) => break,
             };
             let Err(error) = result else { break };
-            self.metrics.error("open");
-            tracing::error!(resource = %self.protection.resource, error = format!("{error:#}"), "it could not be opened; it is tried again");
+            let error = format!("{error:#}");
+            tracing::error!(resource = %self.protection.resource, error, "it could not be opened; it is tried again");
             tokio::select! {
-                () = self.app.clock.sleep(backoff) => {}
+                () = async {
+                    troubles.note(Part::Opening, error).await;
+                    self.app.clock.sleep(backoff).await;
+                } => {}
                 () = stopped(&self.stop) => break,
             }
             backoff = (backoff * 2).min(BACKOFF.1);
@@ -76,31 +82,31 @@ impl Keeper {
         }
     }
 
-    async fn keep(&self) -> Result<()> {
+    async fn keep(&self, troubles: &Arc<Troubles>) -> Result<()> {
         let Protection { resource, events, endpoint, acls, .. } = &self.protection;
         let reader = self.app.reader(resource, endpoint.as_deref(), *acls).await?;
         let copying = self.vault.place.copying(&self.app.endpoint(endpoint.as_deref())?).await?;
         let capture = Capture::open(self.vault.vault.clone(), resource.clone(), reader, Arc::clone(&self.app.clock)).await?;
         let capture = capture.with_copying(copying);
-        let watch = Watch::begin(&capture, events, Arc::clone(&self.metrics)).await?;
+        let watch = Watch::begin(&capture, events, Arc::clone(&self.metrics), Arc::clone(troubles)).await?;
         let how = match events {
             Events::Sqs { url } => format!("sqs:{url}"),
             Events::Webhook => "webhook".to_owned(),
             Events::List { seconds } => format!("list:{seconds}"),
         };
         tracing::info!(%resource, vault = self.vault.place.name, events = how, versions = capture.known(|known| known.len()), "keeping its changes");
-        let truth = Truth::begin(&capture, &self.protection, Arc::clone(&self.metrics)).await?;
+        let truth = Truth::begin(&capture, &self.protection, Arc::clone(&self.metrics), Arc::clone(troubles)).await?;
         self.metrics.track(&capture);
         // Events flow before the first listing begins, so that what happens meanwhile is seen by one or the other.
         if let Some(feed) = self.feed() {
-            self.feeds.add(feed, &self.app.endpoint(endpoint.as_deref())?, capture.clone()).await?;
+            self.feeds.add(feed, &self.app.endpoint(endpoint.as_deref())?, capture.clone(), troubles).await?;
         }
-        join4(truth.run(&watch), watch.run(capture.clone()), self.compact(), self.measure()).await;
+        join4(truth.run(&watch), watch.run(capture.clone()), self.compact(troubles), self.measure()).await;
         Ok(())
     }
 
     /// Merges and bases, now and then.
-    async fn compact(&self) {
+    async fn compact(&self, troubles: &Troubles) {
         let resource = &self.protection.resource;
         self.app.clock.sleep(COMPACT.0).await;
         loop {
@@ -109,8 +115,9 @@ impl Keeper {
                     tracing::info!(%resource, segments = report.segments, base = report.base.map(|base| base.to_string()), "compacted")
                 }
                 Err(error) => {
-                    self.metrics.error("compact");
-                    tracing::warn!(%resource, error = format!("{:#}", anyhow::Error::new(error)), "compaction broke off; the next one goes on");
+                    let error = format!("{:#}", anyhow::Error::new(error));
+                    tracing::warn!(%resource, error, "compaction broke off; the next one goes on");
+                    troubles.note(Part::Compaction, error).await;
                 }
             }
             self.app.clock.sleep(COMPACT.1).await;

@@ -1,12 +1,15 @@
-//! What is counted while serving, in Prometheus's text form.
+//! What is counted while serving, and how each protection is doing.
+
+mod page;
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use handlers::capture::Capture;
+use handlers::health::{Facts, Health, Trouble, health};
 use handlers::intake::IntakeReport;
-use pipeline::changelog::coverage::Reconciliation;
+use handlers::protection::Protection;
+use pipeline::changelog::coverage::{Gap, Reconciliation, Window};
 use pipeline::model::{ResourceId, Timestamp};
 
 /// Upper bounds of the histogram from event to durable, in seconds.
@@ -26,22 +29,27 @@ struct Inner {
     feeds: BTreeMap<String, FeedCounts>,
     resources: BTreeMap<ResourceId, ResourceCounts>,
     errors: BTreeMap<&'static str, u64>,
+    answers: BTreeMap<u16, u64>,
+    refused_connections: u64,
 }
 
 #[derive(Default)]
 struct FeedCounts {
     sum: IntakeReport,
     rounds: u64,
+    last_round: Timestamp,
 }
 
 #[derive(Default)]
 struct ResourceCounts {
     vault: String,
+    protection: Option<Protection>,
     capture: Option<Capture>,
     earliest: Option<Timestamp>,
     proven: Option<Timestamp>,
-    events_off: bool,
-    listing_only: bool,
+    events_off_since: Option<Timestamp>,
+    last_reading: Option<Reconciliation>,
+    last_trouble: Option<Trouble>,
     readings: u64,
     found: u64,
     purged: u64,
@@ -67,19 +75,51 @@ impl Metrics {
         self.inner().started = true;
     }
 
-    /// Why this process is not ready; none if it is.
-    pub fn not_ready(&self) -> Option<String> {
+    /// Why this process is not ready, a line for each reason; none if it is.
+    pub fn not_ready(&self, now: Timestamp) -> Vec<String> {
         let inner = self.inner();
         if !inner.started {
-            return Some("what is protected has not been read yet".to_owned());
+            return vec!["what is protected has not been read yet".to_owned()];
         }
-        let closed = inner.resources.iter().find(|(_, counts)| counts.earliest.is_none());
-        closed.map(|(resource, _)| format!("the first full backup of {resource} has not completed"))
+        let mut reasons = Vec::new();
+        for (resource, counts) in &inner.resources {
+            match counts.health(now) {
+                _ if counts.earliest.is_none() => reasons.push(format!("{resource}: the first full backup has not completed")),
+                Some(health) if !health.is_kept() => {
+                    reasons.extend(health.complaints(now).into_iter().map(|complaint| format!("{resource}: {complaint}")));
+                }
+                _ => {}
+            }
+        }
+        reasons
     }
 
-    /// A resource is about to be opened; until its window opens, this process is not ready.
-    pub fn expect(&self, resource: &ResourceId, vault: &str) {
-        self.resource(resource, |counts| vault.clone_into(&mut counts.vault));
+    /// How everything that is protected is doing, a line each and one for each complaint.
+    pub fn state(&self, now: Timestamp) -> Vec<String> {
+        let inner = self.inner();
+        let mut lines = Vec::new();
+        for (resource, counts) in &inner.resources {
+            let Some(health) = counts.health(now) else {
+                lines.push(format!("{resource}: being opened"));
+                continue;
+            };
+            let listed = match &health.listing {
+                Some(listing) => format!("last listed at {} in {:.1} s", listing.ended, listing.took_seconds),
+                None => "never listed".to_owned(),
+            };
+            let latest = health.latest_lag_seconds.map_or_else(|| "nothing restorable".to_owned(), |lag| format!("latest {lag} s ago"));
+            lines.push(format!("{resource}: {latest}, {listed}"));
+            lines.extend(health.complaints(now).into_iter().map(|complaint| format!("{resource}: {complaint}")));
+        }
+        lines
+    }
+
+    /// A protection is about to be opened; until its window opens, this process is not ready.
+    pub fn expect(&self, protection: &Protection, vault: &str) {
+        self.resource(&protection.resource, |counts| {
+            vault.clone_into(&mut counts.vault);
+            counts.protection = Some(protection.clone());
+        });
     }
 
     /// Shows a resource.
@@ -100,32 +140,53 @@ impl Metrics {
         *self.inner().errors.entry(part).or_default() += 1;
     }
 
+    /// The webhook answered with this status.
+    pub fn answered(&self, status: u16) {
+        *self.inner().answers.entry(status).or_default() += 1;
+    }
+
+    /// A connection was closed because as many as may were open.
+    pub fn refused_connection(&self) {
+        self.inner().refused_connections += 1;
+    }
+
     /// The window as readings of the truth prove it.
     pub fn window(&self, resource: &ResourceId, earliest: Timestamp, proven: Option<Timestamp>) {
         self.resource(resource, |counts| (counts.earliest, counts.proven) = (Some(earliest), proven));
     }
 
-    /// Whether events are known to be off.
-    pub fn events_off(&self, resource: &ResourceId, off: bool) {
-        self.resource(resource, |counts| counts.events_off = off);
+    /// Since when events are known to be off.
+    pub fn events_off(&self, resource: &ResourceId, since: Option<Timestamp>) {
+        self.resource(resource, |counts| counts.events_off_since = since);
     }
 
-    /// What a reading of the truth found.
-    pub fn reading(&self, resource: &ResourceId, reading: &Reconciliation, listing_only: bool) {
+    /// The last reading of the truth, whoever did it.
+    pub fn last_reading(&self, resource: &ResourceId, reading: &Reconciliation) {
+        self.resource(resource, |counts| counts.last_reading = Some(reading.clone()));
+    }
+
+    /// What a reading of the truth found here.
+    pub fn reading(&self, resource: &ResourceId, reading: &Reconciliation) {
+        self.last_reading(resource, reading);
         self.resource(resource, |counts| {
             counts.readings += 1;
             counts.found += reading.found;
             counts.purged += reading.purged;
             counts.lost += reading.lost;
-            counts.listing_only = listing_only;
         });
     }
 
+    /// What went wrong last with a resource.
+    pub fn trouble(&self, resource: &ResourceId, trouble: Trouble) {
+        self.resource(resource, |counts| counts.last_trouble = Some(trouble));
+    }
+
     /// What a round of intake came to.
-    pub fn round(&self, stream: &str, report: &IntakeReport) {
+    pub fn round(&self, stream: &str, report: &IntakeReport, now: Timestamp) {
         let mut inner = self.inner();
         let feed = inner.feeds.entry(stream.to_owned()).or_default();
         feed.rounds += 1;
+        feed.last_round = now;
         let sum = &mut feed.sum;
         for (sum, more) in [
             (&mut sum.messages, report.messages),
@@ -161,113 +222,95 @@ impl Metrics {
         let since = counts.lags_since.replace(now).unwrap_or(now);
         Some((since, std::mem::take(&mut counts.lags_ms), counts.lost))
     }
-
-    /// Everything, as Prometheus reads it.
-    pub fn text(&self, now: Timestamp) -> String {
-        let inner = self.inner();
-        let mut page = Page::default();
-        let labels = |resource: &ResourceId, counts: &ResourceCounts| {
-            format!("resource=\"{}\",vault=\"{}\"", resource.bucket_name(), escaped(&counts.vault))
-        };
-        let resources: Vec<(String, &ResourceCounts)> =
-            inner.resources.iter().map(|(resource, counts)| (labels(resource, counts), counts)).collect();
-        let seconds = |at: Option<Timestamp>| at.map(|at| at.micros() as f64 / 1e6);
-        let latest = |counts: &ResourceCounts| {
-            counts.capture.as_ref().map(Capture::latest).filter(|at| *at > Timestamp::default()).max(counts.proven)
-        };
-        let mut gauge = |name, help, value: &dyn Fn(&ResourceCounts) -> Option<f64>| {
-            page.family(name, "gauge", help, resources.iter().map(|(labels, counts)| (labels.as_str(), value(counts))))
-        };
-        gauge("earliest_timestamp_seconds", "The first restorable instant.", &|counts| seconds(counts.earliest));
-        gauge("proven_timestamp_seconds", "Nothing that still existed is missing up to here.", &|counts| seconds(counts.proven));
-        gauge("latest_timestamp_seconds", "The last restorable instant.", &|counts| seconds(latest(counts)));
-        gauge("watermark_lag_seconds", "How long ago the last restorable instant was.", &|counts| {
-            latest(counts).map(|at| now.since(at).as_secs_f64())
-        });
-        gauge("proven_lag_seconds", "How long ago the last proven instant was.", &|counts| {
-            counts.proven.map(|at| now.since(at).as_secs_f64())
-        });
-        gauge("events_off", "1 where the bucket is known not to send events.", &|counts| Some(f64::from(u8::from(counts.events_off))));
-        gauge("known_versions", "Versions that the vault holds to be live.", &|counts| {
-            counts.capture.as_ref().map(|capture| capture.known(|known| known.len()) as f64)
-        });
-        let mut counter = |name, help, value: &dyn Fn(&ResourceCounts) -> u64| {
-            page.family(name, "counter", help, resources.iter().map(|(labels, counts)| (labels.as_str(), Some(value(counts) as f64))))
-        };
-        counter("reconciliations_total", "Readings of the truth.", &|counts| counts.readings);
-        counter("reconciliation_found_total", "Versions that a listing found and the vault did not know.", &|counts| counts.found);
-        counter("reconciliation_purged_total", "Versions that a listing found to be gone without an event.", &|counts| counts.purged);
-        counter("reconciliation_lost_total", "Versions that a listing found and that could not be read.", &|counts| counts.lost);
-        let copies = |counts: &ResourceCounts| counts.capture.as_ref().map(Capture::copies).unwrap_or_default();
-        counter("copied_total", "Contents that the S3 server copied into the vault.", &|counts| copies(counts).copied);
-        counter("copied_bytes_total", "Their bytes.", &|counts| copies(counts).copied_bytes);
-        counter("copies_failed_total", "Copies that failed; those contents were read.", &|counts| copies(counts).failed);
-        page.histogram(&resources);
-        let feeds: Vec<(String, &FeedCounts)> =
-            inner.feeds.iter().map(|(stream, counts)| (format!("stream=\"{}\"", escaped(stream)), counts)).collect();
-        let mut counter = |name, help, value: &dyn Fn(&FeedCounts) -> u64| {
-            page.family(name, "counter", help, feeds.iter().map(|(labels, counts)| (labels.as_str(), Some(value(counts) as f64))))
-        };
-        counter("rounds_total", "Rounds of intake.", &|counts| counts.rounds);
-        counter("messages_total", "Messages that came.", &|counts| counts.sum.messages);
-        counter("changes_total", "Changes that were kept.", &|counts| counts.sum.changes);
-        counter("bytes_total", "Bytes of content that came with them.", &|counts| counts.sum.bytes);
-        counter("lost_total", "Versions that were gone before they could be read.", &|counts| counts.sum.lost);
-        counter("outdated_total", "Old puts of versions that are gone.", &|counts| counts.sum.outdated);
-        counter("dead_letters_total", "Events that could not be decoded and were kept whole.", &|counts| counts.sum.dead);
-        counter("ignored_total", "Events that change nothing that is kept.", &|counts| counts.sum.ignored);
-        counter("again_total", "Messages that were left to come again.", &|counts| counts.sum.again);
-        let errors = inner.errors.iter().map(|(part, count)| (format!("part=\"{part}\""), *count));
-        let errors: Vec<(String, u64)> = errors.collect();
-        page.family(
-            "errors_total",
-            "counter",
-            "What went wrong and was tried again.",
-            errors.iter().map(|(labels, count)| (labels.as_str(), Some(*count as f64))),
-        );
-        page.text
-    }
 }
 
-#[derive(Default)]
-struct Page {
-    text: String,
-}
-
-impl Page {
-    fn family<'a>(&mut self, name: &str, kind: &str, help: &str, samples: impl Iterator<Item = (&'a str, Option<f64>)>) {
-        let _ = write!(self.text, "# HELP hindsight_{name} {help}\n# TYPE hindsight_{name} {kind}\n");
-        for (labels, value) in samples {
-            if let Some(value) = value {
-                let _ = writeln!(self.text, "hindsight_{name}{{{labels}}} {value}");
-            }
-        }
+impl ResourceCounts {
+    /// The last restorable instant.
+    fn latest(&self) -> Option<Timestamp> {
+        self.capture.as_ref().map(Capture::latest).filter(|at| *at > Timestamp::default()).max(self.proven)
     }
 
-    fn histogram(&mut self, resources: &[(String, &ResourceCounts)]) {
-        const NAME: &str = "hindsight_event_to_durable_seconds";
-        let _ = write!(self.text, "# HELP {NAME} From an event to its change being durable.\n# TYPE {NAME} histogram\n");
-        for (labels, counts) in resources {
-            let mut below = 0;
-            for (bound, count) in BUCKETS.iter().zip(&counts.histogram) {
-                below += count;
-                let _ = writeln!(self.text, "{NAME}_bucket{{{labels},le=\"{bound}\"}} {below}");
-            }
-            let _ = writeln!(self.text, "{NAME}_bucket{{{labels},le=\"+Inf\"}} {}", counts.lag_count);
-            let _ = writeln!(self.text, "{NAME}_sum{{{labels}}} {}", counts.lag_seconds);
-            let _ = writeln!(self.text, "{NAME}_count{{{labels}}} {}", counts.lag_count);
-        }
+    /// How it is doing; none before it is known how it is protected.
+    fn health(&self, now: Timestamp) -> Option<Health> {
+        let gap = |from| Gap { from, to: None, reason: String::new() };
+        let window = self.earliest.map(|earliest| Window {
+            earliest,
+            proven: self.proven,
+            latest: self.latest().map_or(earliest, |latest| latest.max(earliest)),
+            gaps: self.events_off_since.map(gap).into_iter().collect(),
+        });
+        let facts = Facts {
+            protection: self.protection.as_ref()?,
+            window: window.as_ref(),
+            last: self.last_reading.as_ref(),
+            trouble: self.last_trouble.as_ref(),
+        };
+        Some(health(&facts, now))
     }
-}
-
-/// A value of a label.
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 #[cfg(test)]
 mod tests {
+    use handlers::health::Part;
+    use handlers::protection::{Events, Status};
+
     use super::*;
+
+    fn protection() -> Protection {
+        Protection {
+            resource: ResourceId::bucket("photos").unwrap(),
+            since: Timestamp::default(),
+            events: Events::List { seconds: 10 },
+            endpoint: None,
+            acls: true,
+            unversioned: false,
+            reconcile_seconds: 10,
+            status: Status::Active,
+        }
+    }
+
+    fn reading(ended: i64) -> Reconciliation {
+        let (began, ended) = (Timestamp::from_seconds(ended - 2), Timestamp::from_seconds(ended));
+        Reconciliation { began, ended, listed: 1, found: 0, purged: 0, lost: 0, events_on: None, versioned: true }
+    }
+
+    #[test]
+    fn a_listing_that_does_not_come_makes_the_process_not_ready_and_says_why() {
+        let (metrics, protection) = (Metrics::default(), protection());
+        let at = Timestamp::from_seconds;
+        metrics.is_started();
+        metrics.expect(&protection, "v");
+        assert_eq!(metrics.not_ready(at(9)), ["s3://photos: the first full backup has not completed"]);
+        metrics.window(&protection.resource, at(10), None);
+        metrics.reading(&protection.resource, &reading(10));
+        assert!(metrics.not_ready(at(20)).is_empty());
+        let trouble = Trouble { at: at(21), part: Part::Listing, reason: "refused".to_owned(), times: 1 };
+        metrics.trouble(&protection.resource, trouble);
+        assert!(metrics.not_ready(at(22)).is_empty(), "one that broke off is tried again");
+        let late = metrics.not_ready(at(100));
+        assert_eq!(late.len(), 2, "{late:?}");
+        assert!(late[0].contains("80 s late") && late[1].contains("listing went wrong at 1970-01-01T00:00:21Z: refused"), "{late:?}");
+        assert_eq!(metrics.state(at(100))[0], "s3://photos: latest 90 s ago, last listed at 1970-01-01T00:00:10Z in 2.0 s");
+        let text = metrics.text(at(100));
+        for line in [
+            "hindsight_last_listing_timestamp_seconds{resource=\"photos\",vault=\"v\"} 10",
+            "hindsight_last_listing_duration_seconds{resource=\"photos\",vault=\"v\"} 2",
+            "hindsight_listing_overdue{resource=\"photos\",vault=\"v\"} 1",
+            "hindsight_feed_behind{resource=\"photos\",vault=\"v\"} 0",
+            "hindsight_last_trouble_timestamp_seconds{resource=\"photos\",vault=\"v\",part=\"listing\"} 21",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_metric_stands_in_the_docs() {
+        let docs = include_str!("../../../../docs/monitoring.md");
+        let text = Metrics::default().text(Timestamp::from_seconds(10));
+        for name in text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next()) {
+            assert!(docs.contains(&format!("`{name}`")), "{name}");
+        }
+    }
 
     #[test]
     fn a_page_has_a_line_for_everything_that_is_known() {
@@ -275,17 +318,18 @@ mod tests {
         let resource = ResourceId::bucket("photos").unwrap();
         metrics.window(&resource, Timestamp::from_seconds(5), Some(Timestamp::from_seconds(8)));
         let lags_ms = BTreeMap::from([(resource.clone(), vec![40, 900, 7_200_000])]);
-        metrics.round("sqs:q", &IntakeReport { messages: 3, changes: 2, lags_ms, ..IntakeReport::default() });
-        metrics.error("intake");
+        metrics.round("sqs:q", &IntakeReport { messages: 3, changes: 2, lags_ms, ..IntakeReport::default() }, Timestamp::from_seconds(9));
+        metrics.error("feed");
         let text = metrics.text(Timestamp::from_seconds(10));
         for line in [
             "hindsight_earliest_timestamp_seconds{resource=\"photos\",vault=\"\"} 5",
             "hindsight_watermark_lag_seconds{resource=\"photos\",vault=\"\"} 2",
+            "hindsight_last_round_timestamp_seconds{stream=\"sqs:q\"} 9",
             "hindsight_messages_total{stream=\"sqs:q\"} 3",
             "hindsight_event_to_durable_seconds_bucket{resource=\"photos\",vault=\"\",le=\"0.05\"} 1",
             "hindsight_event_to_durable_seconds_bucket{resource=\"photos\",vault=\"\",le=\"3600\"} 2",
             "hindsight_event_to_durable_seconds_bucket{resource=\"photos\",vault=\"\",le=\"+Inf\"} 3",
-            "hindsight_errors_total{part=\"intake\"} 1",
+            "hindsight_errors_total{part=\"feed\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

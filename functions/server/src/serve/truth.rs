@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use handlers::capture::Capture;
+use handlers::health::{Part, interval};
 use handlers::protection::{Events, Protection};
 use handlers::reconcile::{ScanProgress, reconcile};
 use pipeline::changelog::coverage::{self, Reconciliation};
@@ -12,6 +13,7 @@ use pipeline::model::{ResourceId, Timestamp};
 
 use super::keeper::{patience, wait_or};
 use super::metrics::Metrics;
+use super::troubles::Troubles;
 use super::watch::Watch;
 
 /// What a listing began is proven from two seconds before; so the second listing waits a little, to prove the first's end.
@@ -27,6 +29,7 @@ pub struct Truth {
     every: Duration,
     listing_only: bool,
     metrics: Arc<Metrics>,
+    troubles: Arc<Troubles>,
     readings: Vec<Reconciliation>,
 }
 
@@ -35,13 +38,13 @@ const READINGS_MAX: usize = 16;
 
 impl Truth {
     /// Begins where the vault stands.
-    pub async fn begin(capture: &Capture, protection: &Protection, metrics: Arc<Metrics>) -> Result<Truth> {
+    pub async fn begin(capture: &Capture, protection: &Protection, metrics: Arc<Metrics>, troubles: Arc<Troubles>) -> Result<Truth> {
         let (readings, _) = coverage::facts(capture.vault(), capture.resource()).await?;
-        let (every, listing_only) = match protection.events {
-            Events::List { seconds } => (Duration::from_secs(seconds), true),
-            _ => (Duration::from_secs(protection.reconcile_seconds), false),
-        };
-        Ok(Truth { capture: capture.clone(), every, listing_only, metrics, readings })
+        if let Some(last) = readings.last() {
+            metrics.last_reading(capture.resource(), last);
+        }
+        let listing_only = matches!(protection.events, Events::List { .. });
+        Ok(Truth { capture: capture.clone(), every: interval(protection), listing_only, metrics, troubles, readings })
     }
 
     /// Lists for ever.
@@ -67,7 +70,7 @@ impl Truth {
                     } else {
                         tracing::debug!(%resource, listed, found, purged, lost, "reconciled");
                     }
-                    self.metrics.reading(&resource, &reading, self.listing_only);
+                    self.metrics.reading(&resource, &reading);
                     watch.heard(&self.capture, reading.events_on).await;
                     self.mark(&reading).await;
                     self.remember(reading);
@@ -75,8 +78,9 @@ impl Truth {
                 }
                 Err(error) => {
                     failures += 1;
-                    self.metrics.error("reconcile");
-                    tracing::warn!(%resource, error = format!("{:#}", anyhow::Error::new(error)), "a listing broke off; the next one goes on");
+                    let error = format!("{:#}", anyhow::Error::new(error));
+                    tracing::warn!(%resource, error, "a listing broke off; the next one goes on");
+                    self.troubles.note(Part::Listing, error).await;
                 }
             }
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use handlers::capture::Capture;
+use handlers::health::Part;
 use handlers::protection::Events;
 use handlers::reconcile::keep_configuration;
 use pipeline::changelog::coverage::{self, GAPS, Gap};
@@ -13,6 +14,7 @@ use pipeline::vault::layout;
 use tokio::sync::Notify;
 
 use super::metrics::Metrics;
+use super::troubles::Troubles;
 
 /// How often the bucket's configuration is read.
 const EVERY: Duration = Duration::from_secs(60);
@@ -22,6 +24,7 @@ pub struct Watch {
     /// Somebody wants the truth to be read now.
     pub read_now: Notify,
     metrics: Arc<Metrics>,
+    troubles: Arc<Troubles>,
     expects_events: bool,
     state: Mutex<State>,
 }
@@ -36,7 +39,7 @@ struct State {
 
 impl Watch {
     /// Begins where the vault stands. That nobody listened to a webhook is a gap, too.
-    pub async fn begin(capture: &Capture, events: &Events, metrics: Arc<Metrics>) -> Result<Watch> {
+    pub async fn begin(capture: &Capture, events: &Events, metrics: Arc<Metrics>, troubles: Arc<Troubles>) -> Result<Watch> {
         let (readings, gaps) = coverage::facts(capture.vault(), capture.resource()).await?;
         let window = coverage::window(None, &readings, &gaps);
         let open = window.iter().flat_map(|window| &window.gaps).find(|gap| gap.to.is_none()).map(|gap| gap.from);
@@ -44,6 +47,7 @@ impl Watch {
         let watch = Watch {
             read_now: Notify::new(),
             metrics,
+            troubles,
             expects_events: !matches!(events, Events::List { .. }),
             state: Mutex::new(State { on_at, gap: open }),
         };
@@ -69,8 +73,9 @@ impl Watch {
             match keep_configuration(&mut capture, clock.now()).await {
                 Ok(on) => self.heard(&capture, on).await,
                 Err(error) => {
-                    self.metrics.error("watch");
-                    tracing::debug!(resource = %capture.resource(), %error, "whether it sends events could not be asked");
+                    let reason = format!("{:#}", anyhow::Error::new(error));
+                    tracing::debug!(resource = %capture.resource(), reason, "whether it sends events could not be asked");
+                    self.troubles.note(Part::Watch, reason).await;
                 }
             }
         }
@@ -113,7 +118,7 @@ impl Watch {
     }
 
     fn show(&self, capture: &Capture) {
-        self.metrics.events_off(capture.resource(), self.gap_since().is_some());
+        self.metrics.events_off(capture.resource(), self.gap_since());
     }
 
     fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {

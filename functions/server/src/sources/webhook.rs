@@ -1,15 +1,14 @@
 //! S3 events that are posted to this process.
 //!
 //! ```text
-//!  POST ─→ token ─→ bounded queue ─→ round ─→ durable ─→ 200
-//!             └ 401     └ full: 503          └ not: 503, and the sender tries again
+//!  POST ─→ token ─→ a place ─→ queue ─→ round ─→ durable ─→ 200
+//!            └ 401     └ none: 503               └ not: 503, and the sender tries again
 //! ```
 //!
 //! The answer is 200 only when every change in the body is durable. A sender that hears anything else, or nothing, sends
 //! it again.
 
 use std::collections::HashMap;
-use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,17 +17,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pipeline::model::{Clock, Digest};
 use pipeline::source::{Delivery, Message, Source, SourceError};
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use subtle::ConstantTimeEq;
+use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{Drain, ROUND_MESSAGES_MAX, Stop, stopped};
 
-/// Bodies that wait for the next round at most.
-pub const WAITING_MAX: usize = 1_024;
+/// Bodies that are being read or wait to be durable at a time: what bounds their memory, with the size of one.
+pub const WAITING_MAX: usize = 128;
 /// The largest body.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// How long a sender waits for its answer at most.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What becomes of a body that was posted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +47,13 @@ struct Waiting {
 #[derive(Clone)]
 pub struct Inlet {
     sender: mpsc::Sender<Waiting>,
+    places: Arc<Semaphore>,
     token: Digest,
+}
+
+/// A place among those that wait, held until the answer is known.
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Where they come out.
@@ -65,7 +70,7 @@ pub struct WebhookSource {
 /// A webhook that asks for this token.
 pub fn webhook(token: &str, clock: Arc<dyn Clock>, stop: Stop) -> (Inlet, WebhookSource) {
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
-    let inlet = Inlet { sender, token: Digest::of(token.as_bytes()) };
+    let inlet = Inlet { sender, places: Arc::new(Semaphore::new(WAITING_MAX)), token: Digest::of(token.as_bytes()) };
     let source = WebhookSource {
         receiver: AsyncMutex::new(receiver),
         unanswered: Mutex::default(),
@@ -80,17 +85,21 @@ pub fn webhook(token: &str, clock: Arc<dyn Clock>, stop: Stop) -> (Inlet, Webhoo
 impl Inlet {
     /// Whether this is the token. Takes as long for a wrong one, however much of it is right.
     pub fn admits(&self, token: &str) -> bool {
-        let given = Digest::of(token.as_bytes());
-        let differing = given.bytes().iter().zip(self.token.bytes()).fold(0, |differing, (a, b)| black_box(differing | (a ^ b)));
-        differing == 0
+        // Digests, so that not even the length of the token can be measured.
+        Digest::of(token.as_bytes()).bytes()[..].ct_eq(&self.token.bytes()[..]).into()
     }
 
-    /// Hands in a body, and waits until everything in it is durable.
-    pub async fn post(&self, body: Bytes) -> Posted {
+    /// A place for one body; none where as many wait as may.
+    pub fn place(&self) -> Option<Place> {
+        Arc::clone(&self.places).try_acquire_owned().ok().map(|permit| Place { _permit: permit })
+    }
+
+    /// Hands in a body that has a place, and waits until everything in it is durable.
+    pub async fn post(&self, body: Bytes, _place: Place) -> Posted {
         let (answer, answered) = oneshot::channel();
-        match self.sender.try_send(Waiting { body, answer }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => return Posted::Again,
+        // Full it is only of bodies whose senders have stopped waiting.
+        if self.sender.try_send(Waiting { body, answer }).is_err() {
+            return Posted::Again;
         }
         match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
             Ok(Ok(())) => Posted::Durable,
@@ -176,10 +185,10 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_answered_when_it_is_acknowledged_and_not_before() {
         let (inlet, source, _stopper) = pair();
-        let posts =
-            tokio::spawn(
-                async move { futures::future::join(inlet.post(Bytes::from_static(b"a")), inlet.post(Bytes::from_static(b"b"))).await },
-            );
+        let posts = tokio::spawn(async move {
+            let post = |body| inlet.post(Bytes::from_static(body), inlet.place().unwrap());
+            futures::future::join(post(b"a"), post(b"b")).await
+        });
         let mut messages = source.poll().await.unwrap().messages;
         while messages.len() < 2 {
             messages.extend(source.poll().await.unwrap().messages);
@@ -191,13 +200,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_queue_says_so_at_once() {
+    async fn there_are_so_many_places_and_one_is_free_again_when_its_sender_leaves() {
         let (inlet, _source, _stopper) = pair();
-        let mut posts = futures::stream::FuturesUnordered::new();
-        for _ in 0..WAITING_MAX {
-            posts.push(inlet.post(Bytes::new()));
-        }
-        assert!(futures::FutureExt::now_or_never(futures::StreamExt::next(&mut posts)).is_none());
-        assert_eq!(inlet.post(Bytes::new()).await, Posted::Again);
+        let mut places: Vec<Place> = std::iter::from_fn(|| inlet.place()).collect();
+        assert_eq!(places.len(), WAITING_MAX);
+        let left = places.pop().unwrap();
+        let leaving = inlet.post(Bytes::new(), left);
+        assert!(inlet.place().is_none());
+        drop(leaving);
+        assert!(inlet.place().is_some());
     }
 }
