@@ -202,8 +202,7 @@ fn is_same_content(before: &ObjectVersion, after: &ObjectVersion) -> bool {
     before.size == after.size
         && match (before.digest, after.digest) {
             (Some(before), Some(after)) => before == after,
-            _ => same_etag
-                || have_same_checksum(before, after) || before.version == after.version && before.etag == after.etag,
+            _ => same_etag || have_same_checksum(before, after) || before.version == after.version && before.etag == after.etag,
         }
 }
 
