@@ -31,7 +31,6 @@ use crate::target::report::{ReportRow, RestoreReport};
 use crate::target::{Action, ExistingObject, Mode, Occupied, Reason, Target, TargetError, WantedObject, Written};
 use crate::vault::ahead::{self, Ahead};
 use crate::vault::pack::Body;
-use crate::vault::whole::Whole;
 use crate::vault::{Vault, VaultError};
 use crate::view::{ObjectVersion, ViewError, versions};
 

@@ -9,14 +9,14 @@ use crate::s3::Hindrance;
 /// An error of a store.
 #[derive(Debug)]
 pub struct StoreError {
-    hindrance: Option<Hindrance>,
-    error: object_store::Error,
+    hindrance: Option<Box<Hindrance>>,
+    error: Box<object_store::Error>,
 }
 
 impl StoreError {
     /// What keeps us from the store, if it is known.
     pub fn hindrance(&self) -> Option<&Hindrance> {
-        self.hindrance.as_ref()
+        self.hindrance.as_deref()
     }
 
     /// Whether it lies in what may be done there, or in the room that is left, and not in the moment.
@@ -24,8 +24,8 @@ impl StoreError {
         use object_store::Error as E;
         const KINDS: [io::ErrorKind; 4] =
             [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem, io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-        let by_system = causes(&self.error).any(|cause| cause.downcast_ref().is_some_and(|io: &io::Error| KINDS.contains(&io.kind())));
-        by_system || matches!(self.error, E::PermissionDenied { .. } | E::NotImplemented { .. } | E::NotSupported { .. })
+        let by_system = causes(&*self.error).any(|cause| cause.downcast_ref().is_some_and(|io: &io::Error| KINDS.contains(&io.kind())));
+        by_system || matches!(*self.error, E::PermissionDenied { .. } | E::NotImplemented { .. } | E::NotSupported { .. })
     }
 }
 
@@ -34,7 +34,7 @@ impl From<object_store::Error> for StoreError {
         let is_local = matches!(error, object_store::Error::Generic { store: "LocalFileSystem", .. });
         let answered = || causes(&error).find_map(|cause| Hindrance::of_answer(&cause.to_string()));
         let hindrance = if is_local { None } else { answered().or_else(|| Hindrance::of_error(&error)) };
-        StoreError { hindrance, error }
+        StoreError { hindrance: hindrance.map(Box::new), error: Box::new(error) }
     }
 }
 
