@@ -1,16 +1,15 @@
-//! The webhook's listener under attack: connections that say nothing, drip, or come in crowds, and posts that wait.
+//! The webhook's listener under attack: connections that say nothing, drip, or come in crowds.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use super::program::{Program, Serving, ask};
 use super::world::{World, seaweed};
 
 const TOKEN: &str = "open sesame";
-/// As many connections and posts as may be there at a time.
+/// As many connections as may be there at a time.
 const CONNECTIONS_MAX: usize = 256;
-const WAITING_MAX: usize = 128;
 /// How long a connection that must be closed may stand, on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -56,12 +55,6 @@ fn answer(connection: &mut TcpStream) -> String {
 
 fn post(body: &str) -> String {
     format!("POST /webhook HTTP/1.1\r\nHost: h\r\nAuthorization: bearer {TOKEN}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-}
-
-fn event(bucket: &str, key: &str) -> String {
-    format!(
-        r#"{{"version":"0","id":"{key}","detail-type":"Object Created","source":"aws.s3","time":"2026-08-22T12:00:07Z","region":"x","resources":["arn:aws:s3:::{bucket}"],"detail":{{"version":"0","bucket":{{"name":"{bucket}"}},"object":{{"key":"{key}","size":7}},"reason":"PutObject"}}}}"#
-    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,35 +148,6 @@ async fn what_is_too_large_is_refused_before_it_is_read() {
     stranger.write_all(b"POST /webhook HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n").expect("sent");
     assert!(until_closed(&mut stranger).starts_with("HTTP/1.1 401"));
     assert_eq!(serving.stop(), 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn more_posts_than_may_wait_are_sent_away_at_once_and_not_lost() {
-    // Nothing becomes durable: the process stands before its first segment.
-    let (world, mut serving) = serving("cli-waiting", Some("capture::before-segment")).await;
-    world.put("first", "content").await;
-    let mut waiting = Vec::new();
-    for number in 0..WAITING_MAX {
-        let mut connection = connect(&serving);
-        connection.write_all(post(&event("cli-waiting", &format!("k{number}"))).as_bytes()).expect("sent");
-        waiting.push(connection);
-    }
-    // They are in when no more may: until then another one is taken in as well, and leaves.
-    let told = (0..200).find_map(|_| {
-        let mut late = connect(&serving);
-        late.write_all(post(&event("cli-waiting", "late")).as_bytes()).expect("sent");
-        late.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout");
-        let mut head = [0; 512];
-        let read = late.read(&mut head).unwrap_or(0);
-        late.shutdown(Shutdown::Both).ok();
-        let head = String::from_utf8_lossy(&head[..read]).into_owned();
-        (!head.is_empty()).then_some(head)
-    });
-    let told = told.expect("an answer at once");
-    assert!(told.starts_with("HTTP/1.1 503") && told.to_ascii_lowercase().contains("retry-after: 1"), "{told}");
-    assert!(serving.running.stands_by_now(), "nothing was durable yet");
-    assert!(serving.get("/healthz").starts_with("HTTP/1.1 200"), "and who asks for health is answered");
-    serving.running.kill();
 }
 
 #[test]
