@@ -291,7 +291,7 @@ impl Source for Feed {
 
 const BUCKET: &str = "photos";
 /// Contents above this are copied by the server.
-const COPY_ABOVE_BYTES: u64 = 10;
+const COPY_ABOVE_BYTES: u64 = 100;
 /// When every small world begins: 2026-08-22T12:00:00Z.
 const BEGINNING: i64 = 1_787_400_000;
 

@@ -21,7 +21,7 @@ fn operations_of_a_restore(world: &SmallWorld) -> u64 {
 fn with_objects(count: usize) -> SmallWorld {
     let mut world = SmallWorld::new();
     for index in 0..count {
-        world.put(&format!("photos/{index:05}"), &format!("{index}"));
+        world.put(&format!("photos/{index:05}"), &format!("content number {index}"));
     }
     world.tick(2);
     world.reconcile().expect("nothing fails");

@@ -20,7 +20,8 @@ fn prepared() -> SmallWorld {
     world.put("b", "b1");
     world.tick(2);
     world.reconcile().expect("nothing fails yet");
-    for (object, content) in [("a", "a2"), ("c/d", "the same"), ("e", "the same"), ("g", "copied by the server"), ("a", "a3")] {
+    let large = "copied by the server ".repeat(9);
+    for (object, content) in [("a", "a2"), ("c/d", "the same"), ("e", "the same"), ("g", &large), ("a", "a3")] {
         world.tick(1);
         world.put(object, content);
     }
@@ -32,7 +33,7 @@ fn prepared() -> SmallWorld {
     assert_eq!(world.whole(), 1);
     world.put("b", "b2");
     world.tick(1);
-    world.put("g", "and another that it copies");
+    world.put("g", &"another that it copies ".repeat(9));
     world.tick(1);
     world.purge("a");
     world.tick(1);
