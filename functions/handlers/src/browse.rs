@@ -325,3 +325,51 @@ pub async fn history(vault: &Vault, inventory: &Inventory, object: &str) -> Resu
     changes.sort_by(|a, b| (a.at, &a.position, &a.version).cmp(&(b.at, &b.position, &b.version)));
     Ok(changes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::FutureExt;
+    use object_store::memory::InMemory;
+    use pipeline::changelog::{segments, write};
+    use pipeline::model::ResourceId;
+    use pipeline::model::change::ObjectChange;
+
+    use super::*;
+
+    /// Keys of a state of so many objects, in the order in which they come, and how many parts they came in.
+    fn keys(objects: u32, bits: u32) -> (Vec<String>, usize) {
+        let (vault, resource) = (Vault::new(Arc::new(InMemory::new()), ""), ResourceId::bucket("photos").unwrap());
+        let at = Timestamp::from_seconds(7);
+        let changes: Vec<ObjectChange> = (0..objects).map(|number| ObjectChange::put(&format!("k{number:05}"), "v", at)).collect();
+        let batch: ChangeBatch = changes.iter().map(ObjectChange::row).collect();
+        let encoded = write::encode(&resource, &batch, at, at).unwrap();
+        let walk = async {
+            write::append(&vault, &encoded).await.unwrap();
+            let inputs = Inputs { segments: segments(&vault, &resource).await.unwrap(), ..Inputs::default() };
+            let state = State::with_bits(&vault, inputs, Cut::At(at), Keep::Current, "", bits);
+            let mut keys = Vec::new();
+            let each = |object: Vec<ObjectVersion>| {
+                keys.push(object[0].object.clone());
+                Ok::<(), BrowseError>(())
+            };
+            let (_, parts) = state.for_each_in_order(each).await.unwrap();
+            (keys, parts)
+        };
+        walk.now_or_never().expect("memory answers at once")
+    }
+
+    #[test]
+    fn objects_of_many_hash_buckets_come_in_order_of_key() {
+        let sorted: Vec<String> = (0..500).map(|number| format!("k{number:05}")).collect();
+        assert_eq!(keys(500, 0), (sorted.clone(), 1));
+        assert_eq!(keys(500, 5), (sorted.clone(), 1));
+        // Of more than are read side by side, each part is in order.
+        let (mut found, parts) = keys(500, 7);
+        assert!(parts > 1 && !found.is_sorted());
+        assert_eq!(found.chunk_by(|a, b| a < b).count(), parts);
+        found.sort();
+        assert_eq!(found, sorted);
+    }
+}

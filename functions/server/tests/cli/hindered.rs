@@ -77,6 +77,41 @@ fn a_server_that_speaks_no_tls_or_nothing_else() {
 }
 
 #[test]
+fn a_certificate_that_nobody_here_has_signed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let openssl = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("openssl");
+        command.args(arguments).current_dir(folder.path()).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+        command.stderr(std::process::Stdio::null());
+        command
+    };
+    let made = openssl(&["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "k.pem", "-out", "c.pem", "-days", "1"])
+        .args(["-subj", "/CN=localhost", "-addext", "basicConstraints=critical,CA:FALSE", "-addext", "subjectAltName=DNS:localhost"])
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        eprintln!("openssl is not there: that a certificate is not trusted is not tried here");
+        return;
+    }
+    let port = free_port().port();
+    let mut server = openssl(&["s_server", "-quiet", "-www", "-cert", "c.pem", "-key", "k.pem", "-accept", &port.to_string()])
+        .spawn()
+        .expect("openssl runs");
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(server.try_wait().expect("a process").is_none(), "openssl serves");
+        std::thread::yield_now();
+    }
+    let url = format!("https://localhost:{port}");
+    check_both(&with_keys(), &url, "photos", "its certificate is not trusted (");
+    // Once somebody vouches for it, it is only no S3 server.
+    let authority = folder.path().join("c.pem");
+    let trusting = with_keys().with([("SSL_CERT_FILE", authority.to_str().expect("a plain path"))]);
+    let ended = trusting.run(&["protect", "s3://photos", "--vault", "./v/x", "--events", "list", "--endpoint", &url]);
+    server.kill().expect("it can be killed");
+    server.wait().expect("it ends");
+    assert!(ended.code != 0 && !ended.errors.contains("certificate"), "{}", ended.errors);
+}
+
+#[test]
 fn credentials_that_are_missing_or_wrong() {
     let weed = seaweed();
     let mut environment: Vec<(&str, &str)> = weed.environment().collect();

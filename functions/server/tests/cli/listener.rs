@@ -1,4 +1,4 @@
-//! The webhook's listener under attack: connections that say nothing, drip, or come in crowds.
+//! The webhook's listener under attack: connections that say nothing, drip, or come in crowds, and posts that wait.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -8,8 +8,9 @@ use super::program::{Program, Serving, ask};
 use super::world::{World, seaweed};
 
 const TOKEN: &str = "open sesame";
-/// As many connections as may be there at a time.
+/// As many connections and posts as may be there at a time.
 const CONNECTIONS_MAX: usize = 256;
+const WAITING_MAX: usize = 128;
 /// How long a connection that must be closed may stand, on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -147,6 +148,43 @@ async fn what_is_too_large_is_refused_before_it_is_read() {
     let mut stranger = connect(&serving);
     stranger.write_all(b"POST /webhook HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n").expect("sent");
     assert!(until_closed(&mut stranger).starts_with("HTTP/1.1 401"));
+    assert_eq!(serving.stop(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_posts_than_may_wait_are_sent_away_at_once() {
+    let (_world, serving) = serving("cli-waiting", None).await;
+    // Each has the token, announces a body, and keeps it back.
+    let announced = format!("POST /webhook HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 2\r\n\r\n");
+    let mut waiting = Vec::new();
+    let told = loop {
+        let mut connection = connect(&serving);
+        connection.write_all(announced.as_bytes()).expect("sent");
+        waiting.push(connection);
+        assert!(waiting.len() < CONNECTIONS_MAX, "everybody may wait");
+        // Whoever comes later is answered at once when there is no place; else it has one itself, and leaves it.
+        if waiting.len() >= WAITING_MAX {
+            let mut late = connect(&serving);
+            late.write_all(announced.as_bytes()).expect("sent");
+            late.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+            let mut head = [0; 512];
+            let read = late.read(&mut head).unwrap_or(0);
+            if read > 0 {
+                break String::from_utf8_lossy(&head[..read]).into_owned();
+            }
+        }
+    };
+    assert!(told.starts_with("HTTP/1.1 503") && told.to_ascii_lowercase().contains("retry-after: 1"), "{told}");
+    // Strangers have no place to take, and who asks for health is answered.
+    assert!(serving.ask("POST /webhook HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n").starts_with("HTTP/1.1 401"));
+    assert!(serving.get("/healthz").starts_with("HTTP/1.1 200"));
+    // Those that have a place are served.
+    let mut first = waiting.swap_remove(0);
+    first.write_all(b"{}").expect("sent");
+    assert!(answer(&mut first).starts_with("HTTP/1.1 200"));
+    drop(waiting);
+    let metrics = serving.get("/metrics");
+    assert!(metrics.contains("hindsight_webhook_answers_total{status=\"503\"}"), "{metrics}");
     assert_eq!(serving.stop(), 0);
 }
 
