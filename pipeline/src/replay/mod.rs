@@ -6,6 +6,7 @@
 pub mod plan;
 pub mod run;
 pub mod select;
+pub mod unmatched;
 
 pub use plan::{Certainty, PlanError, ReplayPlan, RestorePoint};
 pub use select::Selection;

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::ReplayPlan;
 use super::select::{Selection, SelectionError, Selector};
+use super::unmatched::Unmatched;
 use crate::base::inputs::{Folding, Loose};
 use crate::fold::Uncertain;
 use crate::fold::siblings::{Sibling, order_siblings};
@@ -121,6 +122,7 @@ pub async fn run(
     progress: &dyn Progress,
 ) -> Result<RestoreReport, RestoreError> {
     let selector = Selector::new(&options.selection)?;
+    let mut unmatched = Unmatched::of(&options.selection)?;
     let occupied = target.open().await?;
     let mode = match (options.mode, occupied) {
         (Some(mode), _) => mode,
@@ -150,11 +152,13 @@ pub async fn run(
             let mut existing = split_by_bucket(existing, folding.bits, &options.prefix);
             for bucket in buckets {
                 let there = existing.remove(&bucket).unwrap_or_default();
-                report.add(work.bucket(&loose, bucket, there, progress).await?);
+                report.add(work.bucket(&loose, bucket, there, &mut unmatched, progress).await?);
                 progress.bucket_done();
             }
         }
     }
+    report.unmatched = unmatched.names().collect();
+    report.missing_keys = unmatched.keys();
     fail_point!("restore::before-report");
     report.finish(clock.now());
     Ok(report)
@@ -254,6 +258,7 @@ impl Work<'_> {
         loose: &Loose,
         bucket: u32,
         mut existing: BTreeMap<String, ExistingObject>,
+        unmatched: &mut Unmatched,
         progress: &dyn Progress,
     ) -> Result<RestoreReport, RestoreError> {
         let mut report = RestoreReport::begin("", "", self.clock.now(), self.mode, self.clock.now());
@@ -272,6 +277,7 @@ impl Work<'_> {
             let mut wanted = Vec::new();
             for object in group(versions(&state)?) {
                 if object.versions.iter().any(|version| self.selector.admits(version)) {
+                    unmatched.saw(&object.object);
                     wanted.push((existing.remove(&self.target_key(&object.object)), object));
                 } else {
                     // It existed, and was not asked for: neither written nor removed.
@@ -287,7 +293,7 @@ impl Work<'_> {
                 record(&mut report, rows, self.target, progress);
             }
         }
-        self.removals(&mut report, existing, &uncertain, &existed, progress).await?;
+        self.removals(&mut report, existing, &uncertain, &existed, unmatched, progress).await?;
         Ok(report)
     }
 
@@ -333,6 +339,7 @@ impl Work<'_> {
         existing: BTreeMap<String, ExistingObject>,
         uncertain: &BTreeSet<String>,
         existed: &BTreeSet<String>,
+        unmatched: &mut Unmatched,
         progress: &dyn Progress,
     ) -> Result<(), RestoreError> {
         for (object, there) in existing {
@@ -347,6 +354,10 @@ impl Work<'_> {
                 if let Err(error) = self.retried(|| self.target.remove(&object)).await {
                     action = Action::Fail(Reason::Failed(error.to_string()));
                 }
+            }
+            if action == Action::Remove {
+                // That it did not exist is what was asked for.
+                unmatched.saw(object.strip_prefix(&self.options.prefix).unwrap_or(&object));
             }
             record(report, vec![Outcome { object, wanted: None, action, written: None }], self.target, progress);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::base::KeyRange;
@@ -51,6 +51,17 @@ pub struct SelectionError {
     reason: String,
 }
 
+impl SelectionError {
+    fn of(glob: &str, error: &globset::Error) -> SelectionError {
+        SelectionError { glob: glob.to_owned(), reason: error.kind().to_string() }
+    }
+}
+
+/// Reads a glob.
+pub(super) fn glob(text: &str) -> Result<Glob, SelectionError> {
+    GlobBuilder::new(text).literal_separator(true).build().map_err(|error| SelectionError::of(text, &error))
+}
+
 /// A [`Selection`] made ready.
 #[derive(Debug, Clone)]
 pub struct Selector {
@@ -82,12 +93,11 @@ impl Selector {
     /// # Errors
     /// [`SelectionError`] for a glob that cannot be read.
     pub fn new(selection: &Selection) -> Result<Selector, SelectionError> {
-        let wrong = |glob: &str, error: globset::Error| SelectionError { glob: glob.to_owned(), reason: error.kind().to_string() };
         let mut globs = GlobSetBuilder::new();
-        for glob in &selection.globs {
-            globs.add(GlobBuilder::new(glob).literal_separator(true).build().map_err(|error| wrong(glob, error))?);
+        for text in &selection.globs {
+            globs.add(glob(text)?);
         }
-        let globs = globs.build().map_err(|error| wrong("all of them together", error))?;
+        let globs = globs.build().map_err(|error| SelectionError::of("all of them together", &error))?;
         Ok(Selector { selection: selection.clone(), globs })
     }
 

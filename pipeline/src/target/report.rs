@@ -150,6 +150,10 @@ pub struct RestoreReport {
     pub selective: bool,
     /// Versions that existed at that time and were asked for.
     pub matched: u64,
+    /// What was asked for and matched nothing, each as it was written.
+    pub unmatched: Named,
+    /// Those of them that are keys: somebody wanted just these objects.
+    pub missing_keys: u64,
     /// How many objects, bytes and requests.
     #[serde(flatten)]
     pub tally: Tally,
@@ -185,6 +189,8 @@ impl RestoreReport {
             proven: false,
             selective: false,
             matched: 0,
+            unmatched: Named::default(),
+            missing_keys: 0,
             tally: Tally::default(),
             reasons: Reasons::default(),
             left_out: Named::default(),
@@ -229,7 +235,11 @@ impl RestoreReport {
     pub fn finish(&mut self, finished: Timestamp) {
         self.finished = finished;
         let found_nothing = self.selective && self.matched == 0 && !self.tally.changes() && self.tally.failed == 0;
-        self.status = if found_nothing { Status::NothingMatched } else { status(&self.tally) };
+        self.status = match status(&self.tally) {
+            _ if found_nothing => Status::NothingMatched,
+            Status::Completed if self.missing_keys > 0 => Status::Partial,
+            status => status,
+        };
     }
 }
 
@@ -274,6 +284,7 @@ impl fmt::Display for RestoreReport {
         }
         row(f, "written", &format_args!("{:>15} bytes", grouped(tally.bytes)))?;
         row(f, "requests", &format_args!("{:>15}", grouped(tally.requests)))?;
+        list(f, "unmatched", &self.unmatched)?;
         list(f, "gaps", &self.gaps)?;
         list(f, "uncertain", &self.uncertain)?;
         why(f, "failed as", &self.reasons)?;

@@ -82,6 +82,12 @@ async fn a_restore_that_finds_nothing_says_so_and_what_there_is() {
     let done =
         program.json(&["restore", &url, "--vault", "./vault", "--to", "latest", "--target", "./out", "--prefix", "x", "--prefix", "notes"]);
     assert_eq!((done[0]["status"].as_str(), done[0]["matched"].as_u64()), (Some("COMPLETED"), Some(1)));
+    assert_eq!(done[0]["unmatched"]["first"][0], "--prefix x", "{}", done[0]);
+    // A key is one object that somebody wants: without it, it is not all.
+    let keys = ["--key", "notes.txt", "--key", "notse.txt", "--mode", "overwrite"];
+    let ended = program.run(&[&["restore", &url, "--vault", "./vault", "--to", "latest", "--target", "./out"], &keys[..]].concat());
+    assert_eq!(ended.code, 3, "{}", ended.output);
+    assert!(ended.output.contains("PARTIAL") && ended.output.contains("--key notse.txt"), "{}", ended.output);
     // A listing that is empty says why, and is no failure.
     let ended = program.run(&["ls", &format!("{url}/phtos"), "--vault", "./vault"]);
     assert_eq!((ended.code, ended.output.as_str()), (0, ""));

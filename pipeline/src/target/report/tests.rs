@@ -140,6 +140,15 @@ fn a_selection_that_finds_nothing_did_not_complete() {
 }
 
 #[test]
+fn a_key_that_did_not_exist_is_a_part_that_is_not_restored() {
+    let mut report = RestoreReport { selective: true, matched: 1, missing_keys: 1, ..report() };
+    report.unmatched.push("--key b");
+    report.finish(report.finished);
+    assert_eq!(report.status, Status::Partial);
+    assert!(report.to_string().contains("unmatched                   1\n              --key b\n"), "{report}");
+}
+
+#[test]
 fn the_summary_is_json_with_plain_counts() {
     let json = serde_json::to_value(report()).unwrap();
     assert_eq!(

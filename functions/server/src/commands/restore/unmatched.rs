@@ -67,7 +67,7 @@ struct Looking<'a> {
     asked: Vec<(String, bool)>,
     /// Globs that reach deeper than those asked for, and whether they have matched.
     deeper: Vec<(String, Selector, bool)>,
-    measured: HashSet<String>,
+    measured: HashSet<(usize, String)>,
     nearest: Nearest,
     there: There,
 }
@@ -103,9 +103,9 @@ impl<'a> Looking<'a> {
         for (_, selector, matched) in &mut self.deeper {
             *matched |= selector.admits_key(&version.object);
         }
-        for (asked, is_begin) in &self.asked {
+        for (index, (asked, is_begin)) in self.asked.iter().enumerate() {
             let name = if *is_begin { beginning(&version.object, asked) } else { &version.object };
-            if self.measured.len() < MEASURED_MAX && !self.measured.insert(name.to_owned()) {
+            if self.measured.len() < MEASURED_MAX && !self.measured.insert((index, name.to_owned())) {
                 continue;
             }
             self.nearest.offer(distance(start(asked), start(name)), name);
