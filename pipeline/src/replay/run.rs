@@ -10,8 +10,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use fail::fail_point;
 use futures::{StreamExt, TryStreamExt};
@@ -428,6 +428,8 @@ impl Work<'_> {
             }
         };
         let mut tries = 0;
+        // What the vault said of a content that it does not have, while the target was reading it.
+        let lost = Arc::new(OnceLock::new());
         loop {
             tries += 1;
             let done = match self.copy(&body, wanted).await {
@@ -437,7 +439,15 @@ impl Work<'_> {
                         Err(error) if error.is_transient() && tries < TRIES => continue,
                         Err(error) => return Ok(Err(Reason::Lost(explain(&error)))),
                     };
-                    let content: Content = content.map_err(|error| of_the_vault(&error)).boxed();
+                    let lost = Arc::clone(&lost);
+                    let content: Content = content
+                        .map_err(move |error| {
+                            if !error.is_transient() {
+                                lost.get_or_init(|| explain(&error));
+                            }
+                            of_the_vault(&error)
+                        })
+                        .boxed();
                     self.target.write(wanted, content).await
                 }
                 Ok(Some(written)) => Ok(written),
@@ -447,7 +457,9 @@ impl Work<'_> {
                 Ok(written) => return Ok(Ok(written)),
                 Err(error @ TargetError::Refused { .. }) => return Err(error.into()),
                 Err(error) if error.is_transient() && tries < TRIES => self.clock.sleep(backoff(tries)).await,
-                Err(error) => return Ok(Err(Reason::Failed(error.to_string()))),
+                Err(error) => {
+                    return Ok(Err(lost.get().map_or_else(|| Reason::Failed(error.to_string()), |lost| Reason::Lost(lost.clone()))));
+                }
             }
         }
     }

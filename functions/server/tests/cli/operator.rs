@@ -151,11 +151,7 @@ async fn objects_that_cannot_be_restored_are_told_with_their_reasons() {
     let restore = ["restore", &world.url(), "--vault", "./vault", "--to", "latest", "--target", "./other"];
     let ended = world.program.run(&restore);
     assert_eq!(ended.code, 3, "{}{}", ended.output, ended.errors);
-    assert!(
-        ended.output.contains("FAILED") && ended.output.contains("failed as                   8  cannot restore KEY to ./other"),
-        "{}",
-        ended.output
-    );
+    assert!(ended.output.contains("FAILED") && ended.output.contains("its content is not in the vault: "), "{}", ended.output);
     assert!(ended.output.contains("is missing from the vault"), "{}", ended.output);
     let named = ended.output.lines().filter(|line| line.trim_start().starts_with("- a/")).count();
     assert!(named == 5 && ended.output.contains("--report FILE.csv"), "{}", ended.output);
