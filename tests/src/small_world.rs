@@ -36,6 +36,7 @@ use object_store::{
     PutOptions, PutPayload, PutResult, Result,
 };
 use pipeline::base::plan::Policy;
+use pipeline::changelog::segments;
 use pipeline::model::{Clock, ResourceId, Timestamp};
 use pipeline::replay::run::{Quiet as NobodyWatches, RestoreOptions};
 use pipeline::replay::{Certainty, RestorePoint, Selection};
@@ -355,6 +356,18 @@ impl SmallWorld {
         self.note();
     }
 
+    /// An event tells of something that was done to the bucket.
+    pub fn tell(&self, happened: &Happened) {
+        self.feed.happened(happened);
+    }
+
+    /// How many segments with changes the log has.
+    pub fn segments(&self) -> usize {
+        let listed = self.live(async { segments(&self.vault(), &self.resource).await.map_err(text) });
+        let listed = listed.expect("a store in memory");
+        listed.into_iter().filter(|segment| segment.name.first != segment.name.latest || segment.name.last != segment.name.latest).count()
+    }
+
     /// From now on an object's contents cannot be read, or can again.
     pub fn make_unreadable(&self, object: &str, unreadable: bool) {
         let mut objects = self.feed.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
@@ -456,19 +469,13 @@ impl SmallWorld {
         self.live(async { compact(&self.vault(), &self.resource, self.clock.as_ref(), policy).await.map(drop).map_err(text) })
     }
 
-    /// An instant is restored into a bucket.
+    /// An instant is restored into a bucket; without a mode, into an empty one.
     ///
     /// # Errors
     /// [`Broken`].
-    pub fn restore(&self, to: Timestamp, mode: Mode, into: &MemoryBucket) -> Result<RestoreReport, Broken> {
-        let options = RestoreOptions {
-            selection: Selection::default(),
-            mode: Some(mode),
-            acls: false,
-            prefix: String::new(),
-            dry_run: false,
-            resumed: false,
-        };
+    pub fn restore(&self, to: Timestamp, mode: impl Into<Option<Mode>>, into: &MemoryBucket) -> Result<RestoreReport, Broken> {
+        let options =
+            RestoreOptions { selection: Selection::default(), mode: mode.into(), acls: false, prefix: String::new(), dry_run: false };
         let request =
             RestoreRequest { resource: self.resource.clone(), to: RestorePoint::Time(to), certainty: Certainty::Arrived, options };
         let target: Arc<dyn Target> = Arc::new(BucketTarget::new(Arc::new(into.clone()), ""));

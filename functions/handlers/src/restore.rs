@@ -1,7 +1,14 @@
-//! A restore as a job: planned, noted in the vault while it runs, carried out, reported.
+//! A restore as a job: planned, noted in the vault when it begins and when it has ended, carried out, reported.
 //!
-//! The note lets a restore that was killed be resumed by asking for it again: the same request to the same target finds
-//! its own unfinished note, and what the target holds by then is taken for what it is, our own work.
+//! The notes let a restore that was killed be resumed by asking for it again. They are looked at where the target holds
+//! something and nobody has said what to do about that:
+//!
+//! ```text
+//! begun, not ended      what is there is taken for our own work: it is gone over again
+//! ended, some failed    what is there is left, and what failed is tried again
+//! begun and ended       it is done: its report is given again, and nothing is touched
+//! neither               what is there is not ours: the user must say
+//! ```
 
 use std::sync::Arc;
 
@@ -11,9 +18,9 @@ use pipeline::model::{Clock, Digest, ResourceId, Timestamp};
 use pipeline::replay::plan::plan;
 use pipeline::replay::run::{Progress, RestoreError, RestoreOptions, run};
 use pipeline::replay::{Certainty, PlanError, ReplayPlan, RestorePoint};
-use pipeline::target::Target;
 use pipeline::target::report::RestoreReport;
-use pipeline::vault::record::Record;
+use pipeline::target::{Mode, Occupied, Target, TargetError};
+use pipeline::vault::record::{Numbered, Record};
 use pipeline::vault::{Vault, VaultError, layout};
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +50,12 @@ pub struct RestoreNote {
     pub at: Timestamp,
     /// Whether it has ended.
     pub ended: bool,
+    /// Of an end: the number of the note that it had begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<u64>,
+    /// Of an end: what it came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<RestoreReport>,
 }
 
 impl Record for RestoreNote {
@@ -66,6 +79,27 @@ pub enum RestoreJobError {
     Vault(#[from] VaultError),
 }
 
+impl From<TargetError> for RestoreJobError {
+    fn from(error: TargetError) -> RestoreJobError {
+        RestoreJobError::Run(error.into())
+    }
+}
+
+/// What a restore finds at its target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing, or the request says what to do about it.
+    Free,
+    /// Its own work: it was begun and has not ended.
+    BrokenOff,
+    /// It has ended, and could not write everything.
+    InPart,
+    /// It has ended, and came to this.
+    Ended(Box<RestoreReport>),
+    /// What is not known to be its own.
+    Strange,
+}
+
 /// Plans a restore: what can be said before anything is touched.
 ///
 /// # Errors
@@ -75,7 +109,52 @@ pub async fn planned(vault: &Vault, request: &RestoreRequest) -> Result<ReplayPl
     Ok(plan(&inventory, request.to, request.certainty)?)
 }
 
-/// Carries out a restore, or says what it would do.
+/// What a restore finds, from its target and its notes.
+///
+/// # Errors
+/// [`RestoreJobError::Run`] and [`RestoreJobError::Vault`].
+pub async fn standing(
+    vault: &Vault,
+    request: &RestoreRequest,
+    plan: &ReplayPlan,
+    target: &Arc<dyn Target>,
+) -> Result<Standing, RestoreJobError> {
+    if request.options.mode.is_some() || target.open().await? == Occupied::Empty {
+        return Ok(Standing::Free);
+    }
+    let notes = vault.all_records::<RestoreNote>(&folder(request)).await?;
+    Ok(said_by(&notes, identity(request, target), plan.to))
+}
+
+/// What notes say of one request to one instant, whose target holds something.
+fn said_by(notes: &[Numbered<RestoreNote>], request: Digest, to: Timestamp) -> Standing {
+    let own = || notes.iter().filter(|note| note.record.request == request && note.record.to == to);
+    let Some(ended) = own().rfind(|note| note.record.ended) else {
+        return if own().next().is_some() { Standing::BrokenOff } else { Standing::Strange };
+    };
+    // One that was begun later, perhaps while that one ran, may have left something half done.
+    let until = ended.record.began.unwrap_or(ended.number);
+    if own().any(|note| !note.record.ended && note.number > until) {
+        return Standing::BrokenOff;
+    }
+    match &ended.record.report {
+        Some(report) if report.failed_keys.count > 0 => Standing::InPart,
+        Some(report) => Standing::Ended(Box::new(report.clone())),
+        None => Standing::Strange,
+    }
+}
+
+fn folder(request: &RestoreRequest) -> String {
+    layout::state_folder(RESTORES, &request.resource)
+}
+
+/// Tells one request to one target from all others; whether it is only tried does not matter.
+fn identity(request: &RestoreRequest, target: &Arc<dyn Target>) -> Digest {
+    let options = RestoreOptions { dry_run: false, ..request.options.clone() };
+    Digest::of(&serde_json::to_vec(&(options, target.name())).expect("plain data with text keys"))
+}
+
+/// Carries out a restore, or says what it would do, or what it came to if it has ended before.
 ///
 /// # Errors
 /// [`RestoreJobError`].
@@ -88,32 +167,48 @@ pub async fn restore(
 ) -> Result<RestoreReport, RestoreJobError> {
     let plan = planned(vault, request).await?;
     let mut options = request.options.clone();
+    // Decided before anything is noted: what is refused now must not look broken off when it is asked for again.
+    match standing(vault, request, &plan, target).await? {
+        // Whatever others put there meanwhile is left.
+        Standing::Free | Standing::InPart => options.mode = options.mode.or(Some(Mode::Skip)),
+        // Of an object with several versions perhaps not all are there.
+        Standing::BrokenOff => options.mode = Some(Mode::Overwrite),
+        Standing::Ended(report) => return Ok(RestoreReport { repeated: true, ..*report }),
+        Standing::Strange => return Err(RestoreError::ModeNeeded { target: target.name() }.into()),
+    }
     if options.dry_run {
         return Ok(run(vault, &plan, &options, target, clock, progress).await?);
     }
-    let identity = serde_json::to_vec(&(&request.options, target.name())).expect("plain data with text keys");
-    let mut note = RestoreNote { request: Digest::of(&identity), target: target.name(), to: plan.to, at: clock.now(), ended: false };
-    let folder = layout::state_folder(RESTORES, &request.resource);
-    let notes = vault.all_records::<RestoreNote>(&folder).await?;
-    let last = notes.into_iter().rev().map(|numbered| numbered.record).find(|known| known.request == note.request);
-    options.resumed = last.is_some_and(|last| !last.ended && last.to == plan.to);
-    write_down(vault, &folder, &note).await?;
+    let begun = RestoreNote {
+        request: identity(request, target),
+        target: target.name(),
+        to: plan.to,
+        at: clock.now(),
+        ended: false,
+        began: None,
+        report: None,
+    };
+    let number = write_down(vault, request, &begun).await?;
     fail_point!("restore::after-note");
     let report = run(vault, &plan, &options, target, clock, progress).await?;
-    note.ended = true;
-    note.at = clock.now();
-    write_down(vault, &folder, &note).await?;
+    let ended = RestoreNote { at: clock.now(), ended: true, began: number, report: Some(report.clone()), ..begun };
+    write_down(vault, request, &ended).await?;
+    fail_point!("restore::after-end");
     Ok(report)
 }
 
-/// A vault that may only be read, or has no room left, holds up no restore: without its note it is only not resumed by itself.
-async fn write_down(vault: &Vault, folder: &str, note: &RestoreNote) -> Result<(), VaultError> {
-    match vault.append_record(folder, note).await {
+/// Writes a note and returns its number. A vault that may only be read, or has no room left, holds up no restore: without its
+/// note it is only not resumed by itself.
+async fn write_down(vault: &Vault, request: &RestoreRequest, note: &RestoreNote) -> Result<Option<u64>, VaultError> {
+    match vault.append_record(&folder(request), note).await {
         Err(error) if error.is_read_only() => {
             let reason = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(reason, "the vault takes no note of this restore: to go on with one that broke off, name its --mode");
-            Ok(())
+            Ok(None)
         }
-        written => written.map(drop),
+        written => written.map(Some),
     }
 }
+
+#[cfg(test)]
+mod tests;

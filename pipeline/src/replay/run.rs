@@ -48,8 +48,6 @@ pub struct RestoreOptions {
     pub prefix: String,
     /// Only say what would be done.
     pub dry_run: bool,
-    /// A restore like this one was begun before and has not ended: what the target holds may be our own.
-    pub resumed: bool,
 }
 
 /// Objects written at the same time.
@@ -127,8 +125,6 @@ pub async fn run(
     let mode = match (options.mode, occupied) {
         (Some(mode), _) => mode,
         (None, Occupied::Empty) => Mode::Skip,
-        // What is there is our own, and of an object with several versions perhaps not all of them.
-        (None, Occupied::Holds) if options.resumed => Mode::Overwrite,
         (None, Occupied::Holds) => return Err(RestoreError::ModeNeeded { target: target.name() }),
     };
     let mut report = RestoreReport::begin(plan.resource.to_string(), target.name(), plan.to, mode, clock.now());

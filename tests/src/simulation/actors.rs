@@ -7,13 +7,12 @@ use handlers::capture::Capture;
 use handlers::compact::compact;
 use handlers::intake::Intake;
 use handlers::reconcile::{self, reconcile};
-use handlers::restore::{RestoreJobError, RestoreRequest, restore};
+use handlers::restore::{RestoreRequest, restore};
 use pipeline::base::build::{Additions, base, publish};
 use pipeline::base::inputs::Inventory;
 use pipeline::base::plan::{Policy, REDELIVERY, plan};
 use pipeline::changelog::coverage::{RECONCILIATIONS, Reconciliation};
 use pipeline::model::{Clock, ResourceId, Timestamp};
-use pipeline::replay::run::RestoreError;
 use pipeline::replay::select::Versions;
 use pipeline::replay::{Certainty, RestorePoint};
 use pipeline::s3::{Bucket, Versioning};
@@ -198,7 +197,7 @@ impl Stage {
         let newest = inventory.segments.iter().max_by_key(|segment| segment.name.latest);
         if let (Some(base), Some(newest)) = (inventory.bases().last(), newest)
             && newest.name.first <= base.cut
-            && !inventory.is_covered(&base.covers, &newest.path())
+            && !inventory.is_covered(&base.covers, &newest.path)
         {
             self.world.mark("event after a base at an older second");
         }
@@ -296,7 +295,7 @@ impl Stage {
             to: Timestamp::from_micros(window.earliest.micros() + random.below(span as u64 + 1) as i64),
             versions: if random.percent(50) { Versions::All } else { Versions::Current },
             target: Arc::new(MemoryTarget::new(Arc::clone(&self.world), false)),
-            readings: self.checker.readings(&self.checker.inventory()?),
+            readings: self.checker.readings(&*self.checker.inventory()?),
             resumed: false,
             shared: false,
         }))
@@ -328,18 +327,18 @@ impl Stage {
             };
             let target: Arc<dyn Target> = pending.target.clone();
             let rows = Rows::default();
-            let report = match restore(&vault, &request, &target, self.world.as_ref(), &rows).await {
-                // The other one has ended meanwhile: whoever comes to a target that holds objects is asked what to do.
-                Err(RestoreJobError::Run(RestoreError::ModeNeeded { .. })) if pending.shared => {
-                    self.pending()[number] = None;
-                    continue;
-                }
-                report => report.map_err(|error| error.to_string())?,
-            };
+            let report = restore(&vault, &request, &target, self.world.as_ref(), &rows).await.map_err(|error| error.to_string())?;
             let ended = self.pending()[number].take().unwrap_or(pending);
             let pending = Pending { resumed: ended.resumed || ended.shared, ..ended };
             let outcome = Outcome { resumed: pending.resumed, ..Outcome::of(&report, &rows, &pending.target) };
-            if report.tally.failed > report.lost.count || report.lost.count > 0 && self.world.is_faulty() {
+            if report.repeated {
+                self.world.mark("restore found to have ended");
+            }
+            // What a restore that had ended before could not write is counted, and not said again one by one.
+            if report.repeated && report.tally.failed > 0
+                || report.tally.failed > report.lost.count
+                || report.lost.count > 0 && self.world.is_faulty()
+            {
                 // What could not be read or written is named: an honest failure.
                 self.world.mark("restore with failures named");
                 continue;

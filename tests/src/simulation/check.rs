@@ -17,6 +17,7 @@ use pipeline::vault::Vault;
 use super::bugs::Bug;
 use super::door::DISGUISED_NULL;
 use super::oracle::{Oracle, Presence, Readings, Version};
+use super::store::Files;
 use super::swarm::Form;
 use super::target::{MemoryTarget, Restored, metadata_text};
 use super::world::World;
@@ -85,7 +86,6 @@ pub fn options(versions: Versions) -> RestoreOptions {
         acls: false,
         prefix: String::new(),
         dry_run: false,
-        resumed: false,
     }
 }
 
@@ -99,11 +99,26 @@ pub struct Checker {
     pub resource: ResourceId,
     /// The books.
     pub oracle: Arc<Mutex<Oracle>>,
+    /// What is in the vault.
+    pub files: Files,
+    /// What the vault said there is when it had so many files.
+    pub seen: Mutex<Option<(usize, Arc<Inventory>)>>,
 }
 
 impl Checker {
-    /// What the vault says there is.
-    pub fn inventory(&self) -> Result<Inventory, String> {
+    /// What the vault says there is. Nothing in it is ever changed or removed, so that it says the same until there is more.
+    pub fn inventory(&self) -> Result<Arc<Inventory>, String> {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, inventory)) = seen.as_ref().filter(|(count, _)| *count == files) {
+            return Ok(Arc::clone(inventory));
+        }
+        let inventory = Arc::new(self.load()?);
+        *seen = Some((files, Arc::clone(&inventory)));
+        Ok(inventory)
+    }
+
+    fn load(&self) -> Result<Inventory, String> {
         let mut inventory = self
             .world
             .alone(Inventory::load(&self.vault, &self.resource))
@@ -229,7 +244,7 @@ impl Checker {
             }
             self.compare(&outcome, versions, to, &readings)?;
             if random.percent(15) && inventory.manifest.is_some() {
-                let mut bare = inventory.clone();
+                let mut bare = Inventory::clone(&inventory);
                 bare.manifest = None;
                 let bare = pipeline::replay::plan::plan(&bare, RestorePoint::Time(to), certainty).map_err(|error| error.to_string())?;
                 let alone = self.restore(&bare, versions)?;
@@ -408,7 +423,11 @@ impl One<'_> {
             // What its earlier attempt wrote and this one does not want stays where it is.
             return Ok(());
         }
-        let place = |restored: &Restored| self.books.of(self.object).enumerate().find(|(_, version)| version.id == restored.version);
+        // Version `null` may have been there several times under its name: what is restored is the one that was there then.
+        let place = |restored: &Restored| {
+            let same_id = || self.books.of(self.object).enumerate().filter(|(_, version)| version.id == restored.version);
+            same_id().filter(|(_, version)| self.presence(version) != Presence::Gone).last().or_else(|| same_id().last())
+        };
         let places: Vec<(usize, &Version)> =
             self.restored().iter().filter_map(place).filter(|(_, version)| !self.is_fleeting(version)).collect();
         for (index, (newer, before)) in places.iter().enumerate() {

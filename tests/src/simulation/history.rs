@@ -88,8 +88,14 @@ fn live(seed: u64, world: &Arc<World>, trace: bool) -> Result<(), String> {
     let resource = ResourceId::bucket(BUCKET).map_err(|error| error.to_string())?;
     let queue = Arc::new(Queue::new(Arc::clone(world), Arc::clone(&oracle)));
     let vault = Vault::new(Arc::new(SimStore::calm(Arc::clone(world), Arc::clone(&files))), "");
-    let checker =
-        Arc::new(Checker { world: Arc::clone(world), vault: vault.clone(), resource: resource.clone(), oracle: Arc::clone(&oracle) });
+    let checker = Arc::new(Checker {
+        world: Arc::clone(world),
+        vault: vault.clone(),
+        resource: resource.clone(),
+        oracle: Arc::clone(&oracle),
+        files: Arc::clone(&files),
+        seen: Mutex::default(),
+    });
     let mut workload = Workload::new(Arc::clone(world), bucket.undisturbed(), Arc::clone(&queue), Arc::clone(&oracle));
     workload.before();
     let door = Door { bucket: bucket.clone(), world: Arc::clone(world) };
@@ -202,8 +208,6 @@ fn finish(checker: &Checker, oracle: &Arc<Mutex<Oracle>>, world: &Arc<World>) ->
             let found = restored.iter().find(|restored| restored.version == version.id);
             match (version.purge, found) {
                 (None, Some(found)) if found.marker == version.marker && (found.marker || found.digest == version.digest) => {}
-                // Overwritten in place within one second: nobody knows which was the last.
-                (None, _) if version.id == pipeline::s3::NULL_VERSION && books.is_crowded(version) => {}
                 (None, found) => {
                     return Err(format!("at the end {object:?} version {} is not as it is in the bucket: {found:?}", version.id));
                 }
@@ -214,6 +218,17 @@ fn finish(checker: &Checker, oracle: &Arc<Mutex<Oracle>>, world: &Arc<World>) ->
                 (Some(_), Some(_)) => return Err(format!("at the end {object:?} version {} is there although it was removed", version.id)),
                 (Some(_), None) => {}
             }
+        }
+        let newest = books.of(object).rfind(|version| version.purge.is_none());
+        let shown = restored.last().and_then(|shown| books.of(object).rfind(|version| version.id == shown.version));
+        if let (Some(newest), Some(shown)) = (newest, shown)
+            && newest.id != shown.id
+            && shown.purge.is_none()
+            && !books.are_unordered(newest, shown, &readings)
+            // When it was completed nobody has told.
+            && !(newest.id == pipeline::s3::NULL_VERSION && newest.in_parts)
+        {
+            return Err(format!("at the end {object:?} version {} is the newest instead of {}", shown.id, newest.id));
         }
     }
     world.count(|counts| counts.restores += 1);

@@ -64,6 +64,7 @@ const POINTS: &[(&str, Stage)] = &[
     ("directory::before-record", Stage::Restoring),
     ("restore::after-object", Stage::Restoring),
     ("restore::before-report", Stage::Restoring),
+    ("restore::after-end", Stage::Restoring),
     ("restore::before-remove", Stage::Removing),
 ];
 

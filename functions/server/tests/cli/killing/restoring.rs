@@ -34,15 +34,8 @@ impl Prepared {
     /// Asks again for what was killed, and compares.
     pub fn resume(&self, command: &[&str], target: &str, at: Timestamp) {
         let again = self.program().run(&[command, &["--json"]].concat());
-        // Killed with its last breath it had ended: what is asked for again is another restore, and finds all done.
-        let report: Value = if again.code == 4 && again.errors.contains("is not empty") {
-            let report = self.program().json(&[command, &["--mode", "overwrite"]].concat()).remove(0);
-            assert!(report["creates"] == 0 && report["overwrites"] == 0, "it had not ended: {report}");
-            report
-        } else {
-            assert_eq!(again.code, 0, "{command:?}: {}", again.errors);
-            serde_json::from_str(&again.output).expect("a report")
-        };
+        assert_eq!(again.code, 0, "{command:?}: {}", again.errors);
+        let report: Value = serde_json::from_str(&again.output).expect("a report");
         let compared = compare(self.record(), at, &self.program().folder().join(target), &report);
         compared.unwrap_or_else(|wrong| panic!("{target}, restored to {at}: {wrong}"));
     }

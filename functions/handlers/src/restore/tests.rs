@@ -1,0 +1,75 @@
+use pipeline::target::Mode;
+use pipeline::vault::FileRef;
+
+use super::*;
+
+/// What these notes say of the request `mine` to the instant 7. A note is (request, instant, what it ended).
+fn check(notes: &[(&str, i64, Option<Ended>)], expected: &str) {
+    let numbered = notes.iter().zip(1..).map(|(&(request, to, ended), number)| {
+        let to = Timestamp::from_seconds(to);
+        let mut report = RestoreReport::begin("s3://photos", "/srv", to, Mode::Skip, to);
+        if ended.is_some_and(|ended| ended.failed) {
+            report.failed_keys.push("a");
+        }
+        let record = RestoreNote {
+            request: Digest::of(request.as_bytes()),
+            target: "/srv".to_owned(),
+            to,
+            at: to,
+            ended: ended.is_some(),
+            began: ended.and_then(|ended| ended.began),
+            report: ended.filter(|ended| ended.began.is_some()).map(|_| report),
+        };
+        Numbered { number, file: FileRef { path: String::new(), size: 0, digest: Digest::of(b"") }, record }
+    });
+    let standing = match said_by(&numbered.collect::<Vec<_>>(), Digest::of(b"mine"), Timestamp::from_seconds(7)) {
+        Standing::Free => "free",
+        Standing::BrokenOff => "broken off",
+        Standing::InPart => "in part",
+        Standing::Ended(_) => "ended",
+        Standing::Strange => "strange",
+    };
+    assert_eq!(standing, expected, "{notes:?}");
+}
+
+/// The end of the restore that the note of this number had begun.
+#[derive(Debug, Clone, Copy)]
+struct Ended {
+    began: Option<u64>,
+    failed: bool,
+}
+
+const END_OF: fn(u64) -> Option<Ended> = |began| Some(Ended { began: Some(began), failed: false });
+
+#[test]
+fn only_notes_of_the_same_request_to_the_same_instant_count() {
+    check(&[], "strange");
+    check(&[("other", 7, None), ("mine", 8, None)], "strange");
+    check(&[("mine", 7, None), ("other", 7, END_OF(1))], "broken off");
+}
+
+#[test]
+fn an_end_stands_for_what_began_before_it_was_begun() {
+    check(&[("mine", 7, None), ("mine", 7, END_OF(1))], "ended");
+    check(&[("mine", 7, None), ("mine", 7, None), ("mine", 7, END_OF(2))], "ended");
+    check(&[("mine", 7, None), ("mine", 7, END_OF(1)), ("mine", 7, None)], "broken off");
+}
+
+#[test]
+fn of_two_at_the_same_time_the_one_that_did_not_end_is_gone_over_again() {
+    check(&[("mine", 7, None), ("mine", 7, None), ("mine", 7, END_OF(1))], "broken off");
+}
+
+#[test]
+fn an_end_that_does_not_say_what_it_came_to_is_of_no_use() {
+    check(&[("mine", 7, None), ("mine", 7, Some(Ended { began: None, failed: false }))], "strange");
+}
+
+#[test]
+fn what_an_end_could_not_write_is_tried_again() {
+    check(&[("mine", 7, None), ("mine", 7, Some(Ended { began: Some(1), failed: true }))], "in part");
+    check(
+        &[("mine", 7, None), ("mine", 7, Some(Ended { began: Some(1), failed: true })), ("mine", 7, None), ("mine", 7, END_OF(3))],
+        "ended",
+    );
+}

@@ -1,0 +1,111 @@
+//! A restore that is asked for once more, without a word about what the target holds: what is its own work, and what is not.
+
+use bytes::Bytes;
+use pipeline::s3::PutRequest;
+use pipeline::target::Mode;
+use tests::memory_bucket::MemoryBucket;
+use tests::small_world::{Broken, FAULTS, SmallWorld, contents};
+
+const ASK: Option<Mode> = None;
+/// More operations of the vault's store than a restore here has.
+const OPERATIONS_MAX: u64 = 400;
+/// How often a restore is asked for anew after its one fault.
+const ATTEMPTS: u32 = 3;
+
+/// Three objects, one of them changed and one deleted since.
+fn prepared() -> SmallWorld {
+    let mut world = SmallWorld::new();
+    world.put("a", "a1");
+    world.put("b", "b1");
+    world.tick(2);
+    world.reconcile().expect("nothing fails yet");
+    for (object, content) in [("a", "a2"), ("c/d", "c1")] {
+        world.tick(1);
+        world.put(object, content);
+    }
+    world.tick(1);
+    world.delete("b");
+    world.intake().expect("nothing fails yet");
+    world.tick(3);
+    world.intake().expect("nothing fails yet");
+    world
+}
+
+fn put(bucket: &MemoryBucket, object: &str, content: &'static str) {
+    bucket.put_object(object, &PutRequest::default(), Bytes::from_static(content.as_bytes())).expect("its key is legal");
+}
+
+fn is_refused(asked: Result<impl std::fmt::Debug, Broken>) {
+    match asked {
+        Err(Broken::Failed(reason)) => assert!(reason.contains("--mode"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_others_put_into_the_target_is_not_overwritten_however_often_it_is_asked_for() {
+    let world = prepared();
+    let into = world.elsewhere();
+    put(&into, "a", "of somebody else");
+    let before = contents(&into);
+    for _ in 0..3 {
+        is_refused(world.restore(world.instants()[3], ASK, &into));
+        assert_eq!(contents(&into), before);
+    }
+}
+
+#[test]
+fn one_that_has_ended_says_what_it_came_to_and_touches_nothing() {
+    let world = prepared();
+    let (to, into) = (world.instants()[3], world.elsewhere());
+    let first = world.restore(to, ASK, &into).expect("the target is empty");
+    assert!(!first.repeated && first.tally.creates == 3, "{first:?}");
+    put(&into, "a", "changed since");
+    put(&into, "new", "since");
+    let before = contents(&into);
+    let again = world.restore(to, ASK, &into).expect("it has ended");
+    assert!(again.repeated, "{again:?}");
+    assert_eq!((again.tally, again.status, again.finished), (first.tally, first.status, first.finished));
+    assert_eq!(contents(&into), before);
+    // Another instant is another restore, and so is one with a mode.
+    is_refused(world.restore(world.instants()[2], ASK, &into));
+    let overwritten = world.restore(to, Mode::Overwrite, &into).expect("it was asked for");
+    assert!(!overwritten.repeated && overwritten.tally.overwrites == 1, "{overwritten:?}");
+}
+
+#[test]
+fn into_a_target_that_was_emptied_it_is_carried_out_anew() {
+    let world = prepared();
+    let (to, into) = (world.instants()[3], world.elsewhere());
+    world.restore(to, ASK, &into).expect("the target is empty");
+    for version in into.versions() {
+        into.purge(&version.object, &version.version);
+    }
+    let again = world.restore(to, ASK, &into).expect("the target is empty again");
+    assert!(!again.repeated && again.tally.creates == 3, "{again:?}");
+    assert_eq!(contents(&into), world.at(to));
+}
+
+#[test]
+fn one_that_broke_off_anywhere_ends_as_if_it_had_not() {
+    let mut most = 0;
+    for fault in FAULTS {
+        for at in 0..OPERATIONS_MAX {
+            let world = prepared();
+            let (to, into) = (world.instants()[3], world.elsewhere());
+            world.trap.set(at, fault);
+            let what = format!("{fault:?} at operation {at}");
+            let report = (0..ATTEMPTS).find_map(|_| world.restore(to, ASK, &into).ok());
+            let report = report.unwrap_or_else(|| panic!("{what}: it is not done by asking again"));
+            let (_, still_set) = world.trap.seen();
+            if report.tally.failed == 0 {
+                assert_eq!(contents(&into), world.at(to), "{what}");
+            }
+            if still_set {
+                break;
+            }
+            most = most.max(at + 1);
+        }
+    }
+    assert!(most >= 8, "{most}");
+}
