@@ -41,7 +41,7 @@ pub async fn compact(vault: &Vault, resource: &ResourceId, clock: &dyn Clock, po
     let bytes: u64 = inventory.bases().last().map_or(0, |base| base.files.iter().map(|file| file.file.size).sum());
     let bits = bits_for(bytes).max(inventory.bases().last().map_or(0, |base| base.bits));
     for segments in &planned.merges {
-        let late = segments.iter().filter(|segment| Some(segment.name.arrived()) < inventory.sealed()).count();
+        let late = segments.iter().filter(|segment| Some(segment.name.arrived) < inventory.sealed()).count();
         if late > 0 {
             tracing::warn!(%resource, segments = late, "segments came days late: the clock of whoever wrote them is wrong");
         }

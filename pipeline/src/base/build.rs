@@ -27,10 +27,10 @@ pub fn bits_for(bytes: u64) -> u32 {
 /// Stores the list of some segments. What is sealed already was listed without the late ones among them, so that they count as
 /// having arrived after that.
 async fn store_cover(vault: &Vault, resource: &ResourceId, segments: &[&Segment], sealed: Option<Timestamp>) -> Result<Covers, VaultError> {
-    let paths: Vec<String> = segments.iter().map(|segment| segment.path()).collect();
+    let paths: Vec<String> = segments.iter().map(|segment| segment.path.clone()).collect();
     let bytes = cover_list(paths.iter().map(String::as_str));
     let list = vault.create_named_by_content(&layout::cover_file(resource, &Digest::of(&bytes)), bytes.into()).await?;
-    let arrived = segments.iter().map(|segment| segment.name.arrived()).chain(sealed).max().unwrap_or_default();
+    let arrived = segments.iter().map(|segment| segment.name.arrived).chain(sealed).max().unwrap_or_default();
     Ok(Covers { list, arrived })
 }
 

@@ -149,15 +149,15 @@ impl Inventory {
         // A change whose time is not known exactly may reach beyond the cut, and a row that begins behind the cut may say
         // when it was. Rows of one change are joined before they are cut, so both are read; listings know whole seconds.
         let spans = self.merges().iter().filter(|merge| !merge_in_base(merge)).map(|merge| (merge.first, merge.last));
-        let loose = self.segments.iter().filter(|segment| !wholly_in_base(&segment.path(), segment.name.last));
+        let loose = self.segments.iter().filter(|segment| !wholly_in_base(&segment.path, segment.name.last));
         let spans = spans.chain(loose.map(|segment| (segment.name.first, segment.name.last)));
         let reach = spans.filter(|(first, _)| cut.includes(*first)).map(|(_, last)| last).max();
         let needed = |first: Timestamp| cut.includes(first.floor_second()) || reach.is_some_and(|reach| first <= reach.end_of_second());
         let merges: Vec<Merge> = self.merges().iter().filter(|merge| needed(merge.first) && !merge_in_base(merge)).cloned().collect();
         let loose = self.segments.iter().filter(|segment| {
-            let path = segment.path();
-            let merged = || self.is_covered(merges.iter().map(|merge| &merge.covers), &path);
-            needed(segment.name.first) && !merged() && !wholly_in_base(&path, segment.name.last)
+            let path = &segment.path;
+            let merged = || self.is_covered(merges.iter().map(|merge| &merge.covers), path);
+            needed(segment.name.first) && !merged() && !wholly_in_base(path, segment.name.last)
         });
         let segments = loose.cloned().collect();
         Inputs { segments, merges, base }

@@ -76,8 +76,8 @@ pub fn plan(inventory: &Inventory, now: Timestamp, policy: Policy) -> Compaction
         return CompactionPlan::default();
     };
     let lists = || inventory.merges().iter().map(|merge| &merge.covers);
-    let loose: Vec<&Segment> = inventory.segments.iter().filter(|segment| !inventory.is_covered(lists(), &segment.path())).collect();
-    let late = loose.iter().any(|segment| Some(segment.name.arrived()) < inventory.sealed());
+    let loose: Vec<&Segment> = inventory.segments.iter().filter(|segment| !inventory.is_covered(lists(), &segment.path)).collect();
+    let late = loose.iter().any(|segment| Some(segment.name.arrived) < inventory.sealed());
     let mut merges: Vec<Vec<Segment>> = Vec::new();
     if loose.len() >= MERGE_SEGMENTS_MIN || late {
         let mut wave: Vec<Segment> = Vec::new();
@@ -105,8 +105,8 @@ pub fn plan(inventory: &Inventory, now: Timestamp, policy: Policy) -> Compaction
 /// The hour up to which the log can be sealed, where that is more than is sealed already. By the clocks of the writers and not
 /// only by ours, so that a wrong clock of whoever compacts seals nothing that is still written to.
 fn seal<'a>(inventory: &Inventory, loose: impl Iterator<Item = &'a Segment>, now: Timestamp, policy: Policy) -> Option<Timestamp> {
-    let newest = inventory.segments.iter().map(|segment| segment.name.arrived()).max()?;
+    let newest = inventory.segments.iter().map(|segment| segment.name.arrived).max()?;
     let until = now.min(newest).minus(policy.seal_after).floor_hour();
-    let until = loose.map(|segment| segment.name.arrived()).fold(until, Timestamp::min);
+    let until = loose.map(|segment| segment.name.arrived).fold(until, Timestamp::min);
     (Some(until) > inventory.sealed()).then_some(until)
 }

@@ -19,6 +19,7 @@ use super::write::{FORMAT_KEY, FORMAT_VERSION};
 use crate::fold::sieve;
 use crate::model::Digest;
 use crate::model::change::{ChangeBatch, object_schema};
+use crate::simulated::decoded;
 use crate::vault::{Vault, VaultError};
 
 /// Rows per batch when reading.
@@ -49,20 +50,11 @@ impl Columns {
 /// # Errors
 /// As [`Vault::read`]; [`VaultError::Damaged`] and [`VaultError::Unknown`].
 pub async fn read(vault: &Vault, segment: &Segment) -> Result<Vec<RecordBatch>, VaultError> {
-    let path = segment.path();
-    let bytes = vault.read(&path).await?;
+    let path = segment.path.as_str();
+    let bytes = vault.read(path).await?;
     let digest = Digest::of(&bytes);
-    check_name(&path, &segment.name.digest, digest)?;
-    decoded(digest, || decode(&path, bytes))
-}
-
-#[cfg(feature = "simulation")]
-pub(crate) use crate::simulated::decoded;
-
-/// Decodes bytes of which the digest has been checked.
-#[cfg(not(feature = "simulation"))]
-pub(crate) fn decoded(_: Digest, decode: impl FnOnce() -> Result<Vec<RecordBatch>, VaultError>) -> Result<Vec<RecordBatch>, VaultError> {
-    decode()
+    check_name(path, &segment.name.digest, digest)?;
+    decoded(digest, 0, || decode(path, bytes))
 }
 
 fn check_name(path: &str, named: &str, digest: Digest) -> Result<(), VaultError> {

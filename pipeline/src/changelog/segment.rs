@@ -21,6 +21,8 @@ use crate::vault::{Listed, Vault, VaultError, layout};
 pub struct SegmentName {
     /// The folder of its hour of arrival, `log/v1/res=.../date=.../hour=..`.
     pub folder: String,
+    /// The hour in which it arrived, by the clock of whoever wrote it: its beginning.
+    pub arrived: Timestamp,
     /// No time in it is before this one.
     pub first: Timestamp,
     /// No time in it is after this one.
@@ -35,18 +37,16 @@ impl SegmentName {
     /// Reads a path; nothing if it is not a segment's.
     pub fn parse(path: &str) -> Option<SegmentName> {
         let (folder, file) = path.rsplit_once('/')?;
+        SegmentName::parse_in(folder, layout::hour_of(folder)?, file)
+    }
+
+    fn parse_in(folder: &str, arrived: Timestamp, file: &str) -> Option<SegmentName> {
         let mut parts = file.strip_suffix(".parquet")?.split('-');
         let mut number = || parts.next().filter(|part| part.len() == 20)?.parse().ok().map(Timestamp::from_micros);
         let (first, last, latest) = (number()?, number()?, number()?);
         let digest = parts.next()?.to_owned();
         let whole = parts.next().is_none() && digest.len() == 32 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-        layout::hour_of(folder)?;
-        whole.then_some(SegmentName { folder: folder.to_owned(), first, last, latest, digest })
-    }
-
-    /// The hour in which it arrived, by the clock of whoever wrote it: its beginning.
-    pub fn arrived(&self) -> Timestamp {
-        layout::hour_of(&self.folder).expect("checked when the name was read or made")
+        whole.then(|| SegmentName { folder: folder.to_owned(), arrived, first, last, latest, digest })
     }
 }
 
@@ -71,15 +71,10 @@ impl fmt::Display for SegmentName {
 pub struct Segment {
     /// What its path says.
     pub name: SegmentName,
+    /// Its path in the vault.
+    pub path: String,
     /// Its length in bytes.
     pub size: u64,
-}
-
-impl Segment {
-    /// Its path in the vault.
-    pub fn path(&self) -> String {
-        self.name.to_string()
-    }
 }
 
 /// Every segment of a resource's change log, by path. A file that is no segment is damage: nothing else belongs there.
@@ -87,7 +82,7 @@ impl Segment {
 /// # Errors
 /// As [`Vault::list`]; [`VaultError::Damaged`] for a name that cannot be read.
 pub async fn segments(vault: &Vault, resource: &ResourceId) -> Result<Vec<Segment>, VaultError> {
-    vault.list(&layout::log_folder(resource)).await?.into_iter().map(segment_of).collect()
+    segments_of(vault.list(&layout::log_folder(resource)).await?)
 }
 
 /// Days that are listed at the same time.
@@ -113,14 +108,25 @@ pub async fn segments_since(vault: &Vault, resource: &ResourceId, from: Timestam
         }
     });
     let listed: Vec<Vec<Listed>> = listings.buffered(DAYS_AT_ONCE).try_collect().await?;
-    listed.into_iter().flatten().map(segment_of).collect()
+    segments_of(listed.into_iter().flatten())
 }
 
-fn segment_of(file: Listed) -> Result<Segment, VaultError> {
-    match SegmentName::parse(&file.path) {
-        Some(name) => Ok(Segment { name, size: file.size }),
+fn segments_of(listed: impl IntoIterator<Item = Listed>) -> Result<Vec<Segment>, VaultError> {
+    // Thousands in a row lie in one folder.
+    let mut known: Option<(String, Timestamp)> = None;
+    let mut name_of = |path: &str| {
+        let (folder, file) = path.rsplit_once('/')?;
+        let arrived = match &known {
+            Some((known, arrived)) if known == folder => *arrived,
+            _ => known.insert((folder.to_owned(), layout::hour_of(folder)?)).1,
+        };
+        SegmentName::parse_in(folder, arrived, file)
+    };
+    let segment = |file: Listed| match name_of(&file.path) {
+        Some(name) => Ok(Segment { name, path: file.path, size: file.size }),
         None => Err(VaultError::damaged(&file.path, "its name is not that of a segment; nothing else belongs into the change log")),
-    }
+    };
+    listed.into_iter().map(segment).collect()
 }
 
 #[cfg(test)]
@@ -131,6 +137,7 @@ mod tests {
     fn a_path_says_what_a_segment_holds() {
         let name = SegmentName {
             folder: "log/v1/res=bucket-photos/date=2026-08-22/hour=11".to_owned(),
+            arrived: "2026-08-22T11:00:00Z".parse().unwrap(),
             first: Timestamp::from_micros(5),
             last: Timestamp::from_micros(7),
             latest: Timestamp::from_micros(9),

@@ -8,6 +8,7 @@ use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::TimestampMicrosecondType;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
@@ -17,6 +18,7 @@ use parquet::schema::types::ColumnPath;
 use super::segment::{Segment, SegmentName};
 use crate::model::change::{ChangeBatch, object_schema};
 use crate::model::{Digest, ResourceId, Timestamp};
+use crate::simulated::is_on;
 use crate::vault::{Vault, VaultError, layout};
 
 /// The version of the segment format that this program writes, and the highest it reads.
@@ -40,6 +42,8 @@ pub fn writer_properties(rows_per_group: usize) -> WriterProperties {
         .set_statistics_enabled(EnabledStatistics::None)
         .set_max_row_group_row_count(Some(rows_per_group))
         .set_key_value_metadata(Some(vec![KeyValue::new(FORMAT_KEY.to_owned(), FORMAT_VERSION.to_string())]));
+    // A dictionary of a handful of words costs a simulated history more than all else about a file.
+    properties = properties.set_dictionary_enabled(!is_on());
     for column in UNIQUE_COLUMNS {
         properties = properties.set_column_dictionary_enabled(ColumnPath::from(column), false);
     }
@@ -49,9 +53,14 @@ pub fn writer_properties(rows_per_group: usize) -> WriterProperties {
     properties.build()
 }
 
+/// The same, with what the encoder itself wants to know.
+pub(crate) fn writer_options(rows_per_group: usize) -> ArrowWriterOptions {
+    // The types of Parquet say all of ours; Arrow's own description of them would be a fifth of a small segment.
+    ArrowWriterOptions::new().with_properties(writer_properties(rows_per_group)).with_skip_arrow_metadata(true)
+}
+
 fn compression() -> Compression {
-    #[cfg(feature = "simulation")]
-    if crate::simulated::is_on() {
+    if is_on() {
         return Compression::UNCOMPRESSED;
     }
     Compression::ZSTD(ZstdLevel::try_new(1).expect("zstd has a level 1"))
@@ -121,14 +130,15 @@ pub fn encode(resource: &ResourceId, changes: &ChangeBatch, arrived: Timestamp, 
     let sorted = sort(changes);
     let (first, last) = span(sorted.rows()).unwrap_or((latest, latest));
     let bytes = encode_rows(std::iter::once(sorted.rows()), SEGMENT_ROWS_PER_GROUP)?;
-    let name = SegmentName { folder: layout::log_hour_folder(resource, arrived), first, last, latest, digest: Digest::of(&bytes).short() };
+    let (folder, arrived) = (layout::log_hour_folder(resource, arrived), arrived.floor_hour());
+    let name = SegmentName { folder, arrived, first, last, latest, digest: Digest::of(&bytes).short() };
     Ok(Encoded { name, bytes })
 }
 
 /// A Parquet file of these rows.
 pub(crate) fn encode_rows<'a>(batches: impl Iterator<Item = &'a RecordBatch>, rows_per_group: usize) -> Result<Bytes, ParquetError> {
     let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut bytes, object_schema(), Some(writer_properties(rows_per_group)))?;
+    let mut writer = ArrowWriter::try_new_with_options(&mut bytes, object_schema(), writer_options(rows_per_group))?;
     for batch in batches {
         writer.write(batch)?;
     }
@@ -150,7 +160,7 @@ pub(crate) fn span(rows: &RecordBatch) -> Option<(Timestamp, Timestamp)> {
 /// As [`Vault::create_named_by_content`]; trying again is safe.
 pub async fn append(vault: &Vault, encoded: &Encoded) -> Result<Segment, VaultError> {
     let file = vault.create_named_by_content(&encoded.name.to_string(), encoded.bytes.clone()).await?;
-    Ok(Segment { name: encoded.name.clone(), size: file.size })
+    Ok(Segment { name: encoded.name.clone(), path: file.path, size: file.size })
 }
 
 #[cfg(test)]

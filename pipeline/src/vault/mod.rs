@@ -135,18 +135,20 @@ impl Vault {
     }
 
     fn locate(&self, path: &str) -> Path {
-        // Our own paths are plain ASCII segments, so joining is concatenation.
-        if self.prefix.as_ref().is_empty() { Path::from(path) } else { Path::from(format!("{}/{path}", self.prefix)) }
+        // Our own paths are plain ASCII segments: joining is concatenation, and there is nothing to escape. One that somebody
+        // else wrote into a record may be anything.
+        let is_plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/=-_.".contains(&byte));
+        let whole = if self.prefix.as_ref().is_empty() { path.to_owned() } else { format!("{}/{path}", self.prefix) };
+        Path::parse(&whole).ok().filter(|_| is_plain).unwrap_or_else(|| Path::from(whole))
     }
 
-    fn relative(&self, location: &Path) -> String {
-        let full = location.as_ref();
+    fn relative(&self, location: Path) -> String {
         let prefix = self.prefix.as_ref();
         if prefix.is_empty() {
-            full.to_owned()
-        } else {
-            full.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/')).unwrap_or(full).to_owned()
+            return location.into();
         }
+        let full = location.as_ref();
+        full.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/')).unwrap_or(full).to_owned()
     }
 
     /// Writes `bytes` at `path` unless something is there.
@@ -239,7 +241,7 @@ impl Vault {
     pub async fn list(&self, folder: &str) -> Result<Vec<Listed>, VaultError> {
         let fail = |source: object_store::Error| VaultError::Store { what: "list", path: folder.to_owned(), source: source.into() };
         let entries =
-            self.store.list(Some(&self.locate(folder))).map_ok(|meta| Listed { path: self.relative(&meta.location), size: meta.size });
+            self.store.list(Some(&self.locate(folder))).map_ok(|meta| Listed { path: self.relative(meta.location), size: meta.size });
         let mut listed: Vec<Listed> = entries.try_collect().await.map_err(fail)?;
         listed.sort();
         Ok(listed)
@@ -255,7 +257,7 @@ impl Vault {
         let entries = self
             .store
             .list_with_offset(Some(&self.locate(folder)), &from)
-            .map_ok(|meta| Listed { path: self.relative(&meta.location), size: meta.size });
+            .map_ok(|meta| Listed { path: self.relative(meta.location), size: meta.size });
         let mut listed: Vec<Listed> = entries.try_collect().await.map_err(fail)?;
         listed.sort();
         Ok(listed)

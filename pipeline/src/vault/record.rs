@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Created, FileRef, Vault, VaultError, layout};
 use crate::model::Digest;
+use crate::simulated::decoded;
 
 /// The version of the record form that this program writes, and the highest it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -22,7 +23,7 @@ pub const FORMAT_VERSION: u32 = 1;
 const READS_AT_ONCE: usize = 8;
 
 /// A document that can stand in a vault.
-pub trait Record: Serialize + DeserializeOwned {
+pub trait Record: Serialize + DeserializeOwned + Clone + 'static {
     /// The word in the first line, so that no document is taken for another.
     const KIND: &'static str;
 }
@@ -59,7 +60,7 @@ pub fn decode<R: Record>(path: &str, bytes: &[u8]) -> Result<R, VaultError> {
     if digest.parse() != Ok(computed) {
         return Err(VaultError::damaged(path, format!("its SHA-256 is {computed} instead of {digest}")));
     }
-    serde_json::from_slice(payload).map_err(|error| VaultError::damaged(path, error))
+    decoded(computed, 0, || serde_json::from_slice(payload).map_err(|error| VaultError::damaged(path, error)))
 }
 
 /// A record with the number it stands under.
@@ -165,7 +166,7 @@ mod tests {
 
     use super::*;
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
     struct Note {
         text: String,
     }
@@ -174,7 +175,7 @@ mod tests {
         const KIND: &'static str = "note";
     }
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
     struct Other {
         text: String,
     }

@@ -145,14 +145,6 @@ impl Oracle {
         self.of(object).any(|version| version.id == NULL_VERSION)
     }
 
-    /// Whether an object's version `null` was changed more than once about the time at which this one was put.
-    pub fn is_crowded(&self, version: &Version) -> bool {
-        let put = self.changes[version.put].at.seconds();
-        let near = |change: usize| self.changes[change].at.seconds().abs_diff(put) <= 1;
-        let others = self.of(&version.object).filter(|other| other.id == NULL_VERSION && other.put != version.put);
-        others.flat_map(|other| [Some(other.put), other.purge.filter(|purge| *purge != version.put)]).flatten().any(near)
-    }
-
     /// Whether the event of a change is durable by what the queue and `latest` say.
     pub fn is_durable(&self, change: usize, readings: &Readings) -> bool {
         let fate = self.changes[change].fate;

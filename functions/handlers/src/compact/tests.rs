@@ -112,7 +112,7 @@ fn what_is_sealed_is_not_listed_and_not_missed() {
             let all = now(segments(&vault, &resource)).unwrap();
             let sealed = inventory.sealed().unwrap_or(Timestamp::MIN);
             sealed_at_all += u64::from(inventory.sealed().is_some());
-            assert!(inventory.segments.iter().all(|segment| segment.name.arrived() >= sealed), "seed {seed}: what is sealed was listed");
+            assert!(inventory.segments.iter().all(|segment| segment.name.arrived >= sealed), "seed {seed}: what is sealed was listed");
             let at = Timestamp::from_seconds(random.below(clock as u64) as i64);
             let from_all = state(&vault, Inputs { segments: all, ..Inputs::default() }, at);
             assert_eq!(state(&vault, inventory.inputs(Cut::At(at)), at), from_all, "seed {seed}, step {step}, at {at}");
