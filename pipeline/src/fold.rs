@@ -16,6 +16,7 @@
 //!
 //! Memory is bounded by one batch per run and the largest group.
 
+pub mod in_place;
 pub mod object;
 pub mod siblings;
 pub mod sieve;

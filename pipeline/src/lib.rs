@@ -10,12 +10,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop where it fails"))]
 
 pub mod model;
+pub mod simulated;
 pub mod fold;
 pub mod s3;
 pub mod view;
 pub mod vault;
-#[cfg(feature = "simulation")]
-pub mod simulated;
 pub mod changelog;
 pub mod base;
 pub mod source;

@@ -166,6 +166,60 @@ def oldest_first(versions):
     return [version for _, version in sorted(placed, key=lambda pair: pair[0])]
 
 
+def last_in_place(changes, at):
+    """The last change of what is overwritten in place, and since when nothing is left of what was there before."""
+    second = lambda row: row["at"] // 1_000_000
+    is_shown = lambda row: row["op"] == "put" and row["at_bound"] is not None
+    content = lambda row: (row["op"], row["marker"], row["etag"])
+    same_put = lambda a, b: content(a) == content(b) and a["op"] == "put" and (a["marker"] or a["etag"] is not None)
+    again = lambda a, b: is_shown(a) and is_shown(b) and same_put(a, b) and second(a) == second(b)
+    like = lambda a, b: (content(a) == content(b) and a["at"] == b["at"]) or (
+        same_put(a, b) and a["via"] != "event" and second(a) == second(b)
+    )
+
+    def stands(row):
+        return max(row["at"], (row["at_bound"] // 1_000_000 - 1) * 1_000_000) if is_shown(row) else row["at"]
+
+    def ordered(rows):
+        place = lambda row: {"at": stands(row), "at_bound": None, "etag": None, "position": row["position"], "rank": row["rank"], "row": row}
+        name = lambda row: "" if row["op"] == "delete" else row["etag"] or "?"
+        return [placed["row"] for placed in oldest_first([{**place(row), "version": name(row)} for row in rows])]
+
+    order = ordered(changes)
+    meaning = {}
+    for index, row in enumerate(order):
+        if not is_shown(row):
+            meaning[id(row)] = ("told", row["at"])
+            continue
+        before = next((other for other in reversed(order[:index]) if not again(row, other)), None)
+        behind = next((other for other in order[index + 1 :] if not again(row, other)), None)
+        if before and same_put(row, before) and second(before) >= second(row):
+            meaning[id(row)] = ("just", meaning[id(before)][1] if meaning[id(before)][0] == "just" else before)
+        elif behind and same_put(row, behind) and behind["via"] == "event" and second(behind) <= row["at_bound"] // 1_000_000:
+            meaning[id(row)] = ("just", behind)
+        else:
+            meaning[id(row)] = ("shown", max(row["at"], stands(before)) if before else row["at"])
+    in_time = [row for row in order if meaning[id(row)][0] != "just" and meaning[id(row)][1] <= at]
+    if not in_time:
+        return None
+    last = ordered(in_time)[-1]
+
+    def tells_of_it(row):
+        kind, value = meaning[id(row)]
+        return like(value, last) if kind == "just" else like(row, last) or again(row, last)
+
+    joined = join([row for row in changes if tells_of_it(row)])
+    if meaning[id(last)][0] == "told":
+        return joined, last["at"]
+    place = next(index for index, row in enumerate(order) if row is last)
+    first = last["at_bound"]
+    for row in reversed(order[:place]):
+        if not again(row, last):
+            break
+        first = min(first, row["at_bound"])
+    return joined, stands({**last, "at_bound": first})
+
+
 def state(rows, at):
     """Live versions by object, the oldest first."""
     by_version = {}
@@ -176,15 +230,15 @@ def state(rows, at):
     for (name, version), rows in sorted(by_version.items()):
         puts = [row for row in rows if row["facet"] == "version" and row["op"] == "put"]
         deletes = [row for row in rows if row["facet"] == "version" and row["op"] == "delete"]
+        since = None
         if version != "null":
             seen = max((row["at_bound"] or 0 for row in rows if row["facet"] == "seen"), default=0)
             deletes = [row for row in deletes if row["at"] >= seen]
         if version == "null":
-            changes = oldest_first([{**row, "at_bound": None} for row in puts + deletes if row["at"] <= at])
-            if not changes or changes[-1]["op"] == "delete":
+            found = last_in_place(puts + deletes, at)
+            if not found or found[0]["op"] == "delete":
                 continue
-            last = changes[-1]
-            put = join([row for row in puts if row["at"] == last["at"] and row["etag"] == last["etag"]])
+            put, since = found
         else:
             if not puts or (deletes and join(deletes)["at"] <= at):
                 continue
@@ -192,7 +246,7 @@ def state(rows, at):
             if put["at"] > at:
                 continue
         for facet, column in (("tags", "tags"), ("acl", "acl"), ("class", "storage_class")):
-            later = [row for row in rows if row["facet"] == facet and row["at"] <= at and (version != "null" or row["at"] >= put["at"])]
+            later = [row for row in rows if row["facet"] == facet and row["at"] <= at and (since is None or row["at"] >= since)]
             first_readings = {}
             for row in sorted(later, key=lambda row: (row["lost"] is not None, row["at_bound"] is None, row["at_bound"] or 0)):
                 first_readings.setdefault((row["at"], row["position"], row["request"]), row)

@@ -1,5 +1,7 @@
 //! Version `null`, which is overwritten in place: as much of its history as its events tell.
 
+use bytes::Bytes;
+use pipeline::s3::PutRequest;
 use pipeline::target::Mode;
 use tests::small_world::{Contents, SmallWorld, contents};
 
@@ -44,4 +46,89 @@ fn a_removal_that_is_told_late_is_part_of_the_history_although_it_is_there_again
     world.intake().expect("nothing fails");
     assert_eq!(restored(&world, 1), Contents::new());
     assert_eq!(restored(&world, 2), world.at(world.instants()[2]));
+}
+
+/// Everything is taken in and the truth is read, twice; then the last state and all before are restored, without a base and with.
+fn settled(world: &mut SmallWorld) -> Contents {
+    let mut found = Vec::new();
+    for _ in 0..2 {
+        world.tick(20);
+        world.intake().expect("nothing fails");
+        world.reconcile().expect("nothing fails");
+    }
+    world.tick(5);
+    world.put("z", "afterwards");
+    world.tick(5);
+    world.intake().expect("nothing fails");
+    for _ in 0..2 {
+        found.push(restored(world, world.instants().len() - 1));
+        world.compact().expect("nothing fails");
+    }
+    assert_eq!(found[0], found[1], "a base changes nothing");
+    found.remove(0)
+}
+
+#[test]
+fn what_was_put_in_parts_and_told_by_nobody_is_there_although_it_was_removed_since_that_had_begun() {
+    let mut world = SmallWorld::suspended();
+    world.put("a", "first");
+    world.tick(2);
+    world.reconcile().expect("nothing fails");
+    world.tick(5);
+    let upload = world.bucket.begin_upload("a", &PutRequest::default()).expect("its key is legal");
+    world.tick(5);
+    world.purge("a");
+    world.tick(5);
+    world.bucket.complete_upload(upload, Bytes::from_static(b"in parts")).expect("nobody aborts it");
+    world.note();
+    assert_eq!(settled(&mut world), world.at(world.now()));
+}
+
+#[test]
+fn what_was_put_again_within_the_second_of_its_removal_and_told_by_nobody_is_there() {
+    let mut world = SmallWorld::suspended();
+    world.put("a", "first");
+    world.tick(2);
+    world.reconcile().expect("nothing fails");
+    world.tick(5);
+    world.purge("a");
+    world.bucket.put_object("a", &PutRequest::default(), Bytes::from_static(b"again")).expect("its key is legal");
+    world.note();
+    // A listing at once shows it, and cannot say whether it was removed after that.
+    world.intake().expect("nothing fails");
+    world.reconcile().expect("nothing fails");
+    assert_eq!(settled(&mut world), world.at(world.now()));
+}
+
+#[test]
+fn of_two_overwrites_within_a_second_the_last_is_known_although_nobody_told_of_it() {
+    let mut world = SmallWorld::suspended();
+    world.put("a", "first");
+    world.tick(2);
+    world.reconcile().expect("nothing fails");
+    world.tick(5);
+    world.put("a", "told");
+    world.bucket.put_object("a", &PutRequest::default(), Bytes::from_static(b"not told")).expect("its key is legal");
+    world.note();
+    assert_eq!(settled(&mut world), world.at(world.now()));
+}
+
+#[test]
+fn what_was_put_in_parts_is_read_once_whoever_told_of_it() {
+    let mut world = SmallWorld::suspended();
+    world.put("a", "first");
+    world.tick(2);
+    world.reconcile().expect("nothing fails");
+    let upload = world.bucket.begin_upload("a", &PutRequest::default()).expect("its key is legal");
+    world.tick(10);
+    let happened = world.bucket.complete_upload(upload, Bytes::from_static(b"in parts")).expect("nobody aborts it");
+    world.tell(&happened);
+    world.note();
+    settled(&mut world);
+    let before = world.segments();
+    for _ in 0..3 {
+        world.tick(60);
+        world.reconcile().expect("nothing fails");
+    }
+    assert_eq!(world.segments(), before, "there is nothing new to write down");
 }

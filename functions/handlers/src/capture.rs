@@ -179,11 +179,11 @@ impl Capture {
             *self.sealed() = sealed;
             self.known(|known| known.seal(sealed));
         }
-        let news = self.known(|known| segments.into_iter().filter(|segment| !known.has_applied(&segment.path())).collect::<Vec<_>>());
+        let news = self.known(|known| segments.into_iter().filter(|segment| !known.has_applied(&segment.path)).collect::<Vec<_>>());
         for segment in news {
             for batch in read::read(vault, &segment).await? {
-                let changes = ChangeBatch::objects(batch).map_err(|error| VaultError::damaged(&segment.path(), error))?;
-                self.known(|known| known.appended(segment.path(), &changes));
+                let changes = ChangeBatch::objects(batch).map_err(|error| VaultError::damaged(&segment.path, error))?;
+                self.known(|known| known.appended(segment.path.clone(), &changes));
             }
         }
         Ok(())
@@ -446,7 +446,7 @@ impl Capture {
             fail_point!("capture::before-segment");
             let segment = write::append(vault, &encoded).await?;
             fail_point!("capture::after-segment");
-            self.known(|known| known.appended(segment.path(), &batch));
+            self.known(|known| known.appended(segment.path.clone(), &batch));
             // A machine that slept may come back to an hour that is sealed. Twice is once.
             if clock.now().since(now) <= APPEND_TIME_MAX {
                 break;

@@ -3,17 +3,23 @@
 //! Loaded once by a fold, then kept up with every segment, our own and others'. It is a help, not a truth: that it lags
 //! behind costs a second reading of a version, or a second row that says the same, and both are harmless.
 
+mod in_place;
+
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use pipeline::base::KeyRange;
 use pipeline::base::inputs::{Folding, Inventory};
 use pipeline::changelog::SegmentName;
 use pipeline::fold::Cut;
+use pipeline::fold::in_place::stands_at;
 use pipeline::fold::object::Keep;
 use pipeline::model::Timestamp;
 use pipeline::model::change::{ChangeBatch, Facet, NULL_VERSION, ObjectRow, Op};
 use pipeline::source::s3_read::is_lost_for_good;
 use pipeline::vault::{Vault, VaultError};
+
+pub use self::in_place::is_overwritten;
 
 /// What is known of one live version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +28,8 @@ pub struct KnownVersion {
     pub version: Box<str>,
     /// When it came to be.
     pub at: Timestamp,
+    /// From when on it is certain to have been there: later, where a listing showed it.
+    pub there: Timestamp,
     /// Its rank in a listing.
     pub rank: Option<i32>,
     /// Its etag: tells overwritten versions `null` apart.
@@ -43,9 +51,14 @@ pub struct KnownVersion {
 pub struct Known {
     objects: HashMap<Box<str>, Vec<KnownVersion>>,
     applied: HashSet<String>,
+    /// When version `null` of an object was removed, as long as a listing may say otherwise.
+    emptied: HashMap<Box<str>, Timestamp>,
     configuration: HashMap<Box<str>, Box<str>>,
     reading: u64,
 }
+
+/// Removals of the last while are loaded too: a listing that comes now may say otherwise.
+const EMPTIED_BACK: Duration = Duration::from_secs(3_600);
 
 impl Known {
     /// Folds everything the vault holds.
@@ -53,13 +66,15 @@ impl Known {
     /// # Errors
     /// As reading the vault.
     pub async fn load(vault: &Vault, inventory: &Inventory) -> Result<Known, VaultError> {
-        let mut known = Known { applied: inventory.segments.iter().map(|segment| segment.path()).collect(), ..Known::default() };
+        let mut known = Known { applied: inventory.segments.iter().map(|segment| segment.path.clone()).collect(), ..Known::default() };
         let cut = Cut::At(Timestamp::MAX);
+        let emptied_after = inventory.latest().unwrap_or_default().minus(EMPTIED_BACK);
+        let keep = Keep::Base { tombstones_after: emptied_after, purged_after: Timestamp::MAX };
         let folding = Folding::new(inventory.inputs(cut), cut, 0);
         for pass in folding.passes() {
             let loose = folding.load(vault, pass.clone()).await?;
             for bucket in folding.occupied(&loose, pass) {
-                let mut fold = folding.fold(vault, &loose, bucket, Keep::Live, &KeyRange::default());
+                let mut fold = folding.fold(vault, &loose, bucket, keep, &KeyRange::default());
                 while let Some(folded) = fold.next().await? {
                     let rows = ChangeBatch::objects(folded.rows).map_err(|error| VaultError::damaged("a folded state", error))?;
                     rows.object_columns().iter().for_each(|row| known.apply(&row));
@@ -76,7 +91,7 @@ impl Known {
 
     /// Remembers no more which of the segments that arrived before this hour were taken in: nobody lists them again.
     pub fn seal(&mut self, sealed: Timestamp) {
-        self.applied.retain(|path| SegmentName::parse(path).is_none_or(|name| name.arrived() >= sealed));
+        self.applied.retain(|path| SegmentName::parse(path).is_none_or(|name| name.arrived >= sealed));
     }
 
     /// Takes in a segment.
@@ -97,32 +112,33 @@ impl Known {
         if row.facet != Facet::Version {
             return;
         }
+        if row.version == NULL_VERSION {
+            self.overwrite(row);
+        } else {
+            self.put_or_delete(row);
+        }
+        if self.of(row.object).is_empty() {
+            self.objects.remove(row.object);
+        }
+    }
+
+    /// Takes in a change of a version that is put once and deleted once.
+    fn put_or_delete(&mut self, row: &ObjectRow<'_>) {
         let reading = self.reading;
         let versions = self.objects.entry(row.object.into()).or_default();
         let known = versions.iter_mut().find(|known| &*known.version == row.version);
         match (row.op, known) {
             (Op::Put, Some(known)) => {
-                let overwritten =
-                    row.version == NULL_VERSION && row.at >= known.at && row.etag.is_some() && known.etag.as_deref() != row.etag;
-                if overwritten {
-                    *known = known_of(row, reading);
-                } else {
-                    known.stored |= row.body.is_some() || row.marker || row.lost.is_some_and(is_lost_for_good);
-                    known.rank = known.rank.max(row.rank);
-                    known.vouched |= row.rank.is_some();
-                    if row.via == "event" {
-                        known.at = row.at;
-                    }
+                known.stored |= row.body.is_some() || row.marker || row.lost.is_some_and(is_lost_for_good);
+                known.rank = known.rank.max(row.rank);
+                known.vouched |= row.rank.is_some();
+                if row.via == "event" {
+                    known.at = row.at;
                 }
             }
             (Op::Put, None) => versions.push(known_of(row, reading)),
-            (_, Some(known)) if row.version != NULL_VERSION || row.at >= known.at => {
-                versions.retain(|known| &*known.version != row.version);
-            }
+            (_, Some(_)) => versions.retain(|known| &*known.version != row.version),
             _ => {}
-        }
-        if versions.is_empty() {
-            self.objects.remove(row.object);
         }
     }
 
@@ -180,6 +196,7 @@ fn known_of(row: &ObjectRow<'_>, reading: u64) -> KnownVersion {
     KnownVersion {
         version: row.version.into(),
         at: row.at,
+        there: stands_at(row.at, row.at_bound.filter(|_| row.version == NULL_VERSION)),
         rank: row.rank,
         etag: row.etag.map(Into::into),
         stored: row.body.is_some() || row.marker || row.lost.is_some_and(is_lost_for_good),

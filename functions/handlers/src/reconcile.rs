@@ -20,7 +20,7 @@ use pipeline::vault::record::Record;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::{Capture, CaptureError};
-use crate::known::{Known, KnownVersion};
+use crate::known::{Known, KnownVersion, is_overwritten};
 
 /// The folder name of cursors.
 const CURSORS: &str = "cursor";
@@ -74,7 +74,8 @@ pub fn rank_ties(tie: &[ListedVersion], known: &Known, stream: &str, seen: Times
         0 => !tie.iter().any(is_in_parts),
         some => some == tie.len(),
     };
-    if tie.iter().all(|listed| find(listed).is_some_and(|known| known.stored)) && is_ordered() {
+    let is_known = |listed: &ListedVersion| find(listed).is_some_and(|known| known.stored) && !known.is_in_doubt(listed);
+    if tie.iter().all(is_known) && is_ordered() {
         return Vec::new();
     }
     let mut rows = Vec::with_capacity(tie.len());
@@ -92,7 +93,10 @@ pub fn rank_ties(tie: &[ListedVersion], known: &Known, stream: &str, seen: Times
             etag: listed.etag.clone(),
             storage_class: listed.storage_class.clone(),
             position: Position::timed(0, listed.modified).as_bytes().to_vec(),
-            at_bound: is_in_parts(listed).then(|| seen.end_of_second()).filter(|seen| *seen > listed.modified),
+            // Nor is the time of a version alone where its place is, that is overwritten: it was there when it was listed.
+            at_bound: (is_in_parts(listed) || listed.version == NULL_VERSION)
+                .then(|| seen.end_of_second())
+                .filter(|seen| *seen > listed.modified),
             ..ObjectChange::put(&listed.object, &listed.version, listed.modified)
         });
     }
@@ -103,12 +107,6 @@ pub fn rank_ties(tie: &[ListedVersion], known: &Known, stream: &str, seen: Times
 /// appeared when it was completed, between then and the listing.
 fn is_in_parts(listed: &ListedVersion) -> bool {
     listed.etag.as_deref().is_some_and(change::is_in_parts)
-}
-
-/// Whether a listed version `null` is another one than the known.
-fn is_overwritten(known: &KnownVersion, listed: &ListedVersion) -> bool {
-    listed.version == NULL_VERSION
-        && (known.etag.as_deref() != listed.etag.as_deref() || known.at.floor_second() != listed.modified.floor_second())
 }
 
 /// The document of a bucket's configuration that says where it sends events.
@@ -183,6 +181,9 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
 
     // A resumed listing has not seen what the earlier part of it listed, so it can miss nothing.
     let purged = if cursor.is_some() { 0 } else { keep_purges(capture, reading, before.as_ref(), began, ended).await? };
+    if cursor.is_none() {
+        capture.known(|known| known.settle(began));
+    }
     let events_on = keep_configuration(capture, ended).await?;
     let proof = Reconciliation {
         began,
@@ -259,7 +260,7 @@ async fn is_still_listed(capture: &Capture, change: &ObjectChange) -> Result<boo
         return Ok(false);
     }
     let listed = list_object(capture.reader().bucket(), &change.object).await?;
-    Ok(listed.iter().any(|listed| listed.version == change.version))
+    Ok(listed.versions.iter().any(|listed| listed.version == change.version))
 }
 
 /// How often a reading goes back to versions that could not be read before it gives up.
@@ -284,7 +285,7 @@ async fn keep_purges(
             async move {
                 // A marker cannot be asked for by HEAD.
                 let gone = match known.marker {
-                    true => list_object(reader.bucket(), &object).await?.iter().all(|listed| listed.version != *known.version),
+                    true => list_object(reader.bucket(), &object).await?.versions.iter().all(|listed| listed.version != *known.version),
                     false => reader.is_gone(&object, &known.version).await?,
                 };
                 Ok::<_, CaptureError>(gone.then_some((object, known)))

@@ -17,7 +17,7 @@ use pipeline::model::change::{Facet, NULL_VERSION, ObjectChange, Op};
 use pipeline::model::{Position, Timestamp};
 use pipeline::s3::{BucketError, ListedVersion};
 use pipeline::source::s3_event::{Hint, Hinted};
-use pipeline::source::s3_scan::list_object;
+use pipeline::source::s3_scan::{ObjectListing, list_object};
 
 use crate::capture::Capture;
 use crate::known::KnownVersion;
@@ -41,7 +41,8 @@ pub fn look_at(capture: &Capture, objects: Vec<String>) -> BoxStream<'static, (S
         let (bucket, clock) = (bucket.clone(), clock.clone());
         async move {
             let listed = list_object(&bucket, &object).await;
-            (object, listed.map(|listed| Look { listed, seen: clock.now() }))
+            let look = |found: ObjectListing| Look { listed: found.versions, seen: found.answered.unwrap_or_else(|| clock.now()) };
+            (object, listed.map(look))
         }
     });
     looks.buffered(LISTINGS_AT_ONCE).boxed()

@@ -19,6 +19,7 @@ use std::cmp::Reverse;
 use arrow::array::{Array, RecordBatch};
 
 use self::purges::Purges;
+use super::in_place::{self, Overwrite};
 use super::siblings::{Sibling, order_siblings};
 use super::{Cut, Join, RowAt, Survivors, Uncertain};
 use crate::model::change::{Facet, NULL_VERSION, ObjectChange, ObjectColumns, ObjectRow, ObjectRows, Op, born, is_in_parts};
@@ -107,9 +108,28 @@ impl<'a> Light<'a> {
         Sibling { at: self.at, born, in_parts: self.in_parts, position: self.position, rank: self.rank, version: self.version }
     }
 
-    /// One of the changes of a version that is overwritten in place: the last to be written is the last, however it was.
-    fn overwrite(&self) -> Sibling<'_> {
-        Sibling { born: self.at, ..self.sibling() }
+    /// As one of the changes of what is overwritten in place.
+    fn overwrite(&self, columns: &[ObjectColumns<'a>]) -> Overwrite<'a> {
+        let etags = columns[self.row.0].etag;
+        Overwrite {
+            op: self.op,
+            at: self.at,
+            shown: self.bound.filter(|_| self.op == Op::Put),
+            event: self.event,
+            marker: self.marker,
+            etag: etags.is_valid(self.row.1).then(|| etags.value(self.row.1)),
+            position: self.position,
+            rank: self.rank,
+        }
+    }
+
+    /// The same, with what was found out about when it appeared and when it was shown.
+    fn appeared(mut self, last: &in_place::Last, columns: &[ObjectColumns<'_>]) -> Light<'a> {
+        if self.full(columns).at_bound != last.shown {
+            self.made = Some(Box::new(ObjectRow { at_bound: last.shown, ..self.full(columns) }.to_change()));
+        }
+        self.bound = last.uncertain_until;
+        self
     }
 
     fn full<'b>(&'b self, columns: &[ObjectColumns<'b>]) -> ObjectRow<'b> {
@@ -131,6 +151,8 @@ impl<'a> Light<'a> {
 #[derive(Debug, Default)]
 struct VersionState<'a> {
     live: Option<Light<'a>>,
+    /// Of what is overwritten in place: since when nothing is left of what was there before.
+    overwritten_at: Option<Timestamp>,
     facets: Vec<Light<'a>>,
     /// It was deleted for good, and its facets with it.
     is_settled: bool,
@@ -169,7 +191,7 @@ impl Join for ObjectJoin {
         }
         if self.cut == Cut::Nothing {
             for version in all.chunk_by(|a, b| a.version == b.version) {
-                for row in without_repetition(version, columns) {
+                for row in without_repetition(version, columns, false) {
                     self.emit(row, columns, out);
                 }
             }
@@ -214,7 +236,7 @@ impl ObjectJoin {
         let puts = own.iter().filter(|row| row.op == Op::Put).collect();
         let purges = if in_place { Vec::new() } else { Purges::of(version, columns).counting };
         let joined = [puts, purges].into_iter().filter_map(|rows| join_rows(rows.into_iter(), columns));
-        for row in joined.collect::<Vec<_>>().into_iter().chain(without_repetition(&facets, columns)) {
+        for row in joined.collect::<Vec<_>>().into_iter().chain(without_repetition(&facets, columns, true)) {
             self.emit(row, columns, out);
         }
     }
@@ -268,27 +290,27 @@ impl ObjectJoin {
         state
     }
 
-    /// A version that is overwritten in place: the last of its puts and deletes at or before the cut.
+    /// What is overwritten in place: the last of its puts and deletes at or before the cut.
     fn last_of<'a>(&self, object: &str, version: &[Light<'a>], columns: &[ObjectColumns<'a>], out: &mut Survivors) -> VersionState<'a> {
         let mut state = VersionState::default();
-        let changes: Vec<&Light<'a>> = version.iter().filter(|row| row.facet == Facet::Version && self.cut.includes(row.at)).collect();
-        let siblings: Vec<Sibling<'_>> = changes.iter().map(|row| row.overwrite()).collect();
-        let Some(&last) = order_siblings(&siblings).last() else {
+        let changes: Vec<&Light<'a>> = version.iter().filter(|row| row.facet == Facet::Version).collect();
+        let overwrites: Vec<Overwrite<'a>> = changes.iter().map(|row| row.overwrite(columns)).collect();
+        let Some(last) = in_place::last(&overwrites, self.cut) else {
             return state;
         };
-        let last = changes[last];
-        // A row of the same change may have what this one lacks. The same etag is the same content.
-        let etag = columns[last.row.0].row(last.row.1).etag;
-        let same =
-            changes.iter().copied().filter(|row| row.op == last.op && row.at == last.at && columns[row.row.0].row(row.row.1).etag == etag);
-        let joined = join_rows(same, columns).expect("the last change is among those like it");
+        // A row of the same change may have what another one lacks.
+        let joined = join_rows(last.same.iter().map(|&index| changes[index]), columns).expect("the last change is like itself");
         match joined.op {
             Op::Put => {
                 let removal = |row: &&Light<'a>| row.facet == Facet::Version && row.op == Op::Delete && !self.cut.includes(row.at);
                 for delete in version.iter().filter(removal) {
                     self.name_removal(object, delete, out);
                 }
-                state.live = Some(joined);
+                state.overwritten_at = Some(last.since);
+                state.live = Some(joined.appeared(&last, columns));
+                if matches!(self.keep, Keep::Base { .. }) {
+                    state.kept_for_later.extend(last.evidence.iter().map(|&index| changes[index].clone()));
+                }
             }
             _ => {
                 state.is_settled = true;
@@ -320,7 +342,7 @@ impl ObjectJoin {
         if version.iter().all(|row| row.facet == Facet::Version) {
             return;
         }
-        let overwritten_at = state.live.as_ref().filter(|live| live.version == NULL_VERSION).map(|live| live.at);
+        let overwritten_at = state.overwritten_at;
         for facet in [Facet::Tags, Facet::Acl, Facet::Class] {
             let mut set: Vec<&Light<'a>> = version
                 .iter()
@@ -491,15 +513,17 @@ fn content_of<'a>(row: &'a Light<'_>, columns: &[ObjectColumns<'a>]) -> impl Ord
     )
 }
 
-/// All changes of one version, each once: repetition is all that goes.
-fn without_repetition<'a>(version: &[Light<'a>], columns: &[ObjectColumns<'a>]) -> Vec<Light<'a>> {
+/// All changes of one version, each once: repetition is all that goes, and with `shown_once` that something was shown again.
+fn without_repetition<'a>(version: &[Light<'a>], columns: &[ObjectColumns<'a>], shown_once: bool) -> Vec<Light<'a>> {
     let mut kept: Vec<Light<'a>> = Vec::with_capacity(version.len());
     for row in version {
         let full = row.full(columns);
         // Where it was read is not part of what happened; the same facts read twice are one.
         let same = |other: &Light<'a>| {
             let known = other.full(columns);
-            ObjectRow { stream: full.stream, offset: full.offset, ..known } == full
+            let is_shown = shown_once && !row.event && row.facet == Facet::Version && row.op == Op::Put;
+            let at_bound = if is_shown { full.at_bound } else { known.at_bound };
+            ObjectRow { stream: full.stream, offset: full.offset, at_bound, ..known } == full
         };
         if !kept.iter().rev().take_while(|other| other.position == row.position).any(same) {
             kept.push(row.clone());

@@ -109,15 +109,25 @@ fn oldest_first(mut tie: Tie) -> Tie {
     tie
 }
 
-/// All versions of exactly this object, the oldest first.
+/// One object's versions.
+#[derive(Debug, Default)]
+pub struct ObjectListing {
+    /// The oldest first.
+    pub versions: Vec<ListedVersion>,
+    /// The source's clock at the last page, where the server said.
+    pub answered: Option<Timestamp>,
+}
+
+/// All versions of exactly this object.
 ///
 /// # Errors
 /// As [`Bucket::list_versions`].
-pub async fn list_object(bucket: &Arc<dyn Bucket>, object: &str) -> Result<Vec<ListedVersion>, BucketError> {
-    let mut versions = Vec::new();
+pub async fn list_object(bucket: &Arc<dyn Bucket>, object: &str) -> Result<ObjectListing, BucketError> {
+    let ObjectListing { mut versions, mut answered } = ObjectListing::default();
     let mut after = None;
     loop {
         let page = bucket.list_versions(object, after.as_ref(), PAGE_VERSIONS).await?;
+        answered = page.server_time.or(answered);
         let strangers = page.versions.iter().filter(|version| version.object != object).count();
         versions.extend(page.versions.into_iter().filter(|version| version.object == object));
         // The object itself stands first among the keys that begin with it, on servers that list in order of bytes. Where
@@ -128,5 +138,5 @@ pub async fn list_object(bucket: &Arc<dyn Bucket>, object: &str) -> Result<Vec<L
         }
     }
     versions.reverse();
-    Ok(versions)
+    Ok(ObjectListing { versions, answered })
 }

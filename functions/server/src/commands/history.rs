@@ -5,7 +5,7 @@ use clap::Args;
 use handlers::browse;
 use pipeline::base::inputs::Inventory;
 use pipeline::model::Timestamp;
-use pipeline::model::change::{Facet, ObjectChange, Op};
+use pipeline::model::change::{Facet, ObjectChange, Op, is_in_parts};
 use serde::Serialize;
 
 use crate::app::{App, VaultFlag, bucket_and_rest};
@@ -101,8 +101,9 @@ fn line(change: &ObjectChange) -> Line<'_> {
 }
 
 fn row(change: &ObjectChange) -> Vec<String> {
-    // A put in parts that an event dates is exact: its bound says when the upload began.
-    let is_exact = change.op == Op::Put && change.at_bound.is_some_and(|bound| bound < change.at);
+    let in_parts = change.etag.as_deref().is_some_and(is_in_parts);
+    // Where the time is exact the bound says something else: when an upload in parts began, or when version `null` was listed.
+    let is_exact = change.op == Op::Put && change.at_bound.is_some_and(|bound| bound < change.at || !in_parts);
     let when = match change.at_bound.filter(|_| !is_exact) {
         Some(seen) if change.facet == Facet::Seen => seen.to_string(),
         Some(bound) => format!("{} to {}", change.at.min(bound), change.at.max(bound)),

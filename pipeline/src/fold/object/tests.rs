@@ -254,6 +254,31 @@ fn histories() -> impl Strategy<Value = Vec<ObjectChange>> {
     })
 }
 
+/// What may be learned of a version `null`: overwritten and removed at any second, told by an event, shown by a listing, or both.
+fn overwritten() -> impl Strategy<Value = Vec<ObjectChange>> {
+    let change = (0i64..8, proptest::option::of(0u8..3), 0u8..4, any::<bool>(), 0i64..3, proptest::option::of(0i64..3));
+    proptest::collection::vec(change, 0..8).prop_map(|changes| {
+        let mut rows = Vec::new();
+        for (index, (at, content, learned, in_parts, took, tagged)) in changes.into_iter().enumerate() {
+            let Some(content) = content else {
+                rows.push(parse(&format!("purge a null @{at} #{index:02x}")));
+                continue;
+            };
+            let (etag, end) = if in_parts { (format!("e{content}-2"), at + took) } else { (format!("e{content}"), at) };
+            if learned != 1 {
+                rows.push(parse(&format!("put a null @{end} #{index:02x} body=B{content} etag={etag}")));
+            }
+            if learned >= 1 {
+                rows.push(parse(&format!("scan a null @{at} ~{} rank=0 body=B{content} etag={etag}", end + 1 + i64::from(learned))));
+            }
+            if let Some(tagged) = tagged {
+                rows.push(parse(&format!("tags a null @{} tags=t{tagged}", end + tagged)));
+            }
+        }
+        rows
+    })
+}
+
 fn deal(rows: &[ObjectChange], dealt: &[(usize, usize)]) -> Vec<Vec<ObjectChange>> {
     let mut runs = vec![Vec::new(); 4];
     for (row, (first, again)) in rows.iter().zip(dealt) {
@@ -313,6 +338,31 @@ proptest! {
         for keep in [Keep::Live, Keep::Current] {
             prop_assert_eq!(fold_runs(vec![base.clone(), after.clone()], cut, keep), fold_runs(vec![rows.clone()], cut, keep));
         }
+    }
+
+    #[test]
+    fn of_what_is_overwritten_too_base_and_log_are_the_log_alone(
+        rows in overwritten(),
+        dealt in proptest::collection::vec((0usize..3, 0usize..4), 40),
+        base_at in 0i64..12,
+        later in 0i64..14,
+    ) {
+        let (early, late): (Vec<_>, Vec<_>) = rows.iter().cloned().zip(&dealt).partition(|(_, dealt)| dealt.0 > 0);
+        let early: Vec<ObjectChange> = early.into_iter().map(|(row, _)| row).collect();
+        let late: Vec<ObjectChange> = late.into_iter().map(|(row, _)| row).collect();
+        let base_cut = Timestamp::from_seconds(base_at);
+        let (base, _) = fold_runs(vec![early.clone()], Cut::At(base_cut), BASE);
+        let reaches = |row: &ObjectChange| row.at.max(row.at_bound.unwrap_or(row.at)) > base_cut;
+        let after: Vec<ObjectChange> = early.into_iter().filter(reaches).chain(late).collect();
+        let cut = Cut::At(Timestamp::from_seconds(base_at.max(later)));
+        let seen = |runs: Vec<Vec<ObjectChange>>| {
+            let (rows, uncertain) = fold_runs(runs, cut, Keep::Live);
+            // When it was shown is of use to a fold only.
+            let rows: Vec<ObjectChange> = rows.into_iter().map(|row| ObjectChange { at_bound: None, ..row }).collect();
+            (rows, uncertain)
+        };
+        prop_assert_eq!(seen(vec![base, after]), seen(vec![rows.clone()]));
+        prop_assert_eq!(seen(deal(&rows, &dealt)), seen(vec![rows]));
     }
 
     #[test]

@@ -1,0 +1,81 @@
+//! What is known of version `null`, which is overwritten in place.
+//!
+//! Of two of its changes within a second what is known here may not be what a fold makes of them: events come in any order,
+//! and a listing does not tell which was the last. So that a listing can set it right, this errs on one side only: what is
+//! held to be there, and to be certain, is so after a fold too. All else a listing shows once more.
+
+use pipeline::fold::in_place::stands_at;
+use pipeline::model::Timestamp;
+use pipeline::model::change::{NULL_VERSION, ObjectRow, Op, is_in_parts};
+use pipeline::s3::ListedVersion;
+use pipeline::source::s3_read::is_lost_for_good;
+
+use super::{Known, KnownVersion, known_of};
+
+/// A removal is remembered until a listing has begun so many seconds after it: what it shows then was put after that.
+const SETTLED_SECONDS: i64 = 2;
+
+impl Known {
+    /// Takes in a change of version `null`.
+    pub(super) fn overwrite(&mut self, row: &ObjectRow<'_>) {
+        let reading = self.reading;
+        let emptied = self.emptied.get(row.object).copied();
+        let versions = self.objects.entry(row.object.into()).or_default();
+        let known = versions.iter_mut().find(|known| &*known.version == NULL_VERSION);
+        if row.op != Op::Put {
+            self.emptied.insert(row.object.into(), emptied.map_or(row.at, |emptied| emptied.max(row.at)));
+            if known.is_some_and(|known| row.at.seconds() >= known.there.seconds()) {
+                versions.retain(|known| &*known.version != NULL_VERSION);
+            }
+            return;
+        }
+        let there = stands_at(row.at, row.at_bound);
+        if emptied.is_some_and(|emptied| emptied.seconds() < there.seconds()) {
+            self.emptied.remove(row.object);
+        } else if emptied.is_some() && row.via != "event" {
+            return;
+        }
+        let Some(known) = known else {
+            versions.push(known_of(row, reading));
+            return;
+        };
+        let is_newer = there.seconds() >= known.there.seconds();
+        let is_another = row.marker != known.marker || row.etag.is_some() && known.etag.as_deref() != row.etag;
+        if is_another {
+            if is_newer {
+                *known = known_of(row, reading);
+            }
+            return;
+        }
+        known.stored |= row.body.is_some() || row.marker || row.lost.is_some_and(is_lost_for_good);
+        known.rank = known.rank.max(row.rank);
+        known.vouched |= row.rank.is_some();
+        if is_newer && (row.via == "event" || row.at.seconds() > known.at.seconds()) {
+            known.at = row.at;
+        }
+        known.there = known.there.max(there);
+    }
+
+    /// Whether a listed version `null` may not be what a fold makes of its changes, although they are all known: then that it
+    /// was shown must be written down.
+    pub fn is_in_doubt(&self, listed: &ListedVersion) -> bool {
+        let may_be_after = |change: Timestamp| change.seconds() >= listed.modified.seconds();
+        let overwritten =
+            || self.find(&listed.object, NULL_VERSION).is_some_and(|known| is_overwritten(known, listed) && may_be_after(known.there));
+        listed.version == NULL_VERSION && (self.emptied.get(&*listed.object).copied().is_some_and(may_be_after) || overwritten())
+    }
+
+    /// A complete listing had begun then: what it did not show is gone, and what was removed before is settled.
+    pub fn settle(&mut self, began: Timestamp) {
+        self.emptied.retain(|_, at| at.seconds() + SETTLED_SECONDS >= began.seconds());
+    }
+}
+
+/// Whether a listed version `null` is another one than the known.
+pub fn is_overwritten(known: &KnownVersion, listed: &ListedVersion) -> bool {
+    let (ours, theirs) = (known.at.seconds(), listed.modified.seconds());
+    // Of an upload in parts a listing says when it began, and an event when it was completed.
+    let in_parts = listed.etag.as_deref().is_some_and(is_in_parts);
+    let is_same_time = ours.abs_diff(theirs) <= 1 || in_parts && ours > theirs;
+    listed.version == NULL_VERSION && (known.marker != listed.marker || known.etag.as_deref() != listed.etag.as_deref() || !is_same_time)
+}
