@@ -45,6 +45,8 @@ pub struct Overwrite<'a> {
 /// The last change at a cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Last {
+    /// The one that stands last.
+    pub index: usize,
     /// All that tell of it, or have its content.
     pub same: Vec<usize>,
     /// Nothing that was there before is left from here on.
@@ -128,13 +130,14 @@ pub fn last(changes: &[Overwrite<'_>], cut: Cut) -> Option<Last> {
         let evidence =
             same.iter().copied().filter(|&index| is_told(index) && changes[index].shown.is_some_and(|shown| cut.includes(shown)));
         let evidence = evidence.max_by_key(|&index| (changes[index].shown, changes[index].position, index)).into_iter().collect();
-        return Some(Last { same, since: changes[last].at, uncertain_until: None, shown: None, evidence });
+        return Some(Last { index: last, same, since: changes[last].at, uncertain_until: None, shown: None, evidence });
     };
     let place = order.iter().position(|&index| index == last).unwrap_or_default();
     let again = order[..=place].iter().rev().take_while(|&&index| index == last || changes[index].is_shown_again(&changes[last]));
     let shown: Vec<Timestamp> = again.filter_map(|&index| changes[index].shown).collect();
     let first = shown.iter().copied().min();
     Some(Last {
+        index: last,
         same,
         since: stands_at(changes[last].at, first),
         uncertain_until: first.filter(|_| !certain),

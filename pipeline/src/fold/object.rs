@@ -123,11 +123,13 @@ impl<'a> Light<'a> {
         }
     }
 
-    /// The same, with what was found out about when it appeared and when it was shown.
-    fn appeared(mut self, last: &in_place::Last, columns: &[ObjectColumns<'_>]) -> Light<'a> {
-        if self.full(columns).at_bound != last.shown {
-            self.made = Some(Box::new(ObjectRow { at_bound: last.shown, ..self.full(columns) }.to_change()));
+    /// The same, in the place of the last of those that tell of it, and with what was found out about when it appeared and when
+    /// it was shown.
+    fn appeared(mut self, last: &in_place::Last, position: &'a [u8], columns: &[ObjectColumns<'_>]) -> Light<'a> {
+        if self.full(columns).at_bound != last.shown || self.position != position {
+            self.made = Some(Box::new(ObjectRow { at_bound: last.shown, position, ..self.full(columns) }.to_change()));
         }
+        self.position = position;
         self.bound = last.uncertain_until;
         self
     }
@@ -153,6 +155,8 @@ struct VersionState<'a> {
     live: Option<Light<'a>>,
     /// Of what is overwritten in place: since when nothing is left of what was there before.
     overwritten_at: Option<Timestamp>,
+    /// Of that in a base: it may turn out that what was there before still is.
+    may_not_be_there: bool,
     facets: Vec<Light<'a>>,
     /// It was deleted for good, and its facets with it.
     is_settled: bool,
@@ -306,16 +310,22 @@ impl ObjectJoin {
                 for delete in version.iter().filter(removal) {
                     self.name_removal(object, delete, out);
                 }
-                state.overwritten_at = Some(last.since);
-                state.live = Some(joined.appeared(&last, columns));
+                // The event of what was shown may yet come, and say that it was there earlier: a base keeps what was set since then.
+                let earliest = last.same.iter().map(|&index| changes[index].at).min();
+                let base = matches!(self.keep, Keep::Base { .. });
+                state.overwritten_at = earliest.filter(|_| base).or(Some(last.since)).min(Some(last.since));
+                state.may_not_be_there = base && last.uncertain_until.is_some();
+                state.live = Some(joined.appeared(&last, changes[last.index].position, columns));
                 if matches!(self.keep, Keep::Base { .. }) {
                     state.kept_for_later.extend(last.evidence.iter().map(|&index| changes[index].clone()));
                 }
             }
             _ => {
-                state.is_settled = true;
-                if self.outlives_redelivery(joined.at) {
-                    state.kept_for_later.push(joined);
+                // What was set since then may be of a put of which nobody has told yet.
+                state.overwritten_at = Some(last.since);
+                state.is_settled = !self.outlives_redelivery(last.since);
+                if !state.is_settled {
+                    state.kept_for_later.push(changes[last.index].clone());
                 }
             }
         }
@@ -342,12 +352,12 @@ impl ObjectJoin {
         if version.iter().all(|row| row.facet == Facet::Version) {
             return;
         }
-        let overwritten_at = state.overwritten_at;
-        for facet in [Facet::Tags, Facet::Acl, Facet::Class] {
-            let mut set: Vec<&Light<'a>> = version
-                .iter()
-                .filter(|row| row.facet == facet && self.cut.includes(row.at) && overwritten_at.is_none_or(|at| row.at >= at))
-                .collect();
+        let overwritten_at = state.overwritten_at.unwrap_or(Timestamp::MIN);
+        let spans = [Some(overwritten_at..=Timestamp::MAX), state.may_not_be_there.then(|| Timestamp::MIN..=just_before(overwritten_at))];
+        let kinds = || [Facet::Tags, Facet::Acl, Facet::Class].into_iter();
+        for (span, facet) in spans.into_iter().flatten().flat_map(|span| kinds().map(move |facet| (span.clone(), facet))) {
+            let mut set: Vec<&Light<'a>> =
+                version.iter().filter(|row| row.facet == facet && self.cut.includes(row.at) && span.contains(&row.at)).collect();
             // An event says that something was set, and what is read later. Of the readings of one change the earliest is
             // nearest to it; of several changes in one second the one that was read last is the last.
             let full = |row: &Light<'a>| columns[row.row.0].row(row.row.1);
@@ -431,6 +441,10 @@ impl ObjectJoin {
             }
         }
     }
+}
+
+fn just_before(at: Timestamp) -> Timestamp {
+    Timestamp::from_micros(at.micros().saturating_sub(1))
 }
 
 /// Rows that describe one change, as one row.

@@ -6,7 +6,7 @@
 //!
 //! 1. Versions with a sequencer stand in its order, whatever their times say (two front ends, two clocks).
 //! 2. The others stand behind all of those that were born in an earlier second, and among versions of one second behind
-//!    those that a listing ranked before them.
+//!    those that a listing ranked before them, and never behind one that it ranked behind them.
 //!
 //! A version is born when it is put; one that is uploaded in parts when its upload begins, for that is where S3 orders it
 //! (S3 user guide, "Concurrent multipart upload operations"). Where that is known, or a listing has ranked it, such a
@@ -43,6 +43,12 @@ impl Sibling<'_> {
     fn is_placed(&self) -> bool {
         let began_elsewhere = self.in_parts && self.rank.is_some() || self.born.floor_second() != self.at.floor_second();
         is_sequenced(self.position) && !began_elsewhere
+    }
+
+    /// Whether a listing ranked it before another one of the same second.
+    fn is_ranked_before(&self, placed: &Sibling<'_>) -> bool {
+        let ranks = self.rank.zip(placed.rank).filter(|_| self.born.floor_second() == placed.born.floor_second());
+        ranks.is_some_and(|(ours, theirs)| ours < theirs)
     }
 
     /// Whether it stands behind one that has its place: nothing where nobody knows.
@@ -85,7 +91,9 @@ pub fn order_siblings(siblings: &[Sibling<'_>]) -> Vec<usize> {
     }
     for index in others {
         let other = &siblings[index];
-        let before = sequenced.iter().rposition(|&index| other.is_behind(&siblings[index]) == Some(true));
+        // A listing's word comes first: what it ranked behind this one stands there, and so does all that is behind that.
+        let limit = sequenced.iter().position(|&index| other.is_ranked_before(&siblings[index])).unwrap_or(sequenced.len());
+        let before = sequenced[..limit].iter().rposition(|&index| other.is_behind(&siblings[index]) == Some(true));
         placed.push(Place {
             place: before.map_or(0, |place| 2 * (place + 1)),
             born: other.born.floor_second(),
@@ -179,6 +187,13 @@ mod tests {
         // It may as well have been completed in that second.
         check_in_parts(&[("p", 10, Some("02"), Some(0)), ("a", 10, Some("01"), Some(1))], &[("p", 10)], "pa");
         check_in_parts(&[("p", 10, Some("02"), None), ("a", 10, Some("01"), Some(1))], &[("p", 10)], "ap");
+    }
+
+    #[test]
+    fn what_a_listing_ranked_behind_an_upload_in_parts_stays_there_whatever_was_gone_when_it_listed() {
+        // m was purged before anybody listed; the sequencer of p, from its end, would put it behind m, and so behind a.
+        let known = [("p", 12, Some("04"), Some(0)), ("a", 10, Some("01"), Some(1)), ("m", 10, Some("03"), None)];
+        check_in_parts(&known, &[("p", 10)], "pam");
     }
 
     #[test]
