@@ -75,6 +75,28 @@ def micros(text):
     return seconds * 1_000_000 + int((fraction + "000000")[:6])
 
 
+def link(path):
+    """What the names of later segments call a segment."""
+    folder, _, name = path.rpartition("/")
+    _, date, hour = folder.rsplit("/", 2)
+    hours = micros(f"{date.removeprefix('date=')}T{hour.removeprefix('hour=')}:00:00Z") // 3_600_000_000
+    first, _, _, digest = name.removesuffix(".parquet").split("-")[:4]
+    return f"{hours:06x}{int(first):016x}{digest[:12]}"
+
+
+def check_complete(vault, resource, paths, sealed):
+    """Everything that a segment or a reading of the truth names is there, or arrived before what is sealed."""
+    there = {link(path) for path in paths}
+    named = {name for path in paths for name in path.removesuffix(".parquet").rsplit("/", 1)[1].split("-")[4:]}
+    readings = f"state/v1/reconciliation/res={resource}"
+    if os.path.isdir(os.path.join(vault, readings)):
+        for number in sorted(os.listdir(os.path.join(vault, readings))):
+            named |= set(record(vault, f"{readings}/{number}", "reconciliation").get("heads", []))
+    missing = sorted(name for name in named - there if int(name[:6], 16) * 3_600_000_000 >= sealed)
+    if missing:
+        fail(f"segments are missing: {missing}")
+
+
 def history(vault, resource, at):
     """Every row that the state at `at` may depend on."""
     folder = f"manifest/v1/res={resource}"
@@ -93,14 +115,16 @@ def history(vault, resource, at):
         if base and base.get("sealed") and micros(merge["covers"]["arrived"]) < micros(base["sealed"]):
             covered |= set(paths)
         merged |= {path: merge for path in paths}
-    segments = []
+    segments, listed = [], []
     log = f"log/v1/res={resource}"
     for where, _, names in sorted(os.walk(os.path.join(vault, log))):
         for name in sorted(names):
             path = os.path.relpath(os.path.join(where, name), vault)
-            first, last, _, digest = name.removesuffix(".parquet").split("-")
+            first, last, _, digest = name.removesuffix(".parquet").split("-")[:4]
+            listed.append(path)
             if not (base and path in covered and int(last) <= micros(base["cut"])):
                 segments.append((path, int(first), int(last), digest))
+    check_complete(vault, resource, listed + list(merged), micros(manifest["sealed"]) if manifest.get("sealed") else 0)
     # Rows of one change are joined before they are cut.
     reach = max([at] + [last for _, first, last, _ in segments if first <= at]) // 1_000_000 * 1_000_000 + 999_999
     read_merges = []
@@ -160,7 +184,10 @@ def oldest_first(versions):
         return sequenced(version) and other["position"] < version["position"]
 
     for version in (v for v in versions if not in_place(v)):
-        slot = max((index + 1 for index, other in enumerate(with_order) if behind(version, other)), default=0)
+        ranked_behind = (index for index, other in enumerate(with_order) if second(version) == second(other)
+                         and None not in (other["rank"], version["rank"]) and version["rank"] < other["rank"])
+        limit = next(ranked_behind, len(with_order))
+        slot = max((index + 1 for index, other in enumerate(with_order[:limit]) if behind(version, other)), default=0)
         rank = -1 if version["rank"] is None else version["rank"]
         placed.append(((2 * slot, second(version), rank, version["position"], version["version"]), version))
     return [version for _, version in sorted(placed, key=lambda pair: pair[0])]

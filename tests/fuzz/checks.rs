@@ -62,6 +62,7 @@ pub fn manifest(payload: &[u8]) {
                 covers: Default::default(),
                 reconciliations: Vec::new(),
                 gaps: Vec::new(),
+                missing: Vec::new(),
             };
             let inputs = inventory.inputs(Cut::At(Timestamp::from_seconds(1_787_400_000)));
             assert!(inputs.base.is_none_or(|base| base.cut <= Timestamp::from_seconds(1_787_400_000)));

@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use handlers::capture::Capture;
 use handlers::compact::compact;
 use handlers::copying::Copying;
@@ -32,23 +32,25 @@ use handlers::restore::{RestoreRequest, restore};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use pipeline::base::inputs::Inventory;
 use pipeline::base::plan::Policy;
+use pipeline::changelog::coverage::Window;
 use pipeline::changelog::segments;
 use pipeline::model::{Clock, ResourceId, Timestamp};
 use pipeline::replay::run::{Quiet as NobodyWatches, RestoreOptions};
 use pipeline::replay::{Certainty, RestorePoint, Selection};
-use pipeline::s3::{BucketError, PutRequest, Versioning};
+use pipeline::s3::{BucketError, ListedVersion, PutRequest, Versioning};
 use pipeline::source::s3_read::Reader;
 use pipeline::source::{Delivery, Message, Source, SourceError};
 use pipeline::target::report::RestoreReport;
 use pipeline::target::{BucketTarget, Mode, Target};
-use pipeline::vault::Vault;
+use pipeline::vault::{Vault, layout};
 
 use self::copier::SameServer;
-use crate::memory_bucket::{Call, Happened, Hook, MemoryBucket, Operation, Settings};
+use crate::memory_bucket::{Call, Effect, Happened, Hook, MemoryBucket, Operation, Settings};
 use crate::simulation::event::{event, message};
 use crate::simulation::swarm::Form;
 
@@ -78,11 +80,19 @@ pub struct Trap {
     count: AtomicU64,
     spring: Mutex<Option<(u64, Fault)>>,
     dead: AtomicBool,
+    /// Files that so many listings do not show yet.
+    lagging: Mutex<BTreeMap<String, u32>>,
 }
 
 impl Trap {
     fn new() -> Arc<Trap> {
-        Arc::new(Trap { store: InMemory::new(), count: AtomicU64::new(0), spring: Mutex::default(), dead: AtomicBool::new(false) })
+        Arc::new(Trap {
+            store: InMemory::new(),
+            count: AtomicU64::new(0),
+            spring: Mutex::default(),
+            dead: AtomicBool::new(false),
+            lagging: Mutex::default(),
+        })
     }
 
     /// Springs at the operation of this number, counted from now on.
@@ -94,6 +104,35 @@ impl Trap {
     /// Operations since the trap was set, and whether it is still set.
     pub fn seen(&self) -> (u64, bool) {
         (self.count.load(Ordering::Relaxed), self.spring.lock().unwrap_or_else(PoisonError::into_inner).is_some())
+    }
+
+    /// The paths that begin so, in order.
+    pub fn paths(&self, prefix: &str) -> Vec<String> {
+        let listed = self.store.list(None).map(|found| found.expect("memory answers").location.to_string()).collect::<Vec<_>>();
+        let mut paths = listed.now_or_never().expect("memory answers at once");
+        paths.retain(|path| path.starts_with(prefix));
+        paths.sort();
+        paths
+    }
+
+    /// The next listings do not show a file, so many of them.
+    pub fn lag(&self, path: &str, listings: u32) {
+        self.lagging.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), listings);
+    }
+
+    /// Whether a listing shows a file.
+    fn shows(&self, path: &str) -> bool {
+        let mut lagging = self.lagging.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = lagging.get(path).copied().unwrap_or(0);
+        if left > 0 {
+            lagging.insert(path.to_owned(), left - 1);
+        }
+        left == 0
+    }
+
+    /// Somebody removes a file.
+    pub fn remove(&self, path: &str) {
+        self.store.delete(&Path::from(path)).now_or_never().expect("memory answers at once").expect("it is there");
     }
 
     /// What happens to this operation.
@@ -203,7 +242,8 @@ impl ObjectStore for Trapped {
                 Ok(fault) => fault,
                 Err(error) => return vec![Err(error)],
             };
-            let found: Vec<Result<ObjectMeta>> = trap.store.list(prefix.as_ref()).collect().await;
+            let mut found: Vec<Result<ObjectMeta>> = trap.store.list(prefix.as_ref()).collect().await;
+            found.retain(|found| found.as_ref().is_ok_and(|meta| trap.shows(meta.location.as_ref())));
             match trap.end(fault, Ok(found)).await {
                 Ok(found) => found,
                 Err(error) => vec![Err(error)],
@@ -246,6 +286,8 @@ struct Feed {
     sent: AtomicU64,
     /// Objects whose contents cannot be read.
     unreadable: Mutex<BTreeSet<String>>,
+    /// Objects that the server says it does not have where it is asked for one of their versions.
+    denied: Mutex<BTreeSet<String>>,
 }
 
 impl Feed {
@@ -258,7 +300,9 @@ impl Feed {
 impl Hook for Feed {
     async fn before(&self, call: &Call) -> Result<(), BucketError> {
         let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
         match call.operation {
+            Operation::Head if denied.contains(&call.object) => Err(BucketError::NotFound { what: call.object.clone() }),
             Operation::Get if unreadable.contains(&call.object) => {
                 Err(BucketError::Transient { what: "reading".to_owned(), reason: "what comes is not what was announced".to_owned() })
             }
@@ -377,6 +421,55 @@ impl SmallWorld {
         };
     }
 
+    /// From now on the server says of every version of an object that it is not there, or does not any more.
+    pub fn make_deny(&self, object: &str, denied: bool) {
+        let mut objects = self.feed.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        match denied {
+            true => objects.insert(object.to_owned()),
+            false => objects.remove(object),
+        };
+    }
+
+    /// The newest version of an object.
+    pub fn newest(&self, object: &str) -> ListedVersion {
+        self.bucket.versions().into_iter().find(|version| version.object == object && version.latest).expect("the object is there")
+    }
+
+    /// Somebody sends an event of what did not happen to this version, or not at this time.
+    pub fn forge(&self, effect: Effect, version: &ListedVersion, at: Timestamp) {
+        self.feed.happened(&Happened {
+            effect,
+            object: version.object.clone(),
+            version: version.version.clone(),
+            at,
+            modified: version.modified,
+            sequencer: format!("{:016X}", at.micros()),
+            size: version.size,
+            etag: version.etag.clone(),
+            marker: version.marker,
+            overwrote_null: false,
+        });
+    }
+
+    /// Lets an event be lost that would come.
+    pub fn lose_events(&self) {
+        self.feed.waiting().clear();
+    }
+
+    /// Why events were kept as dead letters.
+    pub fn dead_letters(&self) -> Vec<String> {
+        let read = self.live(async {
+            let mut reasons = Vec::new();
+            for file in self.vault().list(layout::DEAD_FOLDER).await.map_err(text)? {
+                let letter: serde_json::Value =
+                    serde_json::from_slice(&self.vault().read(&file.path).await.map_err(text)?).map_err(text)?;
+                reasons.push(letter["reason"].as_str().unwrap_or_default().to_owned());
+            }
+            Ok(reasons)
+        });
+        read.expect("nothing fails")
+    }
+
     /// A user deletes an object: a marker.
     pub fn delete(&mut self, object: &str) {
         self.bucket.delete(object).iter().for_each(|happened| self.feed.happened(happened));
@@ -406,7 +499,8 @@ impl SmallWorld {
         self.history.iter().map(|(at, _)| *at).collect()
     }
 
-    fn vault(&self) -> Vault {
+    /// The vault.
+    pub fn vault(&self) -> Vault {
         Vault::new(Arc::new(Trapped(Arc::clone(&self.trap))), "")
     }
 
@@ -447,6 +541,30 @@ impl SmallWorld {
             let mut intake = Intake::new(vec![capture], self.vault(), self.clock.clone(), false);
             intake.round(self.feed.as_ref()).await.map(drop).map_err(text)
         })
+    }
+
+    /// The same in rounds of one process, with so many seconds after each.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn intakes(&self, rounds: u32, seconds: i64) -> Result<(), Broken> {
+        self.live(async {
+            let capture = self.capture().await?;
+            let mut intake = Intake::new(vec![capture], self.vault(), self.clock.clone(), false);
+            for _ in 0..rounds {
+                intake.round(self.feed.as_ref()).await.map_err(text)?;
+                self.tick(seconds);
+            }
+            Ok(())
+        })
+    }
+
+    /// What the vault says can be restored.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn window(&self) -> Result<Window, Broken> {
+        self.live(async { Inventory::load(&self.vault(), &self.resource).await.map_err(text)?.window().ok_or_else(|| "none".to_owned()) })
     }
 
     /// The truth is read.

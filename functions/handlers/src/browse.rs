@@ -344,7 +344,7 @@ mod tests {
         let at = Timestamp::from_seconds(7);
         let changes: Vec<ObjectChange> = (0..objects).map(|number| ObjectChange::put(&format!("k{number:05}"), "v", at)).collect();
         let batch: ChangeBatch = changes.iter().map(ObjectChange::row).collect();
-        let encoded = write::encode(&resource, &batch, at, at).unwrap();
+        let encoded = write::encode(&resource, &batch, at, at, Vec::new()).unwrap();
         let walk = async {
             write::append(&vault, &encoded).await.unwrap();
             let inputs = Inputs { segments: segments(&vault, &resource).await.unwrap(), ..Inputs::default() };

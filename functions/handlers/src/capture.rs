@@ -8,6 +8,7 @@
 //! Whoever learns of changes, from events or from reading the truth, hands them to a [`Capture`]. What a crash leaves
 //! behind are packs that nobody names; the changes come again.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fail::fail_point;
@@ -15,17 +16,21 @@ use futures::StreamExt;
 use pipeline::base::inputs::Inventory;
 use pipeline::base::plan::APPEND_TIME_MAX;
 use pipeline::base::{Unsealed, unsealed};
-use pipeline::changelog::{read, write};
-use pipeline::model::change::{ChangeBatch, Facet, NULL_VERSION, ObjectChange, Op, is_in_parts};
+use pipeline::changelog::coverage::{self, Reconciliation};
+use pipeline::changelog::segment::Segment;
+use pipeline::changelog::{Heads, Link, SegmentName, chain, read, write};
+use pipeline::model::change::{ChangeBatch, Facet, NULL_VERSION, ObjectChange, Op};
+use pipeline::model::position::is_sequenced;
 use pipeline::model::{Clock, Digest, ResourceId, Timestamp};
 use pipeline::s3::BucketError;
-use pipeline::source::s3_read::{Found, GONE, Properties, Reader};
+use pipeline::source::s3_read::{Found, GONE, Properties, Reader, Standing};
 use pipeline::vault::pack::{Body, PACK_BYTES, PackWriter, Placed, SLICE_BYTES, Slice};
 use pipeline::vault::whole::Whole;
 use pipeline::vault::{Vault, VaultError};
 
 use crate::copying::{COPIES_AT_ONCE, Copied, CopyCounts, Copying};
 use crate::known::Known;
+use crate::{dating, missing};
 
 /// Versions read at the same time.
 const READS_AT_ONCE: usize = 64;
@@ -50,6 +55,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     known: Mutex<Known>,
     latest: Mutex<Timestamp>,
+    /// What the next segment is to name.
+    heads: Mutex<Heads>,
     /// Nobody lists what arrives before this hour.
     sealed: Mutex<Timestamp>,
 }
@@ -61,8 +68,12 @@ pub struct Absorbed {
     pub changes: Vec<ObjectChange>,
     /// Indices of changes that could not be read now, and why. They are not among `changes`.
     pub again: Vec<(usize, String)>,
+    /// Indices of changes that cannot be what they say, and why. They are not among `changes` either.
+    pub refused: Vec<(usize, String)>,
     /// How many versions were gone or unreadable for good.
     pub lost: u64,
+    /// Events of puts that the vault has from an event.
+    pub known: u64,
     /// Puts that were older than any delete the vault remembers, of versions that the source no longer has.
     pub outdated: u64,
 }
@@ -124,11 +135,13 @@ impl Capture {
     /// # Errors
     /// As [`Known::load`].
     pub async fn open(vault: Vault, resource: ResourceId, reader: Reader, clock: Arc<dyn Clock>) -> Result<Capture, CaptureError> {
+        let read = last_read(&vault, &resource).await?;
         let inventory = Inventory::load(&vault, &resource).await?;
-        let known = Mutex::new(Known::load(&vault, &inventory).await?);
+        let known = Mutex::new(Known::load(&vault, &inventory, read).await?);
         let latest = Mutex::new(inventory.latest().unwrap_or_default());
+        let heads = Mutex::new(inventory.heads());
         let sealed = Mutex::new(inventory.sealed().unwrap_or(Timestamp::MIN));
-        let shared = Shared { vault, resource, reader, clock, known, latest, sealed };
+        let shared = Shared { vault, resource, reader, clock, known, latest, heads, sealed };
         Ok(Capture { shared: Arc::new(shared), copying: None, writer: PackWriter::new() })
     }
 
@@ -168,25 +181,88 @@ impl Capture {
         look(&mut self.shared.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the segments that other writers have appended.
+    /// Reads the segments that other writers have appended, and begins anew where segments are missing that it took in, or
+    /// that others name: what they told is not in the vault any more.
+    ///
+    /// Says whether it has noted that segments are missing.
     ///
     /// # Errors
-    /// As [`Known::refresh`].
-    pub async fn refresh(&self) -> Result<(), CaptureError> {
+    /// As reading the vault, and noting what is missing.
+    pub async fn refresh(&self) -> Result<bool, CaptureError> {
+        let Shared { vault, resource, clock, .. } = &*self.shared;
+        if !self.take_in().await? {
+            return Ok(false);
+        }
+        let inventory = missing::inventory(vault, resource, std::time::Duration::ZERO, clock.as_ref()).await?;
+        let lost = self.taken_in_and_lost(&inventory).await?;
+        let noted = missing::note(vault, resource, inventory.missing.iter().chain(&lost), &inventory.gaps, clock.as_ref()).await?;
+        if noted > 0 || !lost.is_empty() {
+            let read = last_read(vault, resource).await?;
+            let inventory = Inventory::load(vault, resource).await?;
+            let anew = Known::load(vault, &inventory, read).await?;
+            self.known(|known| known.begin_anew(anew));
+            *self.heads() = inventory.heads();
+            // What was appended meanwhile.
+            self.take_in().await?;
+        }
+        Ok(noted > 0)
+    }
+
+    /// Segments that were taken in, and that are neither there nor in a merge.
+    async fn taken_in_and_lost(&self, inventory: &Inventory) -> Result<Vec<Link>, VaultError> {
+        let there: HashSet<String> = inventory.segments.iter().map(|segment| segment.path.clone()).collect();
+        let covers = inventory.merges().iter().map(|merge| &merge.covers);
+        let is_unseen = |path: &&str| !there.contains(*path) && !inventory.is_covered(covers.clone(), path);
+        let unseen: Vec<SegmentName> = self.known(|known| known.applied().filter(is_unseen).filter_map(SegmentName::parse).collect());
+        let mut lost = Vec::new();
+        for name in unseen.into_iter().filter(|name| inventory.sealed().is_none_or(|sealed| name.arrived >= sealed)) {
+            // One that was appended since the log was listed is there.
+            match self.shared.vault.size(&name.to_string()).await {
+                Err(VaultError::Missing { .. }) => lost.push(Link::to(&name)),
+                found => drop(found?),
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Reads the segments that other writers have appended. Says whether any seems to be missing.
+    async fn take_in(&self) -> Result<bool, CaptureError> {
         let Shared { vault, resource, .. } = &*self.shared;
+        let read = last_read(vault, resource).await?;
         let Unsealed { from, segments, .. } = unsealed(vault, resource, std::time::Duration::ZERO).await?;
         if let Some(sealed) = from {
             *self.sealed() = sealed;
             self.known(|known| known.seal(sealed));
+            self.heads().seal(sealed);
         }
-        let news = self.known(|known| segments.into_iter().filter(|segment| !known.has_applied(&segment.path)).collect::<Vec<_>>());
-        for segment in news {
+        let named: Vec<Link> = self.heads().links().copied().collect();
+        let is_torn = !chain::missing(&segments, &[], named.into_iter(), from).is_empty();
+        let mut there: BTreeMap<String, Segment> = segments.into_iter().map(|segment| (segment.path.clone(), segment)).collect();
+        let is_lost = self.known(|known| {
+            let is_lost = known.applied().any(|path| !there.contains_key(path));
+            there.retain(|path, _| !known.has_applied(path));
+            is_lost
+        });
+        for (path, segment) in there {
             for batch in read::read(vault, &segment).await? {
-                let changes = ChangeBatch::objects(batch).map_err(|error| VaultError::damaged(&segment.path, error))?;
-                self.known(|known| known.appended(segment.path.clone(), &changes));
+                let changes = ChangeBatch::objects(batch).map_err(|error| VaultError::damaged(&path, error))?;
+                self.known(|known| known.appended(path.clone(), &changes));
             }
+            self.heads().appended(&segment.name);
         }
-        Ok(())
+        if let Some(read) = read {
+            self.known(|known| known.ended_reading(read));
+        }
+        Ok(is_torn || is_lost)
+    }
+
+    fn heads(&self) -> MutexGuard<'_, Heads> {
+        self.shared.heads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The segments that no other names, as far as is known.
+    pub fn loose_ends(&self) -> Vec<Link> {
+        self.heads().links().copied().collect()
     }
 
     fn sealed(&self) -> MutexGuard<'_, Timestamp> {
@@ -206,31 +282,49 @@ impl Capture {
     pub async fn absorb(&mut self, mut changes: Vec<ObjectChange>, tombstones_after: Timestamp) -> Result<Absorbed, CaptureError> {
         let mut absorbed = Absorbed::default();
         let mut left_out = vec![false; changes.len()];
-        let (mut small, mut larger, mut large, mut facets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut small, mut larger, mut large, mut facets, mut markers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut to_copy = Vec::new();
         for (index, change) in changes.iter().enumerate() {
-            match (change.op, change.facet) {
-                (Op::Put, Facet::Version) if change.marker || change.object.is_empty() || self.is_stored(change) => {}
-                (Op::Put, Facet::Version) if self.copying.as_ref().is_some_and(|copying| copying.takes(change)) => to_copy.push(index),
-                (Op::Put, Facet::Version) => match change.size {
-                    Some(size) if size > SLICE_BYTES as i64 => large.push(index),
-                    Some(size) if size > SMALL_BYTES => larger.push(index),
-                    _ => small.push(index),
-                },
-                (Op::Put, Facet::Tags | Facet::Acl) => facets.push(index),
-                _ => {}
+            match self.task(change) {
+                Task::Small => small.push(index),
+                Task::Larger => larger.push(index),
+                Task::Large => large.push(index),
+                Task::Copy => to_copy.push(index),
+                Task::Facet => facets.push(index),
+                Task::Marker => markers.push(index),
+                Task::Nothing => {}
+                Task::Known => {
+                    left_out[index] = true;
+                    absorbed.known += 1;
+                }
+                Task::Refuse(reason) => {
+                    left_out[index] = true;
+                    absorbed.refused.push((index, reason));
+                }
             }
         }
         let mut placements = Vec::new();
+        let mut gone = Vec::new();
         let mut settle = |index: usize, outcome: Outcome, changes: &mut [ObjectChange], absorbed: &mut Absorbed| match outcome {
-            Outcome::Lost(reason) if changes[index].at < tombstones_after && changes[index].via == "event" => {
-                tracing::debug!(reason, "a put older than every remembered delete, of a version that is gone");
+            Outcome::Gone if changes[index].at < tombstones_after && changes[index].via == "event" => {
+                tracing::debug!("a put older than every remembered delete, of a version that is gone");
                 absorbed.outdated += 1;
                 left_out[index] = true;
+            }
+            Outcome::Gone => {
+                gone.push(index);
+                if !changes[index].marker {
+                    absorbed.lost += 1;
+                    changes[index].lost = Some(GONE.to_owned());
+                }
             }
             Outcome::Lost(reason) => {
                 absorbed.lost += 1;
                 changes[index].lost = Some(reason);
+            }
+            Outcome::Refuse(reason) => {
+                left_out[index] = true;
+                absorbed.refused.push((index, reason));
             }
             Outcome::Again(reason) => {
                 left_out[index] = true;
@@ -257,7 +351,7 @@ impl Capture {
                         }
                     }
                     Ok(Found::Large(..)) => large.push(index),
-                    Ok(Found::Lost(reason)) => settle(index, Outcome::Lost(reason), &mut changes, &mut absorbed),
+                    Ok(Found::Lost(reason)) => settle(index, Outcome::lost(reason), &mut changes, &mut absorbed),
                     Err(error) => settle(index, Outcome::Again(error.to_string()), &mut changes, &mut absorbed),
                 }
             }
@@ -266,7 +360,7 @@ impl Capture {
             match copied {
                 Copied::Done(whole, properties) => placements.push(Placement { index, content: Kept::Whole(whole), properties }),
                 Copied::Not => large.push(index),
-                Copied::Lost(reason) => settle(index, Outcome::Lost(reason), &mut changes, &mut absorbed),
+                Copied::Lost(reason) => settle(index, Outcome::lost(reason), &mut changes, &mut absorbed),
             }
         }
         for index in large {
@@ -280,11 +374,86 @@ impl Capture {
                 settle(index, outcome, &mut changes, &mut absorbed);
             }
         }
+        for (index, standing) in self.look_for(markers.iter().map(|&index| (index, &changes[index]))).await {
+            if let Err(outcome) = date_marker(&mut changes[index], standing, self.shared.clock.now()) {
+                settle(index, outcome, &mut changes, &mut absorbed);
+            }
+        }
         self.writer.flush(&self.shared.vault).await?;
         fail_point!("capture::bodies-stored");
         self.fill_in(&mut changes, placements).await?;
+        let purges = self.purges_of(&gone, &changes);
         absorbed.changes = changes.into_iter().zip(left_out).filter(|(_, out)| !out).map(|(change, _)| change).collect();
+        absorbed.changes.extend(purges);
         Ok(absorbed)
+    }
+
+    /// What is to be done to complete a change.
+    fn task(&self, change: &ObjectChange) -> Task {
+        match (change.op, change.facet) {
+            (Op::Put, Facet::Tags | Facet::Acl) => return Task::Facet,
+            (Op::Put, Facet::Version) if !change.object.is_empty() => {}
+            _ => return Task::Nothing,
+        }
+        let is_ordered = change.via == "event" && change.version != NULL_VERSION && is_sequenced(&change.position);
+        let task = self.known(|known| {
+            let known = known.find(&change.object, &change.version).filter(|_| is_ordered)?;
+            // There is one event of it, and nothing that comes again under its name has more to say.
+            let contradiction = || dating::contradiction(change, known, self.shared.clock.now()).map(Task::Refuse);
+            if known.told { Some(Task::Known) } else { contradiction().filter(|_| known.stored) }
+        });
+        if let Some(task) = task {
+            return task;
+        }
+        let is_marker_known = || self.known(|known| known.find(&change.object, &change.version).is_some());
+        match change.size {
+            _ if change.marker => {
+                if is_ordered && !is_marker_known() {
+                    Task::Marker
+                } else {
+                    Task::Nothing
+                }
+            }
+            _ if self.is_stored(change) => Task::Nothing,
+            _ if self.copying.as_ref().is_some_and(|copying| copying.takes(change)) => Task::Copy,
+            Some(size) if size > SLICE_BYTES as i64 => Task::Large,
+            Some(size) if size > SMALL_BYTES => Task::Larger,
+            _ => Task::Small,
+        }
+    }
+
+    /// Asks the source for each of these versions.
+    async fn look_for<'a>(&self, versions: impl Iterator<Item = (usize, &'a ObjectChange)>) -> Vec<(usize, Result<Standing, BucketError>)> {
+        let reader = &self.shared.reader;
+        let versions: Vec<(usize, String, String)> =
+            versions.map(|(index, change)| (index, change.object.clone(), change.version.clone())).collect();
+        let looks = futures::stream::iter(versions)
+            .map(|(index, object, version)| async move { (index, reader.standing(&object, &version, false).await) });
+        looks.buffered(READS_AT_ONCE).collect().await
+    }
+
+    /// Of versions that events told of, and that were gone when they were asked for: they were purged meanwhile, and when,
+    /// their own purge may tell, or nobody.
+    fn purges_of(&self, gone: &[usize], changes: &[ObjectChange]) -> Vec<ObjectChange> {
+        let now = self.shared.clock.now();
+        let told: HashSet<(&str, &str)> = changes
+            .iter()
+            .filter(|change| change.op == Op::Delete)
+            .map(|change| (change.object.as_str(), change.version.as_str()))
+            .collect();
+        let is_news = |put: &&ObjectChange| {
+            put.via == "event"
+                && put.version != NULL_VERSION
+                && !told.contains(&(put.object.as_str(), put.version.as_str()))
+                && !self.known(|known| known.is_purged(&put.object, &put.version))
+        };
+        let purge = |put: &ObjectChange| ObjectChange {
+            via: "scan".to_owned(),
+            stream: put.stream.clone(),
+            at_bound: Some(put.at),
+            ..ObjectChange::delete(&put.object, &put.version, now.max(put.at).end_of_second())
+        };
+        gone.iter().map(|&index| &changes[index]).filter(is_news).map(purge).collect()
     }
 
     /// Whether the vault has this very version's content.
@@ -324,7 +493,7 @@ impl Capture {
                     let placed = if content.is_empty() { Vec::new() } else { vec![self.writer.add(&content)] };
                     return Ok(Ok((placed, Digest::of(&content), properties)));
                 }
-                Ok(Found::Lost(reason)) => return Ok(Err(Outcome::Lost(reason))),
+                Ok(Found::Lost(reason)) => return Ok(Err(Outcome::lost(reason))),
                 Err(error) => return Ok(Err(Outcome::Again(error.to_string()))),
             };
             let mut hasher = pipeline::model::digest::Hasher::default();
@@ -406,12 +575,11 @@ impl Capture {
                 }
             }
             let head = &properties.head;
-            // An event tells when an upload in parts was completed; S3 orders its version by when it began.
-            if change.via == "event" && change.version != NULL_VERSION && is_in_parts(&head.etag) {
-                change.at_bound = Some(head.modified).filter(|began| began.floor_second() < change.at.floor_second());
-            }
             change.size = Some(head.size);
             change.etag = Some(head.etag.clone());
+            if change.via == "event" && change.version != NULL_VERSION {
+                dating::date(change, head.modified, self.shared.clock.now());
+            }
             change.storage_class = Some(head.storage_class.clone());
             change.metadata = Some(to_json(&head.metadata));
             change.tags = Some(to_json(&properties.tags));
@@ -441,12 +609,13 @@ impl Capture {
             if now < sealed {
                 return Err(CaptureError::ClockBehind { resource: resource.clone(), now, sealed });
             }
-            let encoded = write::encode(resource, &batch, now, latest)
+            let encoded = write::encode(resource, &batch, now, latest, self.heads().next())
                 .map_err(|error| CaptureError::Encode { resource: resource.clone(), reason: error.to_string() })?;
             fail_point!("capture::before-segment");
             let segment = write::append(vault, &encoded).await?;
             fail_point!("capture::after-segment");
             self.known(|known| known.appended(segment.path.clone(), &batch));
+            self.heads().appended(&segment.name);
             // A machine that slept may come back to an hour that is sealed. Twice is once.
             if clock.now().since(now) <= APPEND_TIME_MAX {
                 break;
@@ -458,10 +627,61 @@ impl Capture {
     }
 }
 
-/// Why a change has no content.
+/// What is to be done to complete a change.
+enum Task {
+    /// To read a content of up to [`SMALL_BYTES`], or of a length that nobody told.
+    Small,
+    /// Of up to [`SLICE_BYTES`].
+    Larger,
+    /// Of more.
+    Large,
+    /// To let the server copy a content.
+    Copy,
+    /// To read tags or an ACL.
+    Facet,
+    /// To ask whether a delete marker is there, and since when.
+    Marker,
+    /// Nothing: it is complete.
+    Nothing,
+    /// Nothing: the vault has it.
+    Known,
+    /// Nothing: it cannot be what it says.
+    Refuse(String),
+}
+
+/// Why a change is not what it was told to be.
 enum Outcome {
+    Gone,
     Lost(String),
+    Refuse(String),
     Again(String),
+}
+
+impl Outcome {
+    fn lost(reason: String) -> Outcome {
+        if reason == GONE { Outcome::Gone } else { Outcome::Lost(reason) }
+    }
+}
+
+/// Holds what an event says of a delete marker against what the source says.
+fn date_marker(change: &mut ObjectChange, standing: Result<Standing, BucketError>, now: Timestamp) -> Result<(), Outcome> {
+    match standing {
+        Ok(Standing::There { modified, marker: true }) => {
+            dating::date(change, modified, now);
+            Ok(())
+        }
+        Ok(Standing::There { marker: false, .. }) => {
+            Err(Outcome::Refuse(format!("{} ({}) is told to be a delete marker, and it is none", change.object, change.version)))
+        }
+        Ok(Standing::Gone) => Err(Outcome::Gone),
+        Err(error) => Err(Outcome::Again(error.to_string())),
+    }
+}
+
+/// When the newest reading of the truth began that has ended.
+async fn last_read(vault: &Vault, resource: &ResourceId) -> Result<Option<Timestamp>, VaultError> {
+    let (readings, _) = coverage::facts(vault, resource).await?;
+    Ok(readings.iter().map(|reading: &Reconciliation| reading.began).max())
 }
 
 /// Reads a version, again and a little later where that may help.

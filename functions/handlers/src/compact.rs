@@ -9,6 +9,8 @@ use pipeline::model::{Clock, ResourceId, Timestamp};
 use pipeline::vault::{Vault, VaultError};
 use serde::Serialize;
 
+use crate::missing;
+
 /// What a compaction came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CompactionReport {
@@ -20,6 +22,8 @@ pub struct CompactionReport {
     pub base: Option<Timestamp>,
     /// The number of the last manifest that was written.
     pub manifest: Option<u64>,
+    /// Segments that were found missing, and of which nobody had noted it.
+    pub missing: u64,
 }
 
 /// What a compaction would do now.
@@ -35,9 +39,11 @@ pub async fn dry_run(vault: &Vault, resource: &ResourceId, clock: &dyn Clock, po
 /// # Errors
 /// As reading and writing the vault. What was made until then is used by the next.
 pub async fn compact(vault: &Vault, resource: &ResourceId, clock: &dyn Clock, policy: Policy) -> Result<CompactionReport, VaultError> {
-    let inventory = Inventory::load_back(vault, resource, LATE).await?;
+    let inventory = missing::inventory(vault, resource, LATE, clock).await?;
+    // Once what names it is sealed, nothing but this note tells that a segment is missing.
+    let noted = missing::note(vault, resource, inventory.missing.iter(), &inventory.gaps, clock).await?;
     let planned = plan(&inventory, clock.now(), policy);
-    let mut report = CompactionReport::default();
+    let mut report = CompactionReport { missing: noted, ..CompactionReport::default() };
     let bytes: u64 = inventory.bases().last().map_or(0, |base| base.files.iter().map(|file| file.file.size).sum());
     let bits = bits_for(bytes).max(inventory.bases().last().map_or(0, |base| base.bits));
     for segments in &planned.merges {

@@ -2,19 +2,21 @@
 //!
 //! ```text
 //!  poll ─→ decode ─┬─ changes ───────────────┐
-//!                  ├─ hints → list the key ──┴→ absorb → append → dead letters → ack
-//!                  └─ rejects ───────────────────────────────────────┘
+//!                  ├─ hints → list the key ──┼→ absorb → append → dead letters → ack
+//!                  ├─ purges → judge ────────┘                        │
+//!                  └─ rejects ────────────────────────────────────────┘
 //! ```
 //!
 //! A message is acknowledged when every change in it is durable, or it is kept whole as a dead letter. One message whose
 //! object cannot be read now does not hold up the others: it is left to come again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base64::Engine;
 use fail::fail_point;
 use futures::StreamExt;
+use pipeline::model::change::ObjectChange;
 use pipeline::model::{Clock, Digest, ResourceId, Timestamp};
 use pipeline::source::s3_event::{Decoded, Feed, Hint, decode};
 use pipeline::source::{Delivery, Source, SourceError};
@@ -22,7 +24,9 @@ use pipeline::vault::{Vault, VaultError, layout};
 use serde::Serialize;
 
 use crate::capture::{Capture, CaptureError};
-use crate::resolve::{self, Resolving};
+use crate::outstanding::Outstanding;
+use crate::purges::{self, Verdict};
+use crate::resolve::{self, Heard, Resolving};
 
 /// A feed's way into the vaults of the resources it tells of.
 pub struct Intake {
@@ -30,8 +34,7 @@ pub struct Intake {
     vault: Vault,
     clock: Arc<dyn Clock>,
     emulated: bool,
-    /// Messages that were left to come again, with the earliest time in them: `latest` may not pass it.
-    outstanding: BTreeMap<Digest, Timestamp>,
+    outstanding: Outstanding,
 }
 
 /// What one round came to.
@@ -45,8 +48,10 @@ pub struct IntakeReport {
     pub bytes: u64,
     /// Versions whose content was gone.
     pub lost: u64,
-    /// Puts of versions that are gone and older than any remembered delete.
+    /// Events that are older than anything they could bring news of.
     pub outdated: u64,
+    /// Events of changes that the vault has.
+    pub known: u64,
     /// Records kept as dead letters.
     pub dead: u64,
     /// Records that change nothing that is kept.
@@ -91,6 +96,30 @@ struct Parcel {
     decoded: Decoded,
     body: bytes::Bytes,
     failed: bool,
+    /// The source says otherwise than it.
+    doubted: bool,
+}
+
+impl Parcel {
+    /// Notes that the source says otherwise; it is left to come again, unless there is no more hope in that.
+    fn doubt(&mut self, hopeless: bool) {
+        self.doubted = true;
+        self.failed |= !hopeless;
+    }
+}
+
+/// Changes that messages tell, and each with the messages that tell it.
+#[derive(Default)]
+struct Told {
+    changes: Vec<ObjectChange>,
+    owners: Vec<Vec<usize>>,
+}
+
+impl Told {
+    fn push(&mut self, change: ObjectChange, owners: Vec<usize>) {
+        self.changes.push(change);
+        self.owners.push(owners);
+    }
 }
 
 impl Intake {
@@ -98,7 +127,7 @@ impl Intake {
     /// AWS's, so that its order means nothing.
     pub fn new(captures: Vec<Capture>, vault: Vault, clock: Arc<dyn Clock>, emulated: bool) -> Intake {
         let captures = captures.into_iter().map(|capture| (capture.resource().clone(), capture)).collect();
-        Intake { captures, vault, clock, emulated, outstanding: BTreeMap::new() }
+        Intake { captures, vault, clock, emulated, outstanding: Outstanding::default() }
     }
 
     /// Goes on with these captures. Messages that were left to come again are still remembered.
@@ -120,14 +149,24 @@ impl Intake {
             .map(|message| {
                 let feed = Feed { stream: source.stream().to_owned(), arrived, emulated: self.emulated };
                 let decoded = decode(feed, [&message.body[..]]);
-                Parcel { receipt: message.receipt, digest: Digest::of(&message.body), decoded, body: message.body, failed: false }
+                let digest = Digest::of(&message.body);
+                Parcel { receipt: message.receipt, digest, decoded, body: message.body, failed: false, doubted: false }
             })
             .collect();
         let mut dead = Vec::new();
+        let read =
+            |resource: &ResourceId| self.captures.get(resource).map_or(Some(Timestamp::MAX), |capture| capture.known(|known| known.read()));
+        let given_up = self.outstanding.give_up(arrived, read);
+        if given_up > 0 {
+            tracing::warn!(messages = given_up, "messages that were left to come again did not; what they told was read at the source");
+        }
         for resource in self.captures.keys().cloned().collect::<Vec<_>>() {
             self.keep(&resource, source.stream(), &mut parcels, &mut report, &mut dead, drained).await?;
         }
-        for parcel in parcels.iter_mut().filter(|parcel| !parcel.failed) {
+        // What comes again says it again.
+        let dead = dead.into_iter().filter(|(owner, _)| !parcels[*owner].failed);
+        let mut dead: Vec<(Vec<u8>, String)> = dead.map(|(owner, reason)| (parcels[owner].body.to_vec(), reason)).collect();
+        for parcel in parcels.iter().filter(|parcel| !parcel.failed) {
             report.ignored += parcel.decoded.ignored.values().sum::<u64>();
             let strangers = parcel.decoded.buckets.keys().filter(|bucket| !self.captures.contains_key(*bucket));
             // Anybody who can reach the feed can write any bucket's name into an event.
@@ -142,9 +181,10 @@ impl Intake {
         for parcel in &parcels {
             if parcel.failed {
                 let earliest = earliest_of(&parcel.decoded).unwrap_or(arrived);
-                self.outstanding.insert(parcel.digest, earliest);
+                let resources: BTreeSet<ResourceId> = parcel.decoded.buckets.keys().cloned().collect();
+                self.outstanding.leave(parcel.digest, earliest, resources, parcel.doubted, arrived);
             } else {
-                self.outstanding.remove(&parcel.digest);
+                self.outstanding.settle(&parcel.digest);
             }
         }
         report.again = parcels.iter().filter(|parcel| parcel.failed).count() as u64;
@@ -160,42 +200,52 @@ impl Intake {
         stream: &str,
         parcels: &mut [Parcel],
         report: &mut IntakeReport,
-        dead: &mut Vec<(Vec<u8>, String)>,
+        dead: &mut Vec<(usize, String)>,
         drained: Option<Timestamp>,
     ) -> Result<(), IntakeError> {
         let Some(capture) = self.captures.get_mut(resource) else {
             return Ok(());
         };
-        let (mut changes, mut owners, mut times) = (Vec::new(), Vec::new(), Vec::new());
-        let mut told: BTreeMap<String, Vec<(usize, Hint)>> = BTreeMap::new();
+        let (mut told, mut purges, mut times) = (Told::default(), Told::default(), Vec::new());
+        let mut hinted: BTreeMap<String, Vec<(usize, Hint)>> = BTreeMap::new();
+        let now = self.clock.now();
+        let hopeless: Vec<bool> = parcels.iter().map(|parcel| self.outstanding.is_hopeless(&parcel.digest, now)).collect();
         for (owner, parcel) in parcels.iter().enumerate() {
             let Some(decoded) = parcel.decoded.buckets.get(resource) else {
                 continue;
             };
             let rows = decoded.changes.object_columns();
             times.extend(rows.iter().map(|row| row.at).chain(decoded.hints.iter().map(|hint| hint.at)).map(|at| (owner, at)));
-            owners.extend(std::iter::repeat_n(vec![owner], decoded.changes.len()));
-            changes.extend(rows.iter().map(|row| row.to_change()));
+            for change in rows.iter().map(|row| row.to_change()) {
+                let list = if purges::is_purge(&change) { &mut purges } else { &mut told };
+                list.push(change, vec![owner]);
+            }
             for hint in &decoded.hints {
-                told.entry(hint.object.clone()).or_default().push((owner, hint.clone()));
+                hinted.entry(hint.object.clone()).or_default().push((owner, hint.clone()));
             }
         }
-        let mut looks = resolve::look_at(capture, told.keys().cloned().collect());
+        let mut looks = resolve::look_at(capture, hinted.keys().cloned().collect());
         while let Some((object, look)) = looks.next().await {
-            let hints = told.remove(&object).unwrap_or_default();
+            let hints = hinted.remove(&object).unwrap_or_default();
             let tellers: Vec<usize> = hints.iter().map(|(owner, _)| *owner).collect();
             match look {
                 Ok(look) => {
                     let mut resolving = Resolving::new(capture, stream, &object, look);
                     for (owner, hint) in &hints {
-                        if !resolving.hear(hint) {
-                            dead.push((parcels[*owner].body.to_vec(), format!("{object} was gone before it could be looked at")));
+                        match resolving.hear(hint) {
+                            Heard::Taken => {}
+                            Heard::TooLate => dead.push((*owner, format!("{object} was gone before it could be looked at"))),
+                            Heard::Doubted(reason) => {
+                                parcels[*owner].doubt(hopeless[*owner]);
+                                dead.push((*owner, reason));
+                            }
                         }
                     }
-                    let resolved = resolving.changes();
                     // Each of them stands for all the changes of its object.
-                    owners.extend(std::iter::repeat_n(tellers, resolved.len()));
-                    changes.extend(resolved);
+                    for change in resolving.changes() {
+                        let list = if purges::is_purge(&change) { &mut purges } else { &mut told };
+                        list.push(change, tellers.clone());
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%resource, %error, "a key could not be listed; its events are left to come again");
@@ -204,19 +254,41 @@ impl Intake {
             }
         }
         drop(looks);
-        let horizon = self.clock.now().minus(pipeline::base::plan::REDELIVERY);
+        for (verdict, owners) in purges::judge(capture, purges.changes, &told.changes).await.into_iter().zip(purges.owners) {
+            match verdict {
+                Verdict::Purged(purge) => told.push(purge, owners),
+                Verdict::Known => report.known += 1,
+                Verdict::Outdated => report.outdated += 1,
+                Verdict::Doubted(reason) => {
+                    owners.iter().for_each(|&owner| parcels[owner].doubt(hopeless[owner]));
+                    dead.extend(owners.into_iter().map(|owner| (owner, reason.clone())));
+                }
+                Verdict::Refused(reason) => dead.extend(owners.into_iter().map(|owner| (owner, reason.clone()))),
+                Verdict::Again(reason) => {
+                    tracing::warn!(%resource, reason, "whether a version was purged could not be asked; its event is left to come again");
+                    owners.iter().for_each(|&owner| parcels[owner].failed = true);
+                }
+            }
+        }
+        let Told { changes, owners } = told;
+        let horizon =
+            self.clock.now().minus(pipeline::base::plan::REDELIVERY).max(capture.known(|known| known.horizon()).unwrap_or(Timestamp::MIN));
         let absorbed = capture.absorb(changes, horizon).await?;
         for (index, reason) in &absorbed.again {
             tracing::warn!(%resource, reason, "an object could not be read; its event is left to come again");
             owners[*index].iter().for_each(|&owner| parcels[owner].failed = true);
         }
+        for (index, reason) in &absorbed.refused {
+            dead.extend(owners[*index].iter().map(|&owner| (owner, reason.clone())));
+        }
         report.changes += absorbed.changes.len() as u64;
+        report.known += absorbed.known;
         let stored = absorbed.changes.iter().filter(|change| change.body.is_some()).filter_map(|change| change.size);
         report.bytes += stored.map(|size| size.max(0) as u64).sum::<u64>();
         report.lost += absorbed.lost;
         report.outdated += absorbed.outdated;
         let failing = parcels.iter().filter(|parcel| parcel.failed).filter_map(|parcel| earliest_of(&parcel.decoded));
-        let barred = failing.chain(self.outstanding.values().copied()).min();
+        let barred = failing.chain(self.outstanding.earliest()).min();
         let latest = drained.map(|drained| barred.map_or(drained, |barred| drained.min(barred.minus(std::time::Duration::from_micros(1)))));
         if !absorbed.changes.is_empty() || latest.is_some_and(|latest| latest > capture.latest()) {
             capture.append(&absorbed.changes, latest).await?;

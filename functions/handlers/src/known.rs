@@ -1,9 +1,11 @@
-//! Which versions the vault knows to be live: what tells a new version from one that is there already.
+//! Which versions the vault knows to be live, and which it has lately learned to be purged: what tells a new version from
+//! one that is there already, and a purge that can be believed from one that cannot.
 //!
 //! Loaded once by a fold, then kept up with every segment, our own and others'. It is a help, not a truth: that it lags
 //! behind costs a second reading of a version, or a second row that says the same, and both are harmless.
 
 mod in_place;
+mod purged;
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -16,10 +18,13 @@ use pipeline::fold::in_place::stands_at;
 use pipeline::fold::object::Keep;
 use pipeline::model::Timestamp;
 use pipeline::model::change::{ChangeBatch, Facet, NULL_VERSION, ObjectRow, Op};
+use pipeline::model::position::is_sequenced;
 use pipeline::source::s3_read::is_lost_for_good;
 use pipeline::vault::{Vault, VaultError};
 
 pub use self::in_place::is_overwritten;
+use self::purged::Purged;
+pub use self::purged::{EVENT_AGE_MAX, PurgeTime};
 
 /// What is known of one live version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +44,8 @@ pub struct KnownVersion {
     pub stored: bool,
     /// A delete marker.
     pub marker: bool,
+    /// An event with S3's own order told of it: another one has nothing to add.
+    pub told: bool,
     /// The last reading of the truth that listed it.
     pub seen: u64,
     /// Whether the reading of the truth before the next one cannot have missed it if it was gone by then: a listing has shown
@@ -46,30 +53,39 @@ pub struct KnownVersion {
     pub vouched: bool,
 }
 
-/// The live versions of one resource.
+/// The live versions of one resource, and what was purged since the truth was read.
 #[derive(Debug, Default)]
 pub struct Known {
     objects: HashMap<Box<str>, Vec<KnownVersion>>,
+    /// Versions other than `null`, by a digest of object and version.
+    purged: HashMap<u128, Purged>,
     applied: HashSet<String>,
     /// When version `null` of an object was removed, as long as a listing may say otherwise.
     emptied: HashMap<Box<str>, Timestamp>,
     configuration: HashMap<Box<str>, Box<str>>,
     reading: u64,
+    /// When the reading of the truth began that goes on, by the source's clock.
+    reading_began: Option<Timestamp>,
+    /// When the newest began that has ended. Whatever it found gone is known.
+    read: Option<Timestamp>,
 }
 
 /// Removals of the last while are loaded too: a listing that comes now may say otherwise.
 const EMPTIED_BACK: Duration = Duration::from_secs(3_600);
 
 impl Known {
-    /// Folds everything the vault holds.
+    /// Folds everything the vault holds. `read` is when the newest reading of the truth began that had ended before the
+    /// inventory was taken.
     ///
     /// # Errors
     /// As reading the vault.
-    pub async fn load(vault: &Vault, inventory: &Inventory) -> Result<Known, VaultError> {
-        let mut known = Known { applied: inventory.segments.iter().map(|segment| segment.path.clone()).collect(), ..Known::default() };
+    pub async fn load(vault: &Vault, inventory: &Inventory, read: Option<Timestamp>) -> Result<Known, VaultError> {
+        let applied = inventory.segments.iter().map(|segment| segment.path.clone()).collect();
+        let mut known = Known { applied, read, ..Known::default() };
         let cut = Cut::At(Timestamp::MAX);
         let emptied_after = inventory.latest().unwrap_or_default().minus(EMPTIED_BACK);
-        let keep = Keep::Base { tombstones_after: emptied_after, purged_after: Timestamp::MAX };
+        let tombstones_after = known.horizon().unwrap_or(Timestamp::MIN).min(emptied_after);
+        let keep = Keep::Base { tombstones_after, purged_after: Timestamp::MAX };
         let folding = Folding::new(inventory.inputs(cut), cut, 0);
         for pass in folding.passes() {
             let loose = folding.load(vault, pass.clone()).await?;
@@ -77,16 +93,29 @@ impl Known {
                 let mut fold = folding.fold(vault, &loose, bucket, keep, &KeyRange::default());
                 while let Some(folded) = fold.next().await? {
                     let rows = ChangeBatch::objects(folded.rows).map_err(|error| VaultError::damaged("a folded state", error))?;
-                    rows.object_columns().iter().for_each(|row| known.apply(&row));
+                    for row in rows.object_columns().iter() {
+                        known.apply(&row);
+                        known.vouch_for_old(&row);
+                    }
                 }
             }
         }
         Ok(known)
     }
 
+    /// The segments that have been taken in, by path.
+    pub fn applied(&self) -> impl Iterator<Item = &str> {
+        self.applied.iter().map(String::as_str)
+    }
+
     /// Whether a segment's changes have been taken in.
     pub fn has_applied(&self, path: &str) -> bool {
         self.applied.contains(path)
+    }
+
+    /// Begins anew with what was loaded. Readings of the truth go on counting: what one has not listed by now it has not seen.
+    pub fn begin_anew(&mut self, loaded: Known) {
+        *self = Known { reading: self.reading, ..loaded };
     }
 
     /// Remembers no more which of the segments that arrived before this hour were taken in: nobody lists them again.
@@ -96,7 +125,10 @@ impl Known {
 
     /// Takes in a segment.
     pub fn appended(&mut self, path: String, changes: &ChangeBatch) {
-        changes.object_columns().iter().for_each(|row| self.apply(&row));
+        // That a version was seen after its purge comes together with its put.
+        let is_seen = |row: &ObjectRow<'_>| row.facet == Facet::Seen;
+        changes.object_columns().iter().filter(is_seen).for_each(|row| self.apply(&row));
+        changes.object_columns().iter().filter(|row| !is_seen(row)).for_each(|row| self.apply(&row));
         self.applied.insert(path);
     }
 
@@ -108,6 +140,9 @@ impl Known {
                 _ => drop(self.configuration.remove(row.version)),
             }
             return;
+        }
+        if row.facet == Facet::Seen {
+            self.seen_after_purge(row);
         }
         if row.facet != Facet::Version {
             return;
@@ -124,6 +159,11 @@ impl Known {
 
     /// Takes in a change of a version that is put once and deleted once.
     fn put_or_delete(&mut self, row: &ObjectRow<'_>) {
+        if row.op == Op::Delete {
+            self.purge(row);
+        } else if self.is_purged(row.object, row.version) {
+            return;
+        }
         let reading = self.reading;
         let versions = self.objects.entry(row.object.into()).or_default();
         let known = versions.iter_mut().find(|known| &*known.version == row.version);
@@ -131,6 +171,7 @@ impl Known {
             (Op::Put, Some(known)) => {
                 known.stored |= row.body.is_some() || row.marker || row.lost.is_some_and(is_lost_for_good);
                 known.rank = known.rank.max(row.rank);
+                known.told |= is_told(row);
                 known.vouched |= row.rank.is_some();
                 if row.via == "event" {
                     known.at = row.at;
@@ -155,15 +196,34 @@ impl Known {
     /// A new reading of the truth begins: its number. What is learned from here on counts as seen by it.
     pub fn begin_reading(&mut self) -> u64 {
         self.reading += 1;
+        self.reading_began = None;
         self.reading
+    }
+
+    /// The reading of the truth that goes on began then, by the source's clock.
+    pub fn reading_began(&mut self, began: Timestamp) {
+        self.reading_began = Some(began);
+    }
+
+    /// A reading of the truth that began then has come to its end, and all that it found is known here.
+    pub fn ended_reading(&mut self, began: Timestamp) {
+        self.read = self.read.max(Some(began));
+        let horizon = self.horizon().unwrap_or(Timestamp::MIN);
+        self.purged.retain(|_, purged| purged.at >= horizon);
     }
 
     /// Notes that a reading of the truth listed a version.
     pub fn saw(&mut self, object: &str, version: &str, reading: u64) {
-        let known = self.objects.get_mut(object).and_then(|versions| versions.iter_mut().find(|known| &*known.version == version));
-        if let Some(known) = known {
+        self.change(object, version, |known| {
             known.seen = reading;
             known.vouched = true;
+        });
+    }
+
+    fn change(&mut self, object: &str, version: &str, change: impl FnOnce(&mut KnownVersion)) {
+        let known = self.objects.get_mut(object).and_then(|versions| versions.iter_mut().find(|known| &*known.version == version));
+        if let Some(known) = known {
+            change(known);
         }
     }
 
@@ -201,7 +261,12 @@ fn known_of(row: &ObjectRow<'_>, reading: u64) -> KnownVersion {
         etag: row.etag.map(Into::into),
         stored: row.body.is_some() || row.marker || row.lost.is_some_and(is_lost_for_good),
         marker: row.marker,
+        told: is_told(row),
         seen: reading,
         vouched: row.rank.is_some(),
     }
+}
+
+fn is_told(row: &ObjectRow<'_>) -> bool {
+    row.via == "event" && is_sequenced(row.position)
 }

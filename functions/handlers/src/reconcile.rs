@@ -2,24 +2,25 @@
 //!
 //! Events can be lost. So all versions are listed now and then and held against what the vault knows: a version it does
 //! not know is kept, with the time the listing gives; a version it holds to be live and that is not listed any more, and
-//! that a HEAD confirms gone, was purged within an interval. Once that is durable, everything before the listing began
-//! is proven. The first listing is the first full backup; it is resumed where it stopped.
+//! that a HEAD confirms gone, was purged within an interval; one that it holds to be purged, and that is listed, was not, and
+//! is there again. Once that is durable, everything before the listing began is proven. The first listing is the first full backup; it is resumed where it stopped.
 
 use std::time::Duration;
 
 use fail::fail_point;
 use futures::{StreamExt, TryStreamExt};
-use pipeline::changelog::coverage::{RECONCILIATIONS, Reconciliation};
-use pipeline::model::change::{self, NULL_VERSION, ObjectChange};
+use pipeline::changelog::coverage::{RECONCILIATIONS, Reconciliation, facts};
+use pipeline::model::change::{self, Facet, NULL_VERSION, ObjectChange};
 use pipeline::model::{Position, Timestamp};
 use pipeline::s3::{ListMarker, ListedVersion, Versioning};
-use pipeline::source::s3_read::{GONE, UNREADABLE};
+use pipeline::source::s3_read::{GONE, Standing, UNREADABLE};
 use pipeline::source::s3_scan::{Scan, list_object};
 use pipeline::vault::layout;
 use pipeline::vault::record::Record;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::{Capture, CaptureError};
+use crate::dating::CLOCKS_DIFFER_MAX;
 use crate::known::{Known, KnownVersion, is_overwritten};
 
 /// The folder name of cursors.
@@ -103,6 +104,28 @@ pub fn rank_ties(tie: &[ListedVersion], known: &Known, stream: &str, seen: Times
     rows
 }
 
+/// What shows that the vault is wrong about versions of a tie that it holds to be purged: they were listed at `seen`. So is
+/// each that it does not know although the last reading must have found it.
+pub fn refute(tie: &[ListedVersion], known: &Known, stream: &str, seen: Timestamp) -> Vec<ObjectChange> {
+    // The server's clock knows whole seconds, and its others may be a second behind.
+    let there_until = seen.floor_second().minus(Duration::from_secs(1));
+    let is_wrong = |listed: &&ListedVersion| {
+        let is_old = || known.horizon().is_some_and(|horizon| listed.modified < horizon);
+        let is_unknown = listed.version != NULL_VERSION && known.find(&listed.object, &listed.version).is_none();
+        let purged = known.was_purged_before(&listed.object, &listed.version, there_until);
+        is_unknown && (purged || is_old() && !known.is_purged(&listed.object, &listed.version))
+    };
+    let row = |listed: &ListedVersion| ObjectChange {
+        via: "scan".to_owned(),
+        stream: stream.to_owned(),
+        facet: Facet::Seen,
+        at_bound: Some(there_until),
+        // Wherever events date its put to, whoever reads that far reads this.
+        ..ObjectChange::put(&listed.object, &listed.version, listed.modified.minus(CLOCKS_DIFFER_MAX))
+    };
+    tie.iter().filter(is_wrong).map(row).collect()
+}
+
 /// Whether a version was uploaded in parts: then a listing gives the time at which the upload began, and the version
 /// appeared when it was completed, between then and the listing.
 fn is_in_parts(listed: &ListedVersion) -> bool {
@@ -129,7 +152,10 @@ pub fn sends_events(notification: Option<&str>) -> Option<bool> {
 /// # Errors
 /// [`CaptureError`]; what was found until then is kept, and the next reading finds the rest.
 pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Result<Reconciliation, CaptureError> {
-    capture.refresh().await?;
+    if capture.refresh().await? {
+        // What it proves counts only if it begins behind the second in which that was noted.
+        capture.clock().sleep(Duration::from_secs(2)).await;
+    }
     let folder = layout::state_folder(RECONCILIATIONS, capture.resource());
     let before: Option<Reconciliation> = capture.vault().newest_record(&folder).await?.map(|numbered| numbered.record);
     let cursors = layout::state_folder(CURSORS, capture.resource());
@@ -149,13 +175,17 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
     let mut pages = 0;
     while let Some(page) = scan.next().await? {
         let seen = scan.last_answer().unwrap_or_else(|| capture.clock().now());
+        let began = scan.began().unwrap_or(began_here);
+        capture.known(|known| known.reading_began(began));
         for tie in &page.ties {
             listed += tie.len() as u64;
             waiting.extend(capture.known(|known| {
                 for version in tie {
                     known.saw(&version.object, &version.version, reading);
                 }
-                rank_ties(tie, known, "scan", seen)
+                let mut rows = refute(tie, known, "scan", seen);
+                rows.extend(rank_ties(tie, known, "scan", seen));
+                rows
             }));
         }
         pages += 1;
@@ -185,26 +215,24 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
         capture.known(|known| known.settle(began));
     }
     let events_on = keep_configuration(capture, ended).await?;
-    let proof = Reconciliation {
-        began,
-        ended,
-        listed,
-        found,
-        purged,
-        lost,
-        events_on,
-        versioned: capture.reader().bucket().versioning().await? == Versioning::Enabled,
+    let versioned = capture.reader().bucket().versioning().await? == Versioning::Enabled;
+    let proof_began = match versioned {
+        true => None,
+        false => facts(capture.vault(), capture.resource()).await?.0.iter().filter_map(Reconciliation::newest_proof_began).max(),
     };
+    let proof =
+        Reconciliation { began, ended, listed, found, purged, lost, events_on, versioned, proof_began, heads: capture.loose_ends() };
     fail_point!("reconcile::before-record");
     capture.vault().append_record(&folder, &proof).await?;
     fail_point!("reconcile::after-record");
+    capture.known(|known| known.ended_reading(began));
     Ok(proof)
 }
 
 /// Appends what waits; returns how many were kept and how many were lost.
 async fn keep(capture: &mut Capture, waiting: &mut Vec<ObjectChange>) -> Result<(u64, u64), CaptureError> {
     let mut changes = std::mem::take(waiting);
-    let count = changes.len() as u64;
+    let count = changes.iter().filter(|change| change.facet == Facet::Version).count() as u64;
     let mut lost = 0;
     let mut tries = 0;
     while !changes.is_empty() {
@@ -283,12 +311,8 @@ async fn keep_purges(
         .map(|(object, known)| {
             let reader = reader.clone();
             async move {
-                // A marker cannot be asked for by HEAD.
-                let gone = match known.marker {
-                    true => list_object(reader.bucket(), &object).await?.versions.iter().all(|listed| listed.version != *known.version),
-                    false => reader.is_gone(&object, &known.version).await?,
-                };
-                Ok::<_, CaptureError>(gone.then_some((object, known)))
+                let standing = reader.standing(&object, &known.version, !known.marker).await?;
+                Ok::<_, CaptureError>((standing == Standing::Gone).then_some((object, known)))
             }
         })
         .buffered(CONFIRMATIONS_AT_ONCE)

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use pipeline::model::change::{Facet, NULL_VERSION, ObjectChange, Op};
+use pipeline::model::change::{Facet, NULL_VERSION, ObjectChange, Op, is_in_parts};
 use pipeline::model::{Position, Timestamp};
 use pipeline::s3::{BucketError, ListedVersion};
 use pipeline::source::s3_event::{Hint, Hinted};
@@ -48,6 +48,17 @@ pub fn look_at(capture: &Capture, objects: Vec<String>) -> BoxStream<'static, (S
     looks.buffered(LISTINGS_AT_ONCE).boxed()
 }
 
+/// What became of a hint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// It is among the changes, or nothing new.
+    Taken,
+    /// It told of something that is neither at the source nor known.
+    TooLate,
+    /// It told of a purge, and the version is there, in these words.
+    Doubted(String),
+}
+
 /// The hints of one object, and the changes that they and its listing amount to.
 pub struct Resolving<'a> {
     stream: &'a str,
@@ -77,8 +88,11 @@ impl<'a> Resolving<'a> {
         self.changes
     }
 
-    /// Takes in one hint. False where it told of something that is neither at the source nor known.
-    pub fn hear(&mut self, hint: &Hint) -> bool {
+    /// Takes in one hint.
+    pub fn hear(&mut self, hint: &Hint) -> Heard {
+        if let Some(reason) = self.doubt(hint) {
+            return Heard::Doubted(reason);
+        }
         let told = self.match_put(hint);
         self.purge(hint);
         self.set_facet(hint);
@@ -108,11 +122,25 @@ impl<'a> Resolving<'a> {
             (None, Hinted::Put) if hint.etag.is_some() => {
                 let etag = hint.etag.as_deref();
                 let listed = self.listed.iter().any(|listed| listed.etag.as_deref() == etag);
-                return listed || self.new > 0 || self.known.iter().any(|known| known.etag.as_deref() == etag);
+                let known = || self.known.iter().any(|known| known.etag.as_deref() == etag);
+                return if listed || self.new > 0 || known() { Heard::Taken } else { Heard::TooLate };
             }
             _ => {}
         }
-        true
+        Heard::Taken
+    }
+
+    /// Why a purge cannot have happened; nothing where it can. A version that is named is not there any more, and version
+    /// `null` not as it was when it is told to have been removed. What was uploaded in parts may have been put again, for all
+    /// that its time says.
+    fn doubt(&self, hint: &Hint) -> Option<String> {
+        let version = hint.version.as_deref().filter(|_| hint.what == Hinted::Purge)?;
+        let there = self.listed.iter().find(|listed| listed.version == version)?;
+        let is_told = || {
+            let may_be_later = there.etag.as_deref().is_some_and(is_in_parts) || hint.at.seconds() <= there.modified.seconds() + 1;
+            version != NULL_VERSION || !may_be_later
+        };
+        is_told().then(|| format!("{} ({version}) was told to be purged at {}, and it is there", hint.object, hint.at))
     }
 
     /// Gives the put that a hint tells of the place and the time that the hint has for it. Says whether there is one, found

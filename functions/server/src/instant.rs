@@ -133,8 +133,11 @@ mod tests {
             lost: 0,
             events_on: None,
             versioned: true,
+            proof_began: None,
+            heads: Vec::new(),
         };
         Inventory {
+            missing: Vec::new(),
             resource: ResourceId::bucket("photos").unwrap(),
             segments: Vec::new(),
             manifest: None,

@@ -17,8 +17,9 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::file::{self, KeyRange};
 use super::{Base, BucketFile, Covers, Manifest, Merge, Unsealed, covered, unsealed};
+use crate::changelog::chain::{self, Heads, Link};
 use crate::changelog::coverage::{self, Gap, Reconciliation, Window};
-use crate::changelog::segment::Segment;
+use crate::changelog::segment::{Segment, SegmentName};
 use crate::changelog::{read, write};
 use crate::fold::object::{Keep, ObjectJoin};
 use crate::fold::sieve::{self, SieveRun};
@@ -31,6 +32,8 @@ use crate::vault::{Vault, VaultError, layout};
 
 /// Segments read at the same time.
 const READS_AT_ONCE: usize = 16;
+/// How often the log is listed again to see whether what is missing stays so.
+const LISTINGS_MAX: usize = 4;
 /// How much larger changes are in memory than in a segment, roughly and on the safe side.
 const INFLATION: u64 = 12;
 /// How much memory loose segments may take while they are folded, in bytes.
@@ -53,8 +56,10 @@ pub struct Inventory {
     pub covers: BTreeMap<String, Arc<HashSet<String>>>,
     /// Every reading of the truth.
     pub reconciliations: Vec<Reconciliation>,
-    /// Every time without events.
+    /// Every time without events, and every segment that was found missing.
     pub gaps: Vec<Gap>,
+    /// Segments that others name and that are not there.
+    pub missing: Vec<Link>,
 }
 
 /// What a fold to a cut must read.
@@ -96,7 +101,48 @@ impl Inventory {
             async move { Ok::<_, VaultError>((path, Arc::new(covered(&vault, &covers).await?))) }
         });
         let covers = reads.buffered(READS_AT_ONCE).try_collect().await?;
-        Ok(Inventory { resource: resource.clone(), segments, manifest, covers, reconciliations, gaps })
+        let mut inventory =
+            Inventory { resource: resource.clone(), segments, manifest, covers, reconciliations, gaps, missing: Vec::new() };
+        inventory.missing = inventory.dangling(from);
+        // A listing is not taken at one instant: it may show a segment and not the one before. What two of them miss is missing.
+        for _ in 0..LISTINGS_MAX {
+            if inventory.missing.is_empty() {
+                break;
+            }
+            let before = std::mem::take(&mut inventory.missing);
+            inventory.segments = super::listed(vault, resource, from).await?;
+            let missing = inventory.dangling(from);
+            let lasting: Vec<Link> = missing.iter().filter(|link| before.contains(link)).copied().collect();
+            let is_settled = lasting.len() == missing.len();
+            inventory.missing = if is_settled { lasting } else { missing };
+            if is_settled {
+                break;
+            }
+        }
+        Ok(inventory)
+    }
+
+    /// Segments that are named and not there.
+    fn dangling(&self, from: Option<Timestamp>) -> Vec<Link> {
+        let named = self.reconciliations.iter().flat_map(|reading| reading.heads.iter().copied());
+        chain::missing(&self.segments, &self.merged(), named, from)
+    }
+
+    /// The names of the segments that are in merges, as far as the lists reach.
+    fn merged(&self) -> Vec<SegmentName> {
+        let lists = self.merges().iter().filter_map(|merge| self.covers.get(&merge.covers.list.path));
+        lists.flat_map(|paths| paths.iter().filter_map(|path| SegmentName::parse(path))).collect()
+    }
+
+    /// The segments that no other names, of those that are in no merge.
+    pub fn heads(&self) -> Heads {
+        let merged: HashSet<Link> = self.merged().iter().map(Link::to).collect();
+        Heads::of(self.segments.iter().map(|segment| &segment.name), |link| merged.contains(link))
+    }
+
+    /// Segments that are missing and of which nobody has noted that.
+    pub fn newly_missing(&self) -> impl Iterator<Item = &Link> {
+        self.missing.iter().filter(|link| !self.gaps.iter().any(|gap| gap.segment.as_ref() == Some(*link)))
     }
 
     /// The instant up to which everything that had arrived is durable; none where nothing has.
@@ -111,7 +157,9 @@ impl Inventory {
 
     /// The restorable window.
     pub fn window(&self) -> Option<Window> {
-        coverage::window(self.latest(), &self.reconciliations, &self.gaps)
+        let noticed_now = self.newly_missing().map(|link| Gap::missing(link, None));
+        let gaps: Vec<Gap> = self.gaps.iter().cloned().chain(noticed_now).collect();
+        coverage::window(self.latest(), &self.reconciliations, &gaps)
     }
 
     /// The merges there are.

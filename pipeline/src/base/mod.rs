@@ -117,11 +117,16 @@ pub async fn newest(vault: &Vault, resource: &ResourceId) -> Result<Option<Numbe
 pub async fn unsealed(vault: &Vault, resource: &ResourceId, back: Duration) -> Result<Unsealed, VaultError> {
     let manifest = newest(vault, resource).await?;
     let from = manifest.as_ref().and_then(|manifest| manifest.record.sealed).map(|sealed| sealed.minus(back));
-    let segments = match from {
-        Some(from) => segments_since(vault, resource, from).await?,
-        None => segments(vault, resource).await?,
-    };
+    let segments = listed(vault, resource, from).await?;
     Ok(Unsealed { manifest, from, segments })
+}
+
+/// The segments that arrived in the hour of `from` or later; all where there is no such hour.
+async fn listed(vault: &Vault, resource: &ResourceId, from: Option<Timestamp>) -> Result<Vec<Segment>, VaultError> {
+    match from {
+        Some(from) => segments_since(vault, resource, from).await,
+        None => segments(vault, resource).await,
+    }
 }
 
 /// What [`unsealed`] found.

@@ -13,6 +13,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::chain::Link;
 use crate::model::{ResourceId, Timestamp};
 use crate::vault::record::Record;
 use crate::vault::{Vault, VaultError, layout};
@@ -36,13 +37,19 @@ pub struct Reconciliation {
     pub events_on: Option<bool>,
     /// Whether the bucket kept versions. Otherwise nothing is proven: what is overwritten between two looks leaves no trace.
     pub versioned: bool,
+    /// Of one that proves nothing: when the newest before it began that does. So whoever reads the newest few knows of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof_began: Option<Timestamp>,
+    /// Segments that it rests on and that no other named when it ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub heads: Vec<Link>,
 }
 
 impl Record for Reconciliation {
     const KIND: &'static str = "reconciliation";
 }
 
-/// A time in which events were not sent or not received.
+/// A time in which events were not sent or not received, or of which what was received is missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// When events were last known to come.
@@ -51,6 +58,18 @@ pub struct Gap {
     pub to: Option<Timestamp>,
     /// Why.
     pub reason: String,
+    /// The segment that is missing from the log, where that is why: then `from` is the earliest time in it, and `to` when
+    /// that was noticed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment: Option<Link>,
+}
+
+impl Gap {
+    /// A segment is missing; `noticed` is when that was noted.
+    pub fn missing(segment: &Link, noticed: Option<Timestamp>) -> Gap {
+        let reason = format!("segment {segment} of the change log is missing: of what it told only what a listing found again is known");
+        Gap { from: segment.first(), to: noticed, reason, segment: Some(*segment) }
+    }
 }
 
 impl Record for Gap {
@@ -79,11 +98,16 @@ pub struct Window {
 const SKEW_SECONDS: i64 = 1;
 
 impl Reconciliation {
-    /// The instant up to which nothing that still existed is missing, if it proves any.
+    /// When the newest began, this one or one before it, that proves anything.
+    pub fn newest_proof_began(&self) -> Option<Timestamp> {
+        if self.versioned { Some(self.began) } else { self.proof_began }
+    }
+
+    /// The instant up to which nothing that still existed is missing, if it proves any, or one before it did.
     ///
     /// Listings know whole seconds, so the second in which it began is not proven, nor the one before it.
     pub fn proves(&self) -> Option<Timestamp> {
-        self.versioned.then(|| Timestamp::from_micros(Timestamp::from_seconds(self.began.seconds() - SKEW_SECONDS).micros() - 1))
+        self.newest_proof_began().map(|began| Timestamp::from_micros(Timestamp::from_seconds(began.seconds() - SKEW_SECONDS).micros() - 1))
     }
 }
 
@@ -91,16 +115,25 @@ impl Reconciliation {
 /// segments.
 pub fn window(arrived: Option<Timestamp>, reconciliations: &[Reconciliation], gaps: &[Gap]) -> Option<Window> {
     let earliest = reconciliations.first()?.ended;
-    let proven = reconciliations.iter().filter_map(Reconciliation::proves).max().filter(|proven| *proven >= earliest);
+    let proven = reconciliations.iter().filter_map(|reading| proves_with(reading, gaps)).max().filter(|proven| *proven >= earliest);
     let latest = arrived.max(proven).map_or(earliest, |latest| latest.max(earliest));
     Some(Window { earliest, proven, latest, gaps: merge_gaps(gaps) })
+}
+
+/// What a reading proves although segments are missing. It took for known what they told, unless it began after that had been
+/// noticed.
+fn proves_with(reading: &Reconciliation, gaps: &[Gap]) -> Option<Timestamp> {
+    let began = reading.newest_proof_began()?;
+    let trusted = gaps.iter().filter(|gap| gap.segment.is_some() && gap.to.is_none_or(|noticed| began <= noticed));
+    let before = |gap: &Gap| Timestamp::from_micros(gap.from.micros() - 1);
+    trusted.map(before).fold(reading.proves(), |proven, before| proven.map(|proven| proven.min(before)))
 }
 
 /// One entry per gap: a record that closes a gap repeats its beginning.
 fn merge_gaps(gaps: &[Gap]) -> Vec<Gap> {
     let mut merged: Vec<Gap> = Vec::new();
     for gap in gaps {
-        match merged.iter_mut().find(|known| known.from == gap.from) {
+        match merged.iter_mut().find(|known| known.from == gap.from && known.segment == gap.segment) {
             Some(known) => known.to = known.to.or(gap.to),
             None => merged.push(gap.clone()),
         }
@@ -128,7 +161,18 @@ mod tests {
 
     fn reconciled(began: i64, ended: i64) -> Reconciliation {
         let (began, ended) = (Timestamp::from_seconds(began), Timestamp::from_seconds(ended));
-        Reconciliation { began, ended, listed: 1, found: 0, purged: 0, lost: 0, events_on: None, versioned: true }
+        Reconciliation {
+            began,
+            ended,
+            listed: 1,
+            found: 0,
+            purged: 0,
+            lost: 0,
+            events_on: None,
+            versioned: true,
+            proof_began: None,
+            heads: Vec::new(),
+        }
     }
 
     fn check(arrived: Option<i64>, reconciliations: &[(i64, i64)], expected: Option<(i64, Option<i64>, i64)>) {
@@ -158,9 +202,35 @@ mod tests {
     }
 
     #[test]
+    fn what_was_proven_stays_so_when_the_bucket_keeps_no_versions_any_more() {
+        let first = reconciled(2, 5);
+        let proving = reconciled(15, 16);
+        // Whoever reads the first and the newest few does not read the one that proved it.
+        let later = Reconciliation { versioned: false, proof_began: proving.newest_proof_began(), ..reconciled(25, 26) };
+        let proven = |readings: &[Reconciliation]| window(None, readings, &[]).and_then(|window| window.proven).map(Timestamp::seconds);
+        assert_eq!(proven(&[first.clone(), proving, later.clone()]), Some(13));
+        assert_eq!(proven(&[first.clone(), later]), Some(13));
+        assert_eq!(proven(&[first.clone(), Reconciliation { versioned: false, ..reconciled(25, 26) }]), None);
+    }
+
+    #[test]
+    fn nothing_from_a_missing_segment_on_is_proven_before_a_reading_that_began_after_it_was_noticed() {
+        let link: Link = format!("{:06x}{:016x}{:012x}", 0, 8_000_000, 1).parse().unwrap();
+        let readings = [reconciled(2, 5), reconciled(15, 16), reconciled(25, 26)];
+        let proven = |gaps: &[Gap]| {
+            let window = window(Some(Timestamp::from_seconds(30)), &readings, gaps).unwrap();
+            (window.proven.map(Timestamp::micros), window.gaps.len())
+        };
+        assert_eq!(proven(&[]), (Some(23_999_999), 0));
+        assert_eq!(proven(&[Gap::missing(&link, None)]), (Some(7_999_999), 1));
+        assert_eq!(proven(&[Gap::missing(&link, Some(Timestamp::from_seconds(25)))]), (Some(7_999_999), 1));
+        assert_eq!(proven(&[Gap::missing(&link, Some(Timestamp::from_seconds(20)))]), (Some(23_999_999), 1));
+    }
+
+    #[test]
     fn a_gap_is_closed_by_the_record_that_repeats_its_beginning() {
         let (from, to) = (Timestamp::from_seconds(3), Timestamp::from_seconds(9));
-        let open = Gap { from, to: None, reason: "events are off".to_owned() };
+        let open = Gap { from, to: None, reason: "events are off".to_owned(), segment: None };
         let closed = Gap { to: Some(to), ..open.clone() };
         assert_eq!(merge_gaps(std::slice::from_ref(&open)), std::slice::from_ref(&open));
         assert_eq!(merge_gaps(&[open, closed.clone()]), [closed]);

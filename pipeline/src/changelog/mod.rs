@@ -1,12 +1,14 @@
 //! The change log: immutable Parquet segments whose names say what they hold.
 //!
-//! Appending is one create-if-absent and planning is one listing. Where a segment stands is written in [`segment`], its
-//! columns and encoding in [`write`], its checks in [`read`], and what all segments of a resource prove together in
-//! [`coverage`].
+//! Appending is one create-if-absent and planning is one listing. Where a segment stands is written in [`segment`], which
+//! others it follows in [`chain`], its columns and encoding in [`write`], its checks in [`read`], and what all segments of a
+//! resource prove together in [`coverage`].
 
+pub mod chain;
 pub mod coverage;
 pub mod read;
 pub mod segment;
 pub mod write;
 
+pub use chain::{Heads, Link};
 pub use segment::{SegmentName, segments, segments_since};

@@ -159,7 +159,7 @@ mod tests {
             (0..count).rev().map(|i| ObjectChange::put(&format!("k{i:05}"), "v", Timestamp::from_seconds(i))).collect();
         let batch: ChangeBatch = rows.iter().map(ObjectChange::row).collect();
         let resource = ResourceId::bucket("photos").unwrap();
-        write::encode(&resource, &batch, Timestamp::from_seconds(3_600), Timestamp::from_seconds(9)).unwrap()
+        write::encode(&resource, &batch, Timestamp::from_seconds(3_600), Timestamp::from_seconds(9), Vec::new()).unwrap()
     }
 
     #[test]

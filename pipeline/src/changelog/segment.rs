@@ -1,18 +1,20 @@
 //! The name of a segment, and the path it stands under.
 //!
 //! ```text
-//! log/v1/res=bucket-photos/date=2026-08-22/hour=11/<first>-<last>-<latest>-<digest>.parquet
+//! log/v1/res=bucket-photos/date=2026-08-22/hour=11/<first>-<last>-<latest>-<digest>[-<after>...].parquet
 //! ```
 //!
 //! This is the form for streams without an order of their own. `first` and `last` span every time in the segment, the
 //! bounds of uncertain changes included; `latest` is the instant up to which everything that had arrived is durable once
 //! this segment is; all in microseconds with 20 digits. The folder is the hour of *arrival*: what comes late is found
-//! where it arrived. The digest is of the file's bytes. A segment of no rows is a heartbeat: it only moves `latest`.
+//! where it arrived. The digest is of the file's bytes. `after` are up to three segments that this one follows, see [`chain`].
+//! A segment of no rows is a heartbeat: it only moves `latest`.
 
 use std::fmt;
 
 use futures::{StreamExt, TryStreamExt};
 
+use super::chain::{LINKS_MAX, Link};
 use crate::model::{ResourceId, Timestamp};
 use crate::vault::{Listed, Vault, VaultError, layout};
 
@@ -31,6 +33,8 @@ pub struct SegmentName {
     pub latest: Timestamp,
     /// The first 128 bits of its bytes' SHA-256, in hexadecimal.
     pub digest: String,
+    /// Segments that it follows: one that is named and not there is missing.
+    pub after: Vec<Link>,
 }
 
 impl SegmentName {
@@ -45,8 +49,9 @@ impl SegmentName {
         let mut number = || parts.next().filter(|part| part.len() == 20)?.parse().ok().map(Timestamp::from_micros);
         let (first, last, latest) = (number()?, number()?, number()?);
         let digest = parts.next()?.to_owned();
-        let whole = parts.next().is_none() && digest.len() == 32 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-        whole.then(|| SegmentName { folder: folder.to_owned(), arrived, first, last, latest, digest })
+        let after: Vec<Link> = parts.map(|link| link.parse().ok()).collect::<Option<_>>()?;
+        let whole = after.len() <= LINKS_MAX && digest.len() == 32 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        whole.then(|| SegmentName { folder: folder.to_owned(), arrived, first, last, latest, digest, after })
     }
 }
 
@@ -54,15 +59,9 @@ impl fmt::Display for SegmentName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Times before 1970 stand as 0: a span that is too wide costs a read, one that is too narrow a change.
         let micros = |time: Timestamp| time.micros().max(0);
-        write!(
-            f,
-            "{}/{:020}-{:020}-{:020}-{}.parquet",
-            self.folder,
-            micros(self.first),
-            micros(self.last),
-            micros(self.latest),
-            self.digest
-        )
+        write!(f, "{}/{:020}-{:020}-{:020}-{}", self.folder, micros(self.first), micros(self.last), micros(self.latest), self.digest)?;
+        self.after.iter().try_for_each(|link| write!(f, "-{link}"))?;
+        f.write_str(".parquet")
     }
 }
 
@@ -142,13 +141,20 @@ mod tests {
             last: Timestamp::from_micros(7),
             latest: Timestamp::from_micros(9),
             digest: "0123456789abcdef0123456789abcdef".to_owned(),
+            after: Vec::new(),
         };
-        assert_eq!(SegmentName::parse(&name.to_string()), Some(name));
+        assert_eq!(SegmentName::parse(&name.to_string()), Some(name.clone()));
+        for links in 1..=LINKS_MAX + 1 {
+            let following = SegmentName { after: vec![Link::to(&name); links], ..name.clone() };
+            assert_eq!(SegmentName::parse(&following.to_string()), Some(following).filter(|_| links <= LINKS_MAX));
+        }
     }
 
     #[test]
     fn a_name_that_says_less_is_none() {
-        for path in ["x.parquet", "a/1-2-3-4.parquet", "a/00000000000000000001-2.parquet", "a/b/c"] {
+        let whole = "log/v1/res=r/date=2026-08-22/hour=11/00000000000000000001-00000000000000000002-00000000000000000003-0123456789abcdef0123456789abcdef";
+        assert!(SegmentName::parse(&format!("{whole}.parquet")).is_some());
+        for path in ["x.parquet", "a/1-2-3-4.parquet", "a/00000000000000000001-2.parquet", "a/b/c", &format!("{whole}-07a120.parquet")] {
             assert_eq!(SegmentName::parse(path), None, "{path}");
         }
     }

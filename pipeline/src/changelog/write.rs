@@ -15,6 +15,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
+use super::chain::Link;
 use super::segment::{Segment, SegmentName};
 use crate::model::change::{ChangeBatch, object_schema};
 use crate::model::{Digest, ResourceId, Timestamp};
@@ -122,16 +123,22 @@ pub fn concat(batches: &[ChangeBatch]) -> ChangeBatch {
     ChangeBatch::from_checked(rows)
 }
 
-/// Makes a segment of changes that arrived in the hour of `arrived`.
+/// Makes a segment of changes that arrived in the hour of `arrived`, and follows these others.
 ///
 /// # Errors
 /// The encoder's.
-pub fn encode(resource: &ResourceId, changes: &ChangeBatch, arrived: Timestamp, latest: Timestamp) -> Result<Encoded, ParquetError> {
+pub fn encode(
+    resource: &ResourceId,
+    changes: &ChangeBatch,
+    arrived: Timestamp,
+    latest: Timestamp,
+    after: Vec<Link>,
+) -> Result<Encoded, ParquetError> {
     let sorted = sort(changes);
     let (first, last) = span(sorted.rows()).unwrap_or((latest, latest));
     let bytes = encode_rows(std::iter::once(sorted.rows()), SEGMENT_ROWS_PER_GROUP)?;
     let (folder, arrived) = (layout::log_hour_folder(resource, arrived), arrived.floor_hour());
-    let name = SegmentName { folder, arrived, first, last, latest, digest: Digest::of(&bytes).short() };
+    let name = SegmentName { folder, arrived, first, last, latest, digest: Digest::of(&bytes).short(), after };
     Ok(Encoded { name, bytes })
 }
 

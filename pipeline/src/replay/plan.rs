@@ -38,7 +38,7 @@ pub struct ReplayPlan {
     pub proven: bool,
     /// The window at the time of planning.
     pub window: Window,
-    /// Times without events that reach before the instant and that no reconciliation has closed.
+    /// Times without events, or of missing segments, that reach before the instant and that no reconciliation has closed.
     pub open_gaps: Vec<Gap>,
     /// What is read.
     pub inputs: Inputs,
@@ -134,6 +134,7 @@ mod tests {
 
     use super::*;
     use crate::changelog::coverage::Reconciliation;
+    use crate::changelog::segment::{Segment, SegmentName};
 
     fn seconds(seconds: i64) -> Timestamp {
         Timestamp::from_seconds(seconds)
@@ -150,6 +151,8 @@ mod tests {
             lost: 0,
             events_on: None,
             versioned: true,
+            proof_began: None,
+            heads: Vec::new(),
         };
         Inventory {
             resource: ResourceId::bucket("photos").unwrap(),
@@ -158,6 +161,7 @@ mod tests {
             covers: BTreeMap::new(),
             reconciliations: reconciled.iter().map(reconciliation).collect(),
             gaps: Vec::new(),
+            missing: Vec::new(),
         }
     }
 
@@ -175,6 +179,18 @@ mod tests {
         check(&[], 7, Certainty::Arrived, Err("first full backup"));
         check(&[(1, 5), (9, 10)], 4, Certainty::Arrived, Err("earliest restorable time is 1970-01-01T00:00:05Z"));
         check(&[(1, 5), (9, 10)], 8, Certainty::Arrived, Err("complete only up to 1970-01-01T00:00:07.999999Z"));
+    }
+
+    #[test]
+    fn a_missing_segment_is_a_gap_from_its_first_time_on_and_nothing_behind_that_is_proven() {
+        let link = format!("{:06x}{:016x}{:012x}", 0, 6_000_000, 1).parse().unwrap();
+        let name = format!("log/v1/res=bucket-photos/date=1970-01-01/hour=00/{0:020}-{0:020}-{0:020}-{1:032}.parquet", 10_000_000, 0);
+        let segment = Segment { name: SegmentName::parse(&name).unwrap(), path: name, size: 0 };
+        let known = Inventory { missing: vec![link], segments: vec![segment], ..inventory(&[(1, 5), (9, 10)]) };
+        let gaps = |to, certainty| plan(&known, RestorePoint::Time(seconds(to)), certainty).map(|plan| plan.open_gaps.len());
+        assert_eq!(gaps(5, Certainty::Proven), Ok(0));
+        assert_eq!(gaps(7, Certainty::Arrived), Ok(1));
+        assert!(matches!(gaps(7, Certainty::Proven), Err(PlanError::NotProven { .. })));
     }
 
     #[test]

@@ -138,8 +138,19 @@ pub async fn run(
 
     let surveys = Surveys::of(plan);
     let folding = Folding::new(plan.inputs.clone(), plan.cut(), surveys.bits_min());
-    let work =
-        Work { vault, target, options, selector: &selector, mode, folding: &folding, clock, occupied, outcomes: Outcomes::default() };
+    let blind = plan.open_gaps.iter().any(|gap| gap.segment.is_some());
+    let work = Work {
+        vault,
+        target,
+        options,
+        selector: &selector,
+        mode,
+        folding: &folding,
+        clock,
+        occupied,
+        blind,
+        outcomes: Outcomes::default(),
+    };
     progress.total(1 << folding.bits);
     for pass in folding.passes() {
         let loose = folding.load(vault, pass.clone()).await?;
@@ -204,6 +215,8 @@ struct Work<'a> {
     folding: &'a Folding,
     clock: &'a dyn Clock,
     occupied: Occupied,
+    /// A segment of the log is missing: nobody can say of any object that it did not exist.
+    blind: bool,
     outcomes: Outcomes,
 }
 
@@ -343,7 +356,7 @@ impl Work<'_> {
             if existed.contains(&object) || !self.selector.is_by_key() {
                 continue;
             }
-            let case = Case { existing: Some(&there), uncertain: uncertain.contains(&object), ..Case::default() };
+            let case = Case { existing: Some(&there), uncertain: self.blind || uncertain.contains(&object), ..Case::default() };
             let Some(mut action) = decide(self.mode, &case) else { continue };
             if action == Action::Remove && !self.options.dry_run {
                 fail_point!("restore::before-remove");

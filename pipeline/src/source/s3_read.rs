@@ -6,6 +6,8 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use md5::{Digest as _, Md5};
 
+use super::s3_scan::list_object;
+use crate::model::Timestamp;
 use crate::s3::{Acl, Bucket, BucketError, Content, NULL_VERSION, ObjectHead, Tags, Versioning};
 use crate::vault::pack::SLICE_BYTES;
 
@@ -36,6 +38,20 @@ pub enum Found {
     Large(Box<Properties>, Content, Check),
     /// It cannot be read, now or later, and why.
     Lost(String),
+}
+
+/// Whether a version is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is.
+    There {
+        /// When it was put, by the source; where it was uploaded in parts, when that began.
+        modified: Timestamp,
+        /// It is a delete marker.
+        marker: bool,
+    },
+    /// It is not, and never will be again.
+    Gone,
 }
 
 /// What comes back with a content.
@@ -131,16 +147,28 @@ impl Reader {
         if self.acls { self.read_acl(object, version).await } else { Ok(None) }
     }
 
-    /// Whether a version is gone for good.
+    /// Whether a version is there. Of one that is known to have content a HEAD says so; what may be a delete marker is looked
+    /// for in a listing of its key, where a HEAD does not find it.
     ///
     /// # Errors
-    /// As [`Bucket::head`].
-    pub async fn is_gone(&self, object: &str, version: &str) -> Result<bool, BucketError> {
+    /// As [`Bucket::head`] and [`Bucket::list_versions`].
+    pub async fn standing(&self, object: &str, version: &str, has_content: bool) -> Result<Standing, BucketError> {
         match self.bucket.head(object, self.asked(version)).await {
-            Ok(_) => Ok(false),
-            Err(BucketError::NotFound { .. }) => Ok(true),
+            Ok(head) => Ok(Standing::There { modified: head.modified, marker: false }),
+            Err(BucketError::Marker { modified: Some(modified), .. }) => Ok(Standing::There { modified, marker: true }),
+            Err(BucketError::NotFound { .. }) if has_content => Ok(Standing::Gone),
+            // Who may not list the bucket's objects is told nothing about those that are not there; versions can be listed.
+            Err(BucketError::Marker { .. } | BucketError::NotFound { .. } | BucketError::Denied { .. }) => {
+                self.listed(object, version).await
+            }
             Err(error) => Err(error),
         }
+    }
+
+    async fn listed(&self, object: &str, version: &str) -> Result<Standing, BucketError> {
+        let listed = list_object(&self.bucket, object).await?;
+        let found = listed.versions.into_iter().find(|listed| listed.version == version);
+        Ok(found.map_or(Standing::Gone, |found| Standing::There { modified: found.modified, marker: found.marker }))
     }
 }
 

@@ -206,7 +206,7 @@ fn append_all(events: &Path, out: &Path) -> Result<(), Failure> {
             let decoded = decode(feed, messages);
             let bucket = decoded.buckets.get(&resource).ok_or("the events name no bucket")?;
             count += bucket.changes.len();
-            let encoded = write::encode(&resource, &bucket.changes, arrived, arrived)?;
+            let encoded = write::encode(&resource, &bucket.changes, arrived, arrived, Vec::new())?;
             fs::write(out.join(&encoded.name.digest), &encoded.bytes)?;
         }
     };

@@ -209,10 +209,20 @@ impl Stage {
         loop {
             let vault = capture.vault().clone();
             let first = vault.all_records::<Reconciliation>(&folder).await.map_err(|error| error.to_string())?.is_empty();
-            let began = self.world.now();
+            let mut began = self.world.now();
             if self.world.has(Bug::NoReconcile) && !first {
-                let claim =
-                    Reconciliation { began, ended: began, listed: 0, found: 0, purged: 0, lost: 0, events_on: None, versioned: true };
+                let claim = Reconciliation {
+                    began,
+                    ended: began,
+                    listed: 0,
+                    found: 0,
+                    purged: 0,
+                    lost: 0,
+                    events_on: None,
+                    versioned: true,
+                    proof_began: None,
+                    heads: Vec::new(),
+                };
                 vault.append_record(&folder, &claim).await.map_err(|error| error.to_string())?;
             } else {
                 let cursors = vault.list(&layout::state_folder("cursor", &self.resource)).await.map_err(|error| error.to_string())?;
@@ -221,6 +231,10 @@ impl Stage {
                 }
                 let done = reconcile(&mut capture, &reconcile::Quiet).await.map_err(|error| error.to_string())?;
                 self.world.mark(if first { "first scan" } else { "reconciliation" });
+                if first {
+                    // One that was resumed has seen nothing of what came after its beginning to what it had listed before.
+                    began = done.began;
+                }
                 if !first && done.found > 0 {
                     self.world.mark("lost event healed");
                 }

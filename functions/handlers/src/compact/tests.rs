@@ -43,7 +43,7 @@ fn now<F: Future>(future: F) -> F::Output {
 fn append(vault: &Vault, resource: &ResourceId, changes: &[ObjectChange], arrived: i64) {
     let batch: ChangeBatch = changes.iter().map(ObjectChange::row).collect();
     let arrived = Timestamp::from_seconds(arrived);
-    now(write::append(vault, &write::encode(resource, &batch, arrived, arrived).unwrap())).unwrap();
+    now(write::append(vault, &write::encode(resource, &batch, arrived, arrived, Vec::new()).unwrap())).unwrap();
 }
 
 /// Live versions and when they were put.

@@ -10,7 +10,7 @@ use pipeline::model::change::{NULL_VERSION, ObjectRow, Op, is_in_parts};
 use pipeline::s3::ListedVersion;
 use pipeline::source::s3_read::is_lost_for_good;
 
-use super::{Known, KnownVersion, known_of};
+use super::{Known, KnownVersion, is_told, known_of};
 
 /// A removal is remembered until a listing has begun so many seconds after it: what it shows then was put after that.
 const SETTLED_SECONDS: i64 = 2;
@@ -39,7 +39,8 @@ impl Known {
             versions.push(known_of(row, reading));
             return;
         };
-        let is_newer = there.seconds() >= known.there.seconds();
+        // Of an event and a listing in one second a fold takes the event for the last.
+        let is_newer = if row.via == "event" { there.seconds() >= known.there.seconds() } else { there.seconds() > known.there.seconds() };
         let is_another = row.marker != known.marker || row.etag.is_some() && known.etag.as_deref() != row.etag;
         if is_another {
             if is_newer {
@@ -49,6 +50,7 @@ impl Known {
         }
         known.stored |= row.body.is_some() || row.marker || row.lost.is_some_and(is_lost_for_good);
         known.rank = known.rank.max(row.rank);
+        known.told |= is_told(row);
         known.vouched |= row.rank.is_some();
         if is_newer && (row.via == "event" || row.at.seconds() > known.at.seconds()) {
             known.at = row.at;
@@ -78,4 +80,40 @@ pub fn is_overwritten(known: &KnownVersion, listed: &ListedVersion) -> bool {
     let in_parts = listed.etag.as_deref().is_some_and(is_in_parts);
     let is_same_time = ours.abs_diff(theirs) <= 1 || in_parts && ours > theirs;
     listed.version == NULL_VERSION && (known.marker != listed.marker || known.etag.as_deref() != listed.etag.as_deref() || !is_same_time)
+}
+
+#[cfg(test)]
+mod tests {
+    use pipeline::model::ObjectChange;
+
+    use super::*;
+
+    fn change(via: &str, etag: &str, at: i64, shown: Option<i64>) -> ObjectChange {
+        let at_bound = shown.map(Timestamp::from_seconds);
+        let (via, etag) = (via.to_owned(), Some(etag.to_owned()));
+        ObjectChange {
+            via,
+            etag,
+            at_bound,
+            body: Some("B".to_owned()),
+            ..ObjectChange::put("a", NULL_VERSION, Timestamp::from_seconds(at))
+        }
+    }
+
+    /// What is held to be in the place after these changes, in the order in which they are learned.
+    fn check(changes: &[ObjectChange], expected: &str) {
+        let mut known = Known::default();
+        changes.iter().for_each(|change| known.apply(&change.row()));
+        assert_eq!(known.find("a", NULL_VERSION).and_then(|known| known.etag.as_deref()), Some(expected));
+    }
+
+    #[test]
+    fn what_a_listing_shows_is_held_to_be_there_once_no_event_of_its_second_can_be_later() {
+        let (event, shown, again) = (change("event", "e", 10, None), change("scan", "s", 10, Some(11)), change("scan", "s", 10, Some(13)));
+        check(&[event.clone(), shown.clone()], "e");
+        check(&[shown.clone(), event.clone()], "e");
+        check(&[event.clone(), again.clone()], "s");
+        check(&[again, event], "s");
+        check(&[change("event", "e", 9, None), shown], "s");
+    }
 }

@@ -31,24 +31,29 @@ pub async fn run(app: &App, command: Compact) -> Result<Ended> {
     let resource = bucket_only(&command.bucket)?;
     let Protected { opened, .. } = app.protected(&command.vault, &resource).await?;
     let policy = Policy { base_now: command.base_now, ..Policy::default() };
-    let (segments, merges, base, manifest) = if command.dry_run {
+    let (segments, merges, base, manifest, missing) = if command.dry_run {
         let planned = dry_run(&opened.vault, &resource, app.clock.as_ref(), policy).await?;
         let segments = planned.merges.iter().map(Vec::len).sum::<usize>() as u64;
-        (segments, planned.merges.len() as u64, planned.base.map(|base| base.cut), None)
+        (segments, planned.merges.len() as u64, planned.base.map(|base| base.cut), None, 0)
     } else {
         let report = compact(&opened.vault, &resource, app.clock.as_ref(), policy).await?;
-        (report.segments, report.merges, report.base, report.manifest)
+        (report.segments, report.merges, report.base, report.manifest, report.missing)
     };
     let mut output = Output::new(app.flags.json);
     if output.json {
-        output
-            .document(&json!({ "dry_run": command.dry_run, "segments": segments, "merges": merges, "base": base, "manifest": manifest }))?;
+        let report = json!({
+            "dry_run": command.dry_run, "segments": segments, "merges": merges, "base": base, "manifest": manifest, "missing": missing
+        });
+        output.document(&report)?;
     } else {
         let would = if command.dry_run { "would be " } else { "" };
         output.line(format_args!("{segments} segments {would}merged into {merges}"))?;
         match base {
             Some(base) => output.line(format_args!("a base {would}made of the state at {base}"))?,
             None => output.line("no base is due")?,
+        }
+        if missing > 0 {
+            output.line(format_args!("{missing} segments of the change log are missing: `hindsight status` names the gaps"))?;
         }
     }
     output.finish()?;

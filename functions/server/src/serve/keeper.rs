@@ -101,18 +101,22 @@ impl Keeper {
         if let Some(feed) = self.feed() {
             self.feeds.add(feed, &self.app.endpoint(endpoint.as_deref())?, capture.clone(), troubles).await?;
         }
-        join4(truth.run(&watch), watch.run(capture.clone()), self.compact(troubles), self.measure()).await;
+        join4(truth.run(&watch), watch.run(capture.clone()), self.compact(&watch, troubles), self.measure()).await;
         Ok(())
     }
 
     /// Merges and bases, now and then.
-    async fn compact(&self, troubles: &Troubles) {
+    async fn compact(&self, watch: &Watch, troubles: &Troubles) {
         let resource = &self.protection.resource;
         self.app.clock.sleep(COMPACT.0).await;
         loop {
             match compact(&self.vault.vault, resource, self.app.clock.as_ref(), Policy::default()).await {
                 Ok(report) => {
-                    tracing::info!(%resource, segments = report.segments, base = report.base.map(|base| base.to_string()), "compacted")
+                    tracing::info!(%resource, segments = report.segments, base = report.base.map(|base| base.to_string()), "compacted");
+                    if report.missing > 0 {
+                        // What still exists of what they told is found by a listing.
+                        watch.read_now.notify_one();
+                    }
                 }
                 Err(error) => {
                     let error = format!("{:#}", anyhow::Error::new(error));

@@ -232,7 +232,7 @@ impl ResourceCounts {
 
     /// How it is doing; none before it is known how it is protected.
     fn health(&self, now: Timestamp) -> Option<Health> {
-        let gap = |from| Gap { from, to: None, reason: String::new() };
+        let gap = |from| Gap { from, to: None, reason: String::new(), segment: None };
         let window = self.earliest.map(|earliest| Window {
             earliest,
             proven: self.proven,
@@ -271,7 +271,18 @@ mod tests {
 
     fn reading(ended: i64) -> Reconciliation {
         let (began, ended) = (Timestamp::from_seconds(ended - 2), Timestamp::from_seconds(ended));
-        Reconciliation { began, ended, listed: 1, found: 0, purged: 0, lost: 0, events_on: None, versioned: true }
+        Reconciliation {
+            began,
+            ended,
+            listed: 1,
+            found: 0,
+            purged: 0,
+            lost: 0,
+            events_on: None,
+            versioned: true,
+            proof_began: None,
+            heads: Vec::new(),
+        }
     }
 
     #[test]

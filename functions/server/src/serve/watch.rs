@@ -54,7 +54,7 @@ impl Watch {
         let heard_until = capture.latest();
         if *events == Events::Webhook && heard_until > Timestamp::default() {
             let reason = "nobody listened to the webhook".to_owned();
-            let gap = Gap { from: heard_until, to: Some(capture.clock().now()), reason };
+            let gap = Gap { from: heard_until, to: Some(capture.clock().now()), reason, segment: None };
             capture.vault().append_record(&layout::state_folder(GAPS, capture.resource()), &gap).await?;
             watch.read_now.notify_one();
         }
@@ -91,9 +91,11 @@ impl Watch {
             }
             (Some(false), None) => {
                 let from = self.update(|state| state.on_at).unwrap_or(now);
-                Gap { from, to: None, reason: "events are turned off at the bucket".to_owned() }
+                Gap { from, to: None, reason: "events are turned off at the bucket".to_owned(), segment: None }
             }
-            (Some(true), Some(from)) => Gap { from, to: Some(now), reason: "events were turned off at the bucket".to_owned() },
+            (Some(true), Some(from)) => {
+                Gap { from, to: Some(now), reason: "events were turned off at the bucket".to_owned(), segment: None }
+            }
             _ => return,
         };
         let resource = capture.resource();
