@@ -28,7 +28,7 @@ def read(vault, path):
 def record(vault, path, kind):
     head, _, payload = read(vault, path).partition(b"\n")
     word, version, found, digest = head.decode().split(" ")
-    if (word, version, found) != ("hindsight", "1", kind) or hashlib.sha256(payload).hexdigest() != digest:
+    if (word, version, found) != ("hindsight", "1", kind) or hashlib.sha256(path.encode() + b"\n" + payload).hexdigest() != digest:
         fail(f"{path} is damaged")
     return json.loads(payload)
 
@@ -57,10 +57,12 @@ def bucket_file(vault, entry):
     return data
 
 
-def rows_of(data):
+def rows_of(data, resource=None):
     file = pq.ParquetFile(pa.BufferReader(data))
     if file.metadata.metadata[b"hindsight.format"] != b"1":
         fail("a file has another format version")
+    if resource and file.metadata.metadata[b"hindsight.resource"] != resource.encode():
+        fail("a segment is of another resource")
     table = file.read()
     for name in ("at", "at_bound"):
         table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(pa.int64()))
@@ -138,7 +140,7 @@ def history(vault, resource, at):
         data = read(vault, path)
         if hashlib.sha256(data).hexdigest()[:32] != digest:
             fail(f"{path} is damaged")
-        rows += rows_of(data)
+        rows += rows_of(data, resource)
     for merge in read_merges:
         for file in merge["files"]:
             rows += rows_of(bucket_file(vault, file))

@@ -52,7 +52,8 @@ pub fn manifest(payload: &[u8]) {
     bytes.extend_from_slice(payload);
     match record::decode::<Manifest>("manifest/v1/7", &bytes) {
         Ok(manifest) => {
-            let again: Manifest = record::decode("manifest/v1/7", &record::encode(&manifest)).expect("what was read can be written");
+            let again: Manifest =
+                record::decode("manifest/v1/7", &record::encode("manifest/v1/7", &manifest)).expect("what was read can be written");
             assert_eq!(again, manifest);
             let file = pipeline::vault::FileRef { path: "manifest/v1/7".to_owned(), size: 0, digest: Digest::of(b"") };
             let inventory = Inventory {

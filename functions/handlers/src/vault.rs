@@ -88,7 +88,7 @@ pub async fn create(vault: &Vault, id: &str, now: Timestamp) -> Result<VaultReco
     }
     let record = VaultRecord { id: id.to_owned(), created: now, format: FORMAT_VERSION, store: probe(vault, id).await? };
     fail_point!("vault::before-record");
-    match vault.create(layout::VAULT, encode(&record)).await? {
+    match vault.create(layout::VAULT, encode(layout::VAULT, &record)).await? {
         Created::New => Ok(record),
         // Somebody made it at the same moment, or the reply to our own first try was lost.
         Created::Existed => open(vault).await,

@@ -85,7 +85,7 @@ impl OpenVault {
         }
         let key = if prefix.is_empty() { layout::VAULT.to_owned() } else { format!("{prefix}/{}", layout::VAULT) };
         match bucket.get(&key, None, None, None).await {
-            Ok((_, content)) => Ok(content.try_collect::<Vec<_>>().await?.concat() == record::encode(&self.record)),
+            Ok((_, content)) => Ok(content.try_collect::<Vec<_>>().await?.concat() == record::encode(layout::VAULT, &self.record)),
             Err(BucketError::NotFound { .. }) => Ok(false),
             Err(error) => Err(error),
         }

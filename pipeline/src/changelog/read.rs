@@ -15,12 +15,12 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::ChunkReader;
 
 use super::segment::Segment;
-use super::write::{FORMAT_KEY, FORMAT_VERSION};
+use super::write::{FORMAT_KEY, FORMAT_VERSION, RESOURCE_KEY};
 use crate::fold::sieve;
 use crate::model::Digest;
 use crate::model::change::{ChangeBatch, object_schema};
 use crate::simulated::decoded;
-use crate::vault::{Vault, VaultError};
+use crate::vault::{Vault, VaultError, layout};
 
 /// Rows per batch when reading.
 pub const BATCH_ROWS: usize = 4_096;
@@ -86,6 +86,7 @@ pub fn decode(path: &str, bytes: Bytes) -> Result<Vec<RecordBatch>, VaultError> 
 pub(crate) fn open<R: ChunkReader + 'static>(path: &str, bytes: R) -> Result<ParquetRecordBatchReader, VaultError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| VaultError::damaged(path, error))?;
     check_format(path, builder.metadata())?;
+    check_resource(path, builder.metadata())?;
     builder.with_batch_size(BATCH_ROWS).build().map_err(|error| VaultError::damaged(path, error))
 }
 
@@ -123,10 +124,22 @@ pub(crate) fn footer<R: ChunkReader + 'static>(path: &str, bytes: &R, columns: C
     }
 }
 
+/// What an entry of the footer says.
+fn entry<'a>(metadata: &'a ParquetMetaData, key: &str) -> Option<&'a str> {
+    metadata.file_metadata().key_value_metadata()?.iter().find(|entry| entry.key == key)?.value.as_deref()
+}
+
+/// Among the segments of a resource nobody else's is read: its name says what it holds, and not whose it is.
+fn check_resource(path: &str, metadata: &ParquetMetaData) -> Result<(), VaultError> {
+    let Some(resource) = layout::log_resource(path) else { return Ok(()) };
+    match entry(metadata, RESOURCE_KEY) {
+        Some(found) if found == resource => Ok(()),
+        found => Err(VaultError::damaged(path, format!("it holds changes of {}", found.unwrap_or("nobody knows what")))),
+    }
+}
+
 fn check_format(path: &str, metadata: &ParquetMetaData) -> Result<(), VaultError> {
-    let entries = metadata.file_metadata().key_value_metadata();
-    let stated = entries.and_then(|entries| entries.iter().find(|entry| entry.key == FORMAT_KEY)).and_then(|entry| entry.value.as_deref());
-    let found: Option<u32> = stated.and_then(|text| text.parse().ok());
+    let found: Option<u32> = entry(metadata, FORMAT_KEY).and_then(|text| text.parse().ok());
     match found {
         Some(found) if found > FORMAT_VERSION => Err(VaultError::Unknown { path: path.to_owned(), found, known: FORMAT_VERSION }),
         Some(found) if found > 0 => Ok(()),
@@ -151,7 +164,7 @@ pub(crate) fn guard<T>(path: &str, parse: impl FnOnce() -> Result<T, VaultError>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::changelog::write;
+    use crate::changelog::write::{self, Encoded};
     use crate::model::{ObjectChange, ResourceId, Timestamp};
 
     fn encoded(count: i64) -> write::Encoded {
@@ -170,6 +183,15 @@ mod tests {
         let rows = ChangeBatch::objects(batches[0].clone()).unwrap();
         let keys: Vec<&str> = rows.object_columns().iter().map(|row| row.object).collect();
         assert_eq!(keys, ["k00000", "k00001", "k00002"]);
+    }
+
+    #[test]
+    fn a_segment_of_another_resource_is_not_taken_for_ones_own() {
+        let Encoded { name, bytes } = encoded(3);
+        assert!(decode(&name.to_string(), bytes.clone()).is_ok());
+        let elsewhere = name.to_string().replace("bucket-photos", "bucket-letters");
+        let error = decode(&elsewhere, bytes).unwrap_err();
+        assert!(error.to_string().ends_with("is damaged: it holds changes of bucket-photos"), "{error}");
     }
 
     #[test]

@@ -26,6 +26,8 @@ use crate::vault::{Vault, VaultError, layout};
 pub const FORMAT_VERSION: u32 = 1;
 /// The footer's entry that holds it.
 pub const FORMAT_KEY: &str = "hindsight.format";
+/// The entry of a segment's footer that says whose changes they are.
+pub const RESOURCE_KEY: &str = "hindsight.resource";
 
 /// How much of a column is compressed together: what a reader of many files holds of each column of each.
 const PAGE_BYTES: usize = 128 << 10;
@@ -136,21 +138,15 @@ pub fn encode(
 ) -> Result<Encoded, ParquetError> {
     let sorted = sort(changes);
     let (first, last) = span(sorted.rows()).unwrap_or((latest, latest));
-    let bytes = encode_rows(std::iter::once(sorted.rows()), SEGMENT_ROWS_PER_GROUP)?;
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new_with_options(&mut bytes, object_schema(), writer_options(SEGMENT_ROWS_PER_GROUP))?;
+    writer.write(sorted.rows())?;
+    writer.append_key_value_metadata(KeyValue::new(RESOURCE_KEY.to_owned(), resource.as_str().to_owned()));
+    writer.close()?;
+    let bytes = Bytes::from(bytes);
     let (folder, arrived) = (layout::log_hour_folder(resource, arrived), arrived.floor_hour());
     let name = SegmentName { folder, arrived, first, last, latest, digest: Digest::of(&bytes).short(), after };
     Ok(Encoded { name, bytes })
-}
-
-/// A Parquet file of these rows.
-pub(crate) fn encode_rows<'a>(batches: impl Iterator<Item = &'a RecordBatch>, rows_per_group: usize) -> Result<Bytes, ParquetError> {
-    let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new_with_options(&mut bytes, object_schema(), writer_options(rows_per_group))?;
-    for batch in batches {
-        writer.write(batch)?;
-    }
-    writer.close()?;
-    Ok(bytes.into())
 }
 
 /// The earliest and latest time in the rows, bounds included.

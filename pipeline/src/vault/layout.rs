@@ -25,6 +25,11 @@ pub fn log_folder(resource: &ResourceId) -> String {
     format!("log/v1/res={}", resource.as_str())
 }
 
+/// The resource whose change log a path lies in, as it stands there.
+pub fn log_resource(path: &str) -> Option<&str> {
+    path.strip_prefix(LOG_FOLDER)?.strip_prefix("/res=")?.split('/').next()
+}
+
 /// The folder of all change logs.
 pub const LOG_FOLDER: &str = "log/v1";
 

@@ -1,9 +1,11 @@
 //! Small documents in a vault, with their check in their first line, and chains of them.
 //!
 //! ```text
-//! hindsight 1 <kind> <SHA-256 of the rest>\n
+//! hindsight 1 <kind> <SHA-256 of its path, \n and the rest>\n
 //! <JSON>\n
 //! ```
+//!
+//! The path is the one within the vault, so that a record under another's name is noticed like one that was changed.
 //!
 //! A *numbered* record is created only if its number is free: of two who write the same number one wins, and the other
 //! reads what is there and thinks again. Records are succeeded, never changed.
@@ -15,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Created, FileRef, Vault, VaultError, layout};
 use crate::model::Digest;
+use crate::model::digest::Hasher;
 use crate::simulated::decoded;
 
 /// The version of the record form that this program writes, and the highest it reads.
@@ -28,39 +31,62 @@ pub trait Record: Serialize + DeserializeOwned + Clone + 'static {
     const KIND: &'static str;
 }
 
-/// The bytes of a record.
-pub fn encode<R: Record>(record: &R) -> Bytes {
+/// What the first line of a record at `path` says of the rest.
+fn digest(path: &str, payload: &[u8]) -> Digest {
+    let mut hasher = Hasher::default();
+    [path.as_bytes(), b"\n", payload].into_iter().for_each(|bytes| hasher.update(bytes));
+    hasher.finish()
+}
+
+/// The bytes of a record that will stand at `path`.
+pub fn encode<R: Record>(path: &str, record: &R) -> Bytes {
     let mut payload = serde_json::to_vec(record).expect("records are plain data with text keys");
     payload.push(b'\n');
-    let mut bytes = format!("hindsight {FORMAT_VERSION} {} {}\n", R::KIND, Digest::of(&payload)).into_bytes();
+    let mut bytes = format!("hindsight {FORMAT_VERSION} {} {}\n", R::KIND, digest(path, &payload)).into_bytes();
     bytes.extend_from_slice(&payload);
     bytes.into()
 }
 
-/// Reads the bytes of a record; the digest is checked before the document is parsed.
+/// Reads the bytes of the record at `path`; the digest is checked before the document is parsed.
 ///
 /// # Errors
 /// [`VaultError::Damaged`] and [`VaultError::Unknown`].
 pub fn decode<R: Record>(path: &str, bytes: &[u8]) -> Result<R, VaultError> {
+    let (digest, payload) = checked(path, R::KIND, bytes)?;
+    decoded(digest, 0, || serde_json::from_slice(payload).map_err(|error| VaultError::damaged(path, error)))
+}
+
+/// Whether these are the bytes of a record of this kind at `path`, whatever it says.
+///
+/// # Errors
+/// As [`decode`].
+pub fn check(path: &str, kind: &str, bytes: &[u8]) -> Result<(), VaultError> {
+    let document: Result<serde::de::IgnoredAny, _> = serde_json::from_slice(checked(path, kind, bytes)?.1);
+    document.map(drop).map_err(|error| VaultError::damaged(path, error))
+}
+
+/// The document of a record, once its first line has been checked, and the digest that it says.
+fn checked<'a>(path: &str, kind: &str, bytes: &'a [u8]) -> Result<(Digest, &'a [u8]), VaultError> {
     let end = bytes.iter().take(200).position(|&byte| byte == b'\n').ok_or_else(|| VaultError::damaged(path, "it has no first line"))?;
     let (head, payload) = (&bytes[..end], &bytes[end + 1..]);
     let head = std::str::from_utf8(head).map_err(|_| VaultError::damaged(path, "its first line is not text"))?;
     let words: Vec<&str> = head.split(' ').collect();
-    let ["hindsight", version, kind, digest] = words[..] else {
+    let ["hindsight", version, found_kind, stated] = words[..] else {
         return Err(VaultError::damaged(path, format!("its first line is {head:?}")));
     };
     let found: u32 = version.parse().map_err(|_| VaultError::damaged(path, format!("its format version is {version:?}")))?;
     if found == 0 || found > FORMAT_VERSION {
         return Err(VaultError::Unknown { path: path.to_owned(), found, known: FORMAT_VERSION });
     }
-    if kind != R::KIND {
-        return Err(VaultError::damaged(path, format!("it is a {kind}, not a {}", R::KIND)));
+    if found_kind != kind {
+        return Err(VaultError::damaged(path, format!("it is a {found_kind}, not a {kind}")));
     }
-    let computed = Digest::of(payload);
-    if digest.parse() != Ok(computed) {
-        return Err(VaultError::damaged(path, format!("its SHA-256 is {computed} instead of {digest}")));
+    let computed = digest(path, payload);
+    // As text: digits of another case are a flipped bit, too.
+    if stated != computed.to_string() {
+        return Err(VaultError::damaged(path, format!("the SHA-256 of its path and content is {computed} instead of {stated}")));
     }
-    decoded(computed, 0, || serde_json::from_slice(payload).map_err(|error| VaultError::damaged(path, error)))
+    Ok((computed, payload))
 }
 
 /// A record with the number it stands under.
@@ -139,7 +165,8 @@ impl Vault {
     /// # Errors
     /// As [`Vault::create`] and [`Vault::read`].
     pub async fn write_numbered<R: Record>(&self, folder: &str, number: u64, record: &R) -> Result<Created, VaultError> {
-        let (path, bytes) = (layout::numbered(folder, number), encode(record));
+        let path = layout::numbered(folder, number);
+        let bytes = encode(&path, record);
         match self.create(&path, bytes.clone()).await? {
             Created::New => Ok(Created::New),
             Created::Existed => Ok(if self.read(&path).await? == bytes { Created::New } else { Created::Existed }),
@@ -204,20 +231,29 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_byte_and_every_shorter_file_is_noticed() {
-        let bytes = encode(&note());
+    fn every_flipped_bit_and_every_shorter_file_is_noticed() {
+        let bytes = encode("n", &note());
         assert_eq!(decode::<Note>("n", &bytes).unwrap(), note());
+        assert!(check("n", "note", &bytes).is_ok());
         for index in 0..bytes.len() {
-            let mut flipped = bytes.to_vec();
-            flipped[index] ^= 1;
-            assert!(decode::<Note>("n", &flipped).is_err(), "byte {index}");
+            for bit in 0..8 {
+                let mut flipped = bytes.to_vec();
+                flipped[index] ^= 1 << bit;
+                assert!(decode::<Note>("n", &flipped).is_err() && check("n", "note", &flipped).is_err(), "bit {bit} of byte {index}");
+            }
             assert!(decode::<Note>("n", &bytes[..index]).is_err(), "cut at {index}");
         }
     }
 
     #[test]
+    fn a_record_under_anothers_name_is_noticed() {
+        let error = decode::<Note>("notes/2", &encode("notes/1", &note())).unwrap_err();
+        assert!(error.to_string().starts_with("notes/2 is damaged: the SHA-256 of its path and content is"), "{error}");
+    }
+
+    #[test]
     fn a_newer_format_is_refused_politely_and_another_kind_is_damage() {
-        let text = String::from_utf8(encode(&note()).to_vec()).unwrap();
+        let text = String::from_utf8(encode("n", &note()).to_vec()).unwrap();
         let newer = text.replacen("hindsight 1", "hindsight 2", 1);
         assert!(matches!(decode::<Note>("n", newer.as_bytes()), Err(VaultError::Unknown { found: 2, .. })));
         let error = decode::<Other>("n", text.as_bytes()).unwrap_err();
