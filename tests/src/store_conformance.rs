@@ -42,6 +42,9 @@ async fn reads_what_was_written_and_nothing_else(vault: &Vault) {
     assert_eq!(vault.read_checked(&file).await.expect("unharmed"), content);
     assert_eq!(vault.read_range("r/content", 70_000..70_100).await.expect("a part"), content.slice(70_000..70_100));
     assert!(matches!(vault.read_range("r/content", 99_999..100_001).await, Err(VaultError::Damaged { .. } | VaultError::Store { .. })));
+    // Behind the end stores give no bytes but an error, each in its own words: it is damage, and nothing to be tried again.
+    let behind = vault.read_range("r/content", 100_000..100_001).await;
+    assert!(matches!(behind, Err(VaultError::Damaged { .. })), "{behind:?}");
     assert!(matches!(vault.read("r/nothing").await, Err(VaultError::Missing { .. })));
     assert!(matches!(vault.size("r/nothing").await, Err(VaultError::Missing { .. })));
     let other = FileRef { digest: Digest::of(b"other"), ..file };

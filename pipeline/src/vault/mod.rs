@@ -216,13 +216,15 @@ impl Vault {
         }
         let fail = |source| VaultError::from_store("read", path, source);
         let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
-        let found = self.store.get_opts(&self.locate(path), options).await.map_err(fail)?;
+        let cut_short = || VaultError::damaged(path, format!("bytes {} to {} are not all there", range.start, range.end));
+        let found = match self.store.get_opts(&self.locate(path), options).await.map_err(fail) {
+            // Asking again would not make it longer.
+            Err(VaultError::Store { source, .. }) if source.is_behind_the_end() => return Err(cut_short()),
+            found => found?,
+        };
         let bytes = found.bytes().await.map_err(fail)?;
         let expected = range.end - range.start;
-        if bytes.len() as u64 != expected {
-            return Err(VaultError::damaged(path, format!("bytes {} to {} are not all there", range.start, range.end)));
-        }
-        Ok(bytes)
+        if bytes.len() as u64 == expected { Ok(bytes) } else { Err(cut_short()) }
     }
 
     /// The length of `path` in bytes.

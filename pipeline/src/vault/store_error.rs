@@ -19,6 +19,12 @@ impl StoreError {
         self.hindrance.as_deref()
     }
 
+    /// Whether a range was asked for that begins behind the end of the file, in the library's words or in HTTP's.
+    pub(super) fn is_behind_the_end(&self) -> bool {
+        const WORDS: [&str; 2] = ["Wanted range starting at", "416 Range Not Satisfiable"];
+        causes(&*self.error).map(ToString::to_string).any(|cause| WORDS.iter().any(|words| cause.contains(words)))
+    }
+
     /// Whether it lies in what may be done there, or in the room that is left, and not in the moment.
     pub fn is_read_only(&self) -> bool {
         use object_store::Error as E;
