@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3Builder, Checksum, S3ConditionalPut};
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
-    PutResult,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions,
+    PutPayload, PutResult,
 };
 use pipeline::model::Timestamp;
 use pipeline::vault::Vault;
+use pipeline::vault::directory::DirectoryStore;
 use tests::services::{AwsEmulator, SeaweedFs, Server};
 use tests::store_conformance::conforms;
 
@@ -26,8 +27,43 @@ async fn memory_conforms() {
 #[tokio::test]
 async fn a_local_directory_conforms() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let store = LocalFileSystem::new_with_prefix(folder.path()).expect("a folder").with_fsync(true);
-    conforms(&Vault::new(Arc::new(store), "")).await;
+    let store = DirectoryStore::new(folder.path()).expect("a folder");
+    conforms(&Vault::new(Arc::new(store), "in/a prefix")).await;
+}
+
+#[tokio::test]
+async fn what_a_killed_process_was_writing_is_in_nobodys_way() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::create_dir_all(folder.path().join("a")).expect("a folder");
+    for left_over in ["a/b#1", "a/b#2", "a/c#1"] {
+        std::fs::write(folder.path().join(left_over), "torn").expect("a file");
+    }
+    let vault = Vault::new(Arc::new(DirectoryStore::new(folder.path()).expect("a folder")), "");
+    vault.create("a/b", "whole".into()).await.expect("a create");
+    let listed = vault.list("a").await.expect("a listing");
+    assert_eq!(listed.iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), ["a/b"]);
+    assert_eq!(vault.read("a/b").await.expect("it is there"), "whole");
+}
+
+#[tokio::test]
+async fn nothing_in_a_directory_is_overwritten_moved_or_removed_through_its_store() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = DirectoryStore::new(folder.path()).expect("a folder");
+    let (one, other) = (Path::from("a/one"), Path::from("a/other"));
+    let create = || PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+    store.put_opts(&one, "first".into(), create()).await.expect("a create");
+    let refused = [
+        store.put_opts(&one, "second".into(), PutOptions::default()).await.map(drop),
+        store.put_multipart_opts(&other, PutMultipartOptions::default()).await.map(drop),
+        store.copy_opts(&one, &other, CopyOptions::default()).await,
+        store.delete_stream(futures::stream::once(async { Ok(Path::from("a/one")) }).boxed()).try_collect::<Vec<Path>>().await.map(drop),
+    ];
+    for refused in refused {
+        let refused = refused.expect_err("it is refused").to_string();
+        assert!(refused.contains("a vault's files are created once"), "{refused}");
+    }
+    assert_eq!(std::fs::read(folder.path().join("a/one")).expect("it is there"), b"first");
+    assert!(!folder.path().join("a/other").exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,7 @@
 //! From a vault's name or place to the vault.
 //!
-//! A directory is synced with every write, its folders too. A bucket is used with conditional puts and SHA-256. Nothing
-//! here ever deletes.
+//! What is in a directory outlives a loss of power, see [`directory`]. A bucket is used with conditional puts and SHA-256.
+//! Nothing here ever deletes.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -17,10 +17,10 @@ use handlers::copying::{COPY_ABOVE_BYTES, Copying};
 use handlers::vault::{OpenError, VaultRecord};
 use object_store::aws::{AmazonS3Builder, AwsCredential, Checksum, S3ConditionalPut};
 use object_store::client::CredentialProvider;
-use object_store::local::LocalFileSystem;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use pipeline::model::{ResourceId, Timestamp};
 use pipeline::s3::{Bucket, BucketError};
+use pipeline::vault::directory::{self, DirectoryStore};
 use pipeline::vault::whole::VaultBucket;
 use pipeline::vault::{Vault, layout, record};
 
@@ -185,11 +185,7 @@ impl Place {
     pub async fn open_or_create(&self, now: Timestamp) -> Result<OpenVault> {
         let attempt = async {
             if let Location::Directory(path) = &self.location {
-                std::fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
-                for parent in path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
-                    // The names that lead to it must be durable, too; of folders that are not ours that is not our business.
-                    drop(std::fs::File::open(parent).and_then(|folder| folder.sync_all()));
-                }
+                directory::make(path)?;
             }
             let vault = self.vault(Patience::Usual).await?;
             let record = handlers::vault::create(&vault, &new_id(now), now).await?;
@@ -207,10 +203,7 @@ impl Place {
 
     async fn vault(&self, patience: Patience) -> Result<Vault> {
         match &self.location {
-            Location::Directory(path) => {
-                let store = LocalFileSystem::new_with_prefix(path)?.with_fsync(true);
-                Ok(Vault::new(Arc::new(store), ""))
-            }
+            Location::Directory(path) => Ok(Vault::new(Arc::new(DirectoryStore::new(path)?), "")),
             Location::Bucket { bucket, prefix, endpoint } => Ok(Vault::new(s3_store(bucket, endpoint, patience).await?, prefix)),
         }
     }

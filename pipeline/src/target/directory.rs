@@ -43,6 +43,7 @@ use crate::model::Timestamp;
 use crate::model::checksum::Verifier;
 use crate::model::digest::Hasher;
 use crate::s3::Content;
+use crate::vault::directory::make;
 use crate::vault::whole::Whole;
 
 const LOCK: &str = "lock";
@@ -139,7 +140,8 @@ impl DirectoryTarget {
         if let Some(session) = &*session {
             return Ok(session.clone());
         }
-        make_root(&self.root).map_err(|error| self.unusable(&error))?;
+        let (target, transient) = (self.name(), false);
+        make(&self.root).map_err(|error| TargetError::Unusable { target, reason: error.to_string(), transient })?;
         let root = self.root()?.ok_or_else(|| self.refused("it was removed meanwhile"))?;
         let begun = Session::begin(root).map_err(|begin| match begin {
             Begin::Refused(reason) => self.refused(reason),
@@ -314,8 +316,9 @@ impl Session {
         let is_directory = matches!(look(&directory, leaf)?, Entry::Directory(_));
         let (name, other) = if is_directory { (path::beside(leaf), None) } else { (leaf.to_owned(), Some(path::beside(leaf))) };
         self.scratch.rename(&scratch.name, &directory, &name)?;
-        if let Some(other) = other {
-            // From a time when there was a directory.
+        if let Some(other) = other.filter(|other| directory.symlink_metadata(other).is_ok()) {
+            // From a time when there was a directory. It goes when what takes its place is there for good.
+            sync(&directory)?;
             remove_file(&directory, &other)?;
         }
         drop(places);
@@ -469,8 +472,11 @@ fn make_directory(parent: Dir, path: &str, synced: &mut Synced) -> io::Result<Di
                 Entry::Foreign => {
                     return Err(io::Error::other(format!("{path:?} is a link or a device, which no restore goes through")));
                 }
-                // An object has the name that is a directory's now: it goes beside.
-                Entry::File => parent.rename(name, &parent, path::beside(name))?,
+                // An object has the name that is a directory's now: it goes beside, and is there before its name is given away.
+                Entry::File => {
+                    parent.rename(name, &parent, path::beside(name))?;
+                    sync(&parent)?;
+                }
                 Entry::Absent | Entry::Directory(_) => {}
             }
             parent.create_dir(name)?;
@@ -600,7 +606,11 @@ fn read_known(root: &Dir) -> io::Result<Known> {
         return Ok(Known::default());
     };
     match open_file(&own, OBJECTS)? {
-        Some(file) => Known::read(file),
+        Some(file) => {
+            // A restore that was killed may have written lines that are not on the disk; what they say is relied on.
+            file.sync_all()?;
+            Known::read(file)
+        }
         None => Ok(Known::default()),
     }
 }
@@ -623,17 +633,6 @@ fn has_content(mut file: File, wanted: &WantedObject) -> io::Result<bool> {
 fn sync(directory: &Dir) -> io::Result<()> {
     // A `Dir` is opened for finding names only; syncing takes one that can be read.
     directory.open(".")?.sync_all()
-}
-
-/// Makes the root where it does not exist, and every entry durable that leads to it.
-fn make_root(root: &Path) -> io::Result<()> {
-    let missing = root.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).count();
-    std::fs::create_dir_all(root)?;
-    for parent in root.ancestors().skip(1).take(missing) {
-        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        std::fs::File::open(parent)?.sync_all()?;
-    }
-    Ok(())
 }
 
 /// A path's parent, empty for the root, and its last name.

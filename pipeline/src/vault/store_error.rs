@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use super::directory;
 use crate::s3::Hindrance;
 
 /// An error of a store.
@@ -17,6 +18,14 @@ impl StoreError {
     /// What keeps us from the store, if it is known.
     pub fn hindrance(&self) -> Option<&Hindrance> {
         self.hindrance.as_deref()
+    }
+
+    /// Of a store of our own its own error, without the library's word for it.
+    fn own(&self) -> &(dyn Error + 'static) {
+        match &*self.error {
+            object_store::Error::Generic { store: directory::STORE, source } => source.as_ref(),
+            error => error,
+        }
     }
 
     /// Whether a range was asked for that begins behind the end of the file, in the library's words or in HTTP's.
@@ -37,7 +46,7 @@ impl StoreError {
 
 impl From<object_store::Error> for StoreError {
     fn from(error: object_store::Error) -> StoreError {
-        let is_local = matches!(error, object_store::Error::Generic { store: "LocalFileSystem", .. });
+        let is_local = matches!(error, object_store::Error::Generic { store: "LocalFileSystem" | directory::STORE, .. });
         let answered = || causes(&error).find_map(|cause| Hindrance::of_answer(&cause.to_string()));
         let hindrance = if is_local { None } else { answered().or_else(|| Hindrance::of_error(&error)) };
         StoreError { hindrance: hindrance.map(Box::new), error: Box::new(error) }
@@ -52,7 +61,7 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.hindrance {
             Some(hindrance) => hindrance.fmt(f),
-            None => self.error.fmt(f),
+            None => write!(f, "{}", self.own()),
         }
     }
 }
@@ -60,6 +69,6 @@ impl fmt::Display for StoreError {
 impl Error for StoreError {
     /// Nothing where our own words say it all.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        if self.hindrance.is_some() { None } else { self.error.source() }
+        if self.hindrance.is_some() { None } else { self.own().source() }
     }
 }

@@ -44,6 +44,8 @@ const POINTS: &[(&str, Stage)] = &[
     ("scan::before-cursor", Stage::Scanning),
     ("pack::before-upload", Stage::Capturing),
     ("pack::after-upload", Stage::Capturing),
+    ("vault::staged", Stage::Capturing),
+    ("vault::linked", Stage::Capturing),
     ("capture::bodies-stored", Stage::Capturing),
     ("capture::before-segment", Stage::Capturing),
     ("capture::after-segment", Stage::Capturing),
