@@ -20,6 +20,7 @@ pub mod base;
 pub mod source;
 pub mod target;
 pub mod replay;
+pub mod verify;
 
 #[cfg(test)]
 pub(crate) mod testing {

@@ -27,6 +27,7 @@ use handlers::capture::Capture;
 use handlers::compact::compact;
 use handlers::copying::Copying;
 use handlers::intake::Intake;
+use handlers::protection::{Events, PROTECTIONS, Protection, RECONCILE_EVERY, Status};
 use handlers::reconcile::{Quiet, reconcile};
 use handlers::restore::{RestoreRequest, restore};
 use object_store::memory::InMemory;
@@ -499,9 +500,30 @@ impl SmallWorld {
         self.history.iter().map(|(at, _)| *at).collect()
     }
 
-    /// The vault.
+    /// The vault, as the handlers see it.
     pub fn vault(&self) -> Vault {
         Vault::new(Arc::new(Trapped(Arc::clone(&self.trap))), "")
+    }
+
+    /// Copies the vault into an empty directory.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn copy_vault(&self, folder: &std::path::Path) -> std::io::Result<()> {
+        let vault = self.vault();
+        let files = self.live(async {
+            let mut files = Vec::new();
+            for file in vault.list("").await.map_err(text)? {
+                files.push((vault.read(&file.path).await.map_err(text)?, file.path));
+            }
+            Ok(files)
+        });
+        for (bytes, path) in files.map_err(|broken| std::io::Error::other(format!("{broken:?}")))? {
+            let path = folder.join(path);
+            std::fs::create_dir_all(path.parent().unwrap_or(folder))?;
+            std::fs::write(path, bytes)?;
+        }
+        Ok(())
     }
 
     async fn capture(&self) -> Result<Capture, String> {
@@ -529,6 +551,28 @@ impl SmallWorld {
                 Poll::Pending => {}
             }
         }
+    }
+
+    /// Makes a vault of what lies there, in which the bucket is protected.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn make_vault(&self) -> Result<(), Broken> {
+        let protection = Protection {
+            resource: self.resource.clone(),
+            since: self.now(),
+            events: Events::Webhook,
+            endpoint: None,
+            acls: false,
+            unversioned: false,
+            reconcile_seconds: RECONCILE_EVERY.as_secs(),
+            status: Status::Active,
+        };
+        let folder = layout::state_folder(PROTECTIONS, &self.resource);
+        self.live(async {
+            handlers::vault::create(&self.vault(), "small", self.now()).await.map_err(text)?;
+            self.vault().write_numbered(&folder, 1, &protection).await.map(drop).map_err(text)
+        })
     }
 
     /// All events that wait become durable and are acknowledged.

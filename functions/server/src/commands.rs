@@ -12,6 +12,7 @@ mod reconcile;
 mod restore;
 mod serve;
 mod status;
+mod verify;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -33,6 +34,7 @@ pub enum Command {
     Diff(diff::Diff),
     Compact(compact::Compact),
     Reconcile(reconcile::Reconcile),
+    Verify(verify::Verify),
     Demo(demo::Demo),
     Completions(completions::Completions),
     #[command(hide = true)]
@@ -53,6 +55,7 @@ pub async fn run(app: &App, command: Command) -> Result<Ended> {
         Command::Diff(command) => diff::run(app, command).await,
         Command::Compact(command) => compact::run(app, command).await,
         Command::Reconcile(command) => reconcile::run(app, command).await,
+        Command::Verify(command) => verify::run(app, command).await,
         Command::Demo(command) => demo::run(app, command).await,
         Command::Completions(command) => completions::run(app, command),
         Command::Config(command) => completions::config(app, command),

@@ -84,14 +84,17 @@ pub fn dead_letter(arrived: Timestamp, digest: &Digest) -> String {
 /// The folder of all dead letters.
 pub const DEAD_FOLDER: &str = "dead/v1";
 
+/// The folder of all records but manifests, one folder per kind within.
+pub const STATE_FOLDER: &str = "state/v1";
+
 /// The folder of a resource's records of one kind.
 pub fn state_folder(kind: &str, resource: &ResourceId) -> String {
-    format!("state/v1/{kind}/res={}", resource.as_str())
+    format!("{STATE_FOLDER}/{kind}/res={}", resource.as_str())
 }
 
 /// The folder of one kind of records, one folder per resource within.
 pub fn states_folder(kind: &str) -> String {
-    format!("state/v1/{kind}")
+    format!("{STATE_FOLDER}/{kind}")
 }
 
 /// A numbered file in a folder.

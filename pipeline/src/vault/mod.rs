@@ -264,7 +264,20 @@ impl Vault {
         Ok(listed)
     }
 
-    /// The names directly under `folder`: folders, then files.
+    /// The files directly in `folder`, by path: none of those in folders within.
+    ///
+    /// # Errors
+    /// [`VaultError::Store`].
+    pub async fn list_flat(&self, folder: &str) -> Result<Vec<Listed>, VaultError> {
+        let fail = |source: object_store::Error| VaultError::Store { what: "list", path: folder.to_owned(), source: source.into() };
+        let found = self.store.list_with_delimiter(Some(&self.locate(folder))).await.map_err(fail)?;
+        let mut listed: Vec<Listed> =
+            found.objects.iter().map(|meta| Listed { path: self.relative(meta.location.clone()), size: meta.size }).collect();
+        listed.sort();
+        Ok(listed)
+    }
+
+    /// The names of the folders directly under `folder`.
     ///
     /// # Errors
     /// [`VaultError::Store`].

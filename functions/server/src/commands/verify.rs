@@ -1,0 +1,89 @@
+//! `hindsight verify`: read everything that restores of a bucket rest on, and say what is damaged.
+
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Result;
+use clap::Args;
+use handlers::protection;
+use indicatif::{ProgressBar, ProgressStyle};
+use pipeline::verify::{Quiet, VerifyProgress, verify};
+
+use crate::app::{App, VaultFlag, bucket_only};
+use crate::exit::{Ended, Failure};
+use crate::output::{Output, bytes};
+
+/// Read every file of a bucket in a vault, check that all is as it was written, and name what is damaged and what that costs.
+///
+/// Nothing is written. Ends with 3 where something is damaged.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The bucket.
+    #[arg(value_name = "s3://BUCKET")]
+    bucket: String,
+    #[command(flatten)]
+    vault: VaultFlag,
+}
+
+pub async fn run(app: &App, command: Verify) -> Result<Ended> {
+    let resource = bucket_only(&command.bucket)?;
+    let opened = app.vault(&command.vault).await?;
+    let progress: Box<dyn VerifyProgress> =
+        if std::io::stderr().is_terminal() && !app.flags.json { Box::new(Bar::new()) } else { Box::new(Quiet) };
+    let report = verify(&opened.vault, &resource, app.clock.as_ref(), progress.as_ref()).await?;
+    drop(progress);
+    // Of a bucket that was never protected there is nothing to be damaged, and that is no proof of anything.
+    if report.files <= 1 && report.sound && protection::newest(&opened.vault, &resource).await?.is_none() {
+        return Err(Failure::refused(format!("{resource} is not protected in vault {}", opened.place.name)).into());
+    }
+    let mut output = Output::new(app.flags.json);
+    if output.json {
+        output.document(&report)?;
+    } else {
+        output.bytes(report.to_string().as_bytes())?;
+    }
+    output.finish()?;
+    Ok(if report.sound { Ended::Whole } else { Ended::InPart })
+}
+
+/// Shows on a terminal how far it got.
+struct Bar {
+    bar: ProgressBar,
+    packs: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Bar {
+    fn new() -> Bar {
+        let style =
+            ProgressStyle::with_template("{bar:30} {pos} of {len} files{msg}  {elapsed}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        Bar { bar: ProgressBar::new(0).with_style(style), packs: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+    }
+
+    fn tell(&self, read: u64, packs: u64) {
+        let read = self.bytes.fetch_add(read, Ordering::Relaxed) + read;
+        let packs = self.packs.fetch_add(packs, Ordering::Relaxed) + packs;
+        self.bar.set_message(format!(", {packs} packs, {}", bytes(read)));
+    }
+}
+
+impl VerifyProgress for Bar {
+    fn expected(&self, files: u64) {
+        self.bar.inc_length(files);
+    }
+
+    fn file_read(&self, bytes: u64) {
+        self.bar.inc(1);
+        self.tell(bytes, 0);
+    }
+
+    fn pack_read(&self, bytes: u64) {
+        self.tell(bytes, 1);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,204 @@
+//! Files of rows: bases and merges, and the change log day by day.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use futures::TryStreamExt;
+
+use super::contents::Named;
+use super::{Work, explain};
+use crate::base::inputs::Inventory;
+use crate::base::{BucketFile, KeyRange, file};
+use crate::changelog::segment::{Segment, SegmentName};
+use crate::changelog::{read, write};
+use crate::model::change::{ChangeBatch, Facet, Op};
+use crate::model::digest::Hasher;
+use crate::model::key::{bucket_of, khash};
+use crate::model::{Key, Timestamp};
+use crate::vault::pack::Body;
+use crate::vault::{VaultError, layout};
+
+/// How much of a large file is read at once.
+const READ_BYTES: u64 = 8 << 20;
+/// Segments that are read at the same time, each as a whole.
+const SEGMENTS_AT_ONCE: usize = 8;
+
+impl Work<'_> {
+    /// Reads every file of rows that the newest manifest names.
+    pub(super) async fn files(&mut self, inventory: &Inventory) {
+        // A base takes over files of the one before.
+        let mut files: BTreeMap<&str, (&BucketFile, u32)> = BTreeMap::new();
+        for base in inventory.bases() {
+            files.extend(base.files.iter().map(|file| (file.file.path.as_str(), (file, base.bits))));
+        }
+        for merge in inventory.merges() {
+            files.extend(merge.files.iter().map(|file| (file.file.path.as_str(), (file, merge.bits))));
+        }
+        self.progress.expected(files.len() as u64);
+        for (path, (file, bits)) in files {
+            if let Err(error) = self.bucket_file(file, bits).await {
+                self.findings.damage(path, explain(&error));
+            }
+        }
+    }
+
+    /// Reads every segment there is, and gives an inventory those that a restore lists: the others are of all the years.
+    pub(super) async fn log(&mut self, inventory: &mut Inventory) -> Result<(), VaultError> {
+        let (vault, folder) = (self.vault, layout::log_folder(self.resource));
+        let listed_from = inventory.sealed().map(|sealed| layout::log_hour_folder(self.resource, sealed));
+        let is_listed = |path: &str| listed_from.as_ref().is_none_or(|from| path >= from.as_str());
+        for file in vault.list_flat(&folder).await? {
+            self.stranger(&file.path, listed_from.is_none());
+        }
+        for day in vault.folders(&folder).await? {
+            let mut segments = Vec::new();
+            for file in vault.list(&format!("{folder}/{day}")).await? {
+                match SegmentName::parse(&file.path) {
+                    Some(name) => segments.push(Segment { name, path: file.path, size: file.size }),
+                    None => self.stranger(&file.path, is_listed(&file.path)),
+                }
+            }
+            self.progress.expected(segments.len() as u64);
+            for some in segments.chunks(SEGMENTS_AT_ONCE) {
+                let reads = some.iter().map(|segment| self.patiently(move || read::read(vault, segment)));
+                for (segment, read) in some.iter().zip(futures::future::join_all(reads).await) {
+                    if let Err(error) = self.segment(segment, read).await {
+                        self.findings.damage(&segment.path, explain(&error));
+                    }
+                }
+            }
+            inventory.segments.extend(segments.into_iter().filter(|segment| is_listed(&segment.path)));
+        }
+        Ok(())
+    }
+
+    /// Whoever lists the log refuses what is no segment.
+    fn stranger(&mut self, path: &str, is_listed: bool) {
+        self.findings.damage(path, "its name is not that of a segment; take it out of the change log").everything = is_listed;
+    }
+
+    /// The whole file against its digest, then its rows as a restore reads them.
+    async fn bucket_file(&mut self, bucket_file: &BucketFile, bits: u32) -> Result<(), VaultError> {
+        let path = &bucket_file.file.path;
+        let wrong = |reason: String| VaultError::damaged(path, reason);
+        let vault = self.vault;
+        let size = self.patiently(|| vault.size(path)).await?;
+        if size != bucket_file.file.size {
+            return Err(wrong(format!("it has {size} bytes instead of {}", bucket_file.file.size)));
+        }
+        let mut hasher = Hasher::default();
+        for from in (0..size).step_by(READ_BYTES as usize) {
+            hasher.update(&self.patiently(|| vault.read_range(path, from..size.min(from + READ_BYTES))).await?);
+        }
+        let digest = hasher.finish();
+        if digest != bucket_file.file.digest {
+            return Err(wrong(format!("its SHA-256 is {digest} instead of {}", bucket_file.file.digest)));
+        }
+        let mut order = Order::default();
+        let mut rows = file::stream(vault, bucket_file, &KeyRange::default());
+        while let Some(batch) = rows.try_next().await? {
+            order.check(&batch).map_err(wrong)?;
+            let hashes = batch.column(1).as_primitive::<Int64Type>();
+            if hashes.values().iter().any(|hash| bucket_of(*hash, bits) != bucket_file.bucket) {
+                return Err(wrong("it has rows of another hash bucket".to_owned()));
+            }
+            self.rows(path, batch).await?;
+        }
+        if order.rows != bucket_file.rows {
+            return Err(wrong(format!("it has {} rows, and the manifest says {}", order.rows, bucket_file.rows)));
+        }
+        self.count_file(size);
+        Ok(())
+    }
+
+    /// What was read of a segment against its name, and its rows.
+    async fn segment(&mut self, segment: &Segment, read: Result<Vec<RecordBatch>, VaultError>) -> Result<(), VaultError> {
+        let path = &segment.path;
+        let wrong = |reason: String| VaultError::damaged(path, reason);
+        let mut order = Order::default();
+        for batch in read? {
+            order.check(&batch).map_err(wrong)?;
+            // Whoever plans leaves out what its name says is too late.
+            if let Some((first, last)) = write::span(&batch)
+                && (first.max(Timestamp::default()) < segment.name.first || last > segment.name.last.max(Timestamp::default()))
+            {
+                return Err(wrong(format!(
+                    "its name says {} to {}, and it holds {first} to {last}",
+                    segment.name.first, segment.name.last
+                )));
+            }
+            self.rows(path, batch).await?;
+        }
+        self.count_file(segment.size);
+        Ok(())
+    }
+
+    /// What a file's rows name.
+    async fn rows(&mut self, path: &str, batch: RecordBatch) -> Result<(), VaultError> {
+        let changes = ChangeBatch::objects(batch).map_err(|error| VaultError::damaged(path, error))?;
+        self.report.rows += changes.len() as u64;
+        let named = |reason: String| VaultError::damaged(path, reason);
+        for row in changes.object_columns().iter() {
+            if row.op != Op::Put || row.facet != Facet::Version || row.marker || row.object.is_empty() {
+                continue;
+            }
+            match row.body {
+                Some(body) => {
+                    let body: Body = body.parse().map_err(|error| named(format!("{error}")))?;
+                    let digest = row.digest.map(str::parse).transpose().map_err(|error| named(format!("{error}")))?;
+                    // Of what a server copied nobody here has seen a byte.
+                    if digest.is_none() && !matches!(body, Body::Whole(_)) {
+                        return Err(named(format!("a row of {:?} names a content without its digest", row.object)));
+                    }
+                    self.contents.wanted.push(Named {
+                        body,
+                        digest,
+                        size: row.size.map(|size| size.max(0) as u64),
+                        object: row.object.to_owned(),
+                        version: row.version.to_owned(),
+                    });
+                }
+                // What is said once is not said again.
+                None => self.report.lost += u64::from(row.lost.is_some()),
+            }
+        }
+        if self.contents.is_full() {
+            self.look_at_contents().await;
+        }
+        Ok(())
+    }
+}
+
+/// That the rows of a file come in order, each under its own key.
+#[derive(Default)]
+struct Order {
+    last: Option<(Vec<u8>, Vec<u8>)>,
+    rows: u64,
+}
+
+impl Order {
+    fn check(&mut self, batch: &RecordBatch) -> Result<(), String> {
+        let changes = ChangeBatch::objects(batch.clone()).map_err(|error| error.to_string())?;
+        let columns = changes.object_columns();
+        let hashes = batch.column(1).as_primitive::<Int64Type>();
+        let mut key = Vec::new();
+        for (index, row) in columns.iter().enumerate() {
+            key.clear();
+            Key::write_object_version(&mut key, row.object, row.version);
+            if columns.key.value(index) != key || hashes.value(index) != khash(row.object) {
+                return Err(format!("a row of {:?} stands under another key", row.object));
+            }
+            let place = (key.as_slice(), row.position);
+            if self.last.as_ref().is_some_and(|(key, position)| (key.as_slice(), position.as_slice()) > place) {
+                return Err(format!("the row of {:?} does not stand in its order", row.object));
+            }
+            let (last_key, last_position) = self.last.get_or_insert_default();
+            last_key.clone_from(&key);
+            last_position.clear();
+            last_position.extend_from_slice(row.position);
+            self.rows += 1;
+        }
+        Ok(())
+    }
+}
