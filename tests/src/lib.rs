@@ -5,5 +5,6 @@ pub mod memory_bucket;
 pub mod services;
 pub mod simulation;
 pub mod small_world;
+pub mod sqs_server;
 pub mod store_conformance;
 pub mod target_conformance;

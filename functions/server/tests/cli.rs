@@ -3,6 +3,8 @@
 
 #[path = "cli/copies.rs"]
 mod copies;
+#[path = "cli/events.rs"]
+mod events;
 #[path = "cli/health.rs"]
 mod health;
 #[path = "cli/hindered.rs"]

@@ -76,7 +76,7 @@ fn points(stage: Stage) -> impl Iterator<Item = &'static str> {
 
 /// How often each kind of work is killed at a random moment.
 fn random_kills() -> u64 {
-    if std::env::var_os("SLOW").is_some() { 34 } else { 7 }
+    if std::env::var_os("SLOW").is_some() { 110 } else { 7 }
 }
 
 #[test]

@@ -59,7 +59,12 @@ pub struct Traffic {
     worked: u64,
     /// When a version of a key was last removed for good.
     calm_after: BTreeMap<String, Timestamp>,
-    parts: u32,
+    /// Whether contents are of a few bytes.
+    pub small: bool,
+    /// How many of a hundred contents are larger than one piece of a pack.
+    pub large_percent: u64,
+    /// Uploads in parts so far. The first is larger than what is held in memory at once.
+    pub parts: u32,
 }
 
 /// What was just done.
@@ -103,6 +108,8 @@ impl Traffic {
             purgeable: None,
             worked: 0,
             calm_after: BTreeMap::new(),
+            small: false,
+            large_percent: 0,
             parts: 0,
         }
     }
@@ -186,8 +193,7 @@ impl Traffic {
 
     async fn put_in_parts(&mut self, key: &str) -> Deed {
         self.parts += 1;
-        // The first is larger than what is held in memory at once.
-        let large = if self.parts == 1 { [b'p', b'q'].map(|byte| vec![byte; PART_BYTES_MIN]).to_vec() } else { Vec::new() };
+        let large = if self.parts == 1 && !self.small { [b'p', b'q'].map(|byte| vec![byte; PART_BYTES_MIN]).to_vec() } else { Vec::new() };
         let parts: Vec<Vec<u8>> = large.into_iter().chain([self.content()]).filter(|part| !part.is_empty()).collect();
         if parts.is_empty() {
             return self.put_new(key).await;
@@ -255,13 +261,30 @@ impl Traffic {
     }
 
     fn content(&self) -> Vec<u8> {
-        let length = self.random.pick(&[0, 1, 40, 40, 700, 700, 9_000, 80_000, 300_000]);
+        let lengths: &[usize] = if self.small { &[0, 1, 40, 700] } else { &[0, 1, 40, 40, 700, 700, 9_000, 80_000, 300_000] };
+        if self.random.percent(self.large_percent) {
+            return self.large_content();
+        }
+        let length = self.random.pick(lengths);
         let stamp = self.random.next();
         // One half packs well, the other does not.
         let text = |at: usize| if at < length / 2 { b'a' + (at % 7) as u8 } else { self.random.next() as u8 };
         let mut content: Vec<u8> = (0..length).map(text).collect();
         content.iter_mut().zip(stamp.to_string().bytes()).for_each(|(byte, digit)| *byte = digit);
         content
+    }
+
+    /// A content of two or three pieces, no two of which are the same.
+    fn large_content(&self) -> Vec<u8> {
+        const BLOCK: usize = 64 << 10;
+        let block: Vec<u8> = (0..BLOCK).map(|_| self.random.next() as u8).collect();
+        let blocks = self.random.index(160) + 130;
+        let numbered = (0..blocks).flat_map(|number| {
+            let mut block = block.clone();
+            block[..8].copy_from_slice(&(number as u64).to_le_bytes());
+            block
+        });
+        numbered.collect()
     }
 
     fn properties(&self) -> (ObjectMetadata, Tags) {

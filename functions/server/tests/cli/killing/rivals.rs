@@ -24,7 +24,7 @@ async fn two_that_keep_the_same_bucket_and_two_that_compact_it_lose_and_invent_n
     sender.check_acknowledged();
     sender.compact_twice();
     assert_eq!(other.stop(), 0);
-    sender.complete();
+    sender.complete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
