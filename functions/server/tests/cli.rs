@@ -1,10 +1,12 @@
 //! The real binary: what it prints, what it exits with, whole stories against real S3 servers, the proof that
-//! every restore is what a record says, and what is left of it when it is killed.
+//! every restore is what a record says, and what is left of it when it is killed or the power goes.
 
 #[path = "cli/copies.rs"]
 mod copies;
 #[path = "cli/events.rs"]
 mod events;
+#[path = "cli/faults.rs"]
+mod faults;
 #[path = "cli/health.rs"]
 mod health;
 #[path = "cli/hindered.rs"]
@@ -17,6 +19,8 @@ mod listener;
 mod naming;
 #[path = "cli/operator.rs"]
 mod operator;
+#[path = "cli/power.rs"]
+mod power;
 #[path = "cli/program.rs"]
 mod program;
 #[path = "cli/proof.rs"]

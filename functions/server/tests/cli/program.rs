@@ -1,19 +1,36 @@
-//! Running the binary in a folder and an environment of its own.
+//! Running the binary in a folder and an environment of its own, and where a test asks for it, under strace.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tests::faults::Fault;
 
 /// The binary, and where it runs.
 pub struct Program {
     folder: TempDir,
     environment: BTreeMap<String, String>,
+    /// What the binary is run by, with its arguments: nothing, or strace, or a shell that sets limits.
+    runner: Vec<String>,
+}
+
+/// Where strace is, or why a test that needs it is skipped.
+pub fn strace() -> Result<PathBuf, String> {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&paths).map(|folder| folder.join("strace")).find(|path| path.is_file());
+    let strace = found.ok_or("strace is not installed; ./dev setup does that")?;
+    // A container may forbid it.
+    let tried = Command::new(&strace).args(["-f", "-D", "--seccomp-bpf", "-e", "trace=fsync", "-o", "/dev/null", "true"]).output();
+    match tried {
+        Ok(output) if output.status.success() && output.stderr.is_empty() => Ok(strace),
+        Ok(output) => Err(format!("strace cannot be used here: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Err(error) => Err(format!("strace cannot be run: {error}")),
+    }
 }
 
 /// How it ended.
@@ -36,13 +53,24 @@ impl Ended {
 impl Program {
     /// In a new folder, with nothing configured.
     pub fn new() -> Program {
-        Program { folder: tempfile::tempdir().expect("a folder"), environment: BTreeMap::new() }
+        Program { folder: tempfile::tempdir().expect("a folder"), environment: BTreeMap::new(), runner: Vec::new() }
+    }
+
+    /// From here on the binary is run by this.
+    pub fn run_by(&mut self, runner: &[&str]) {
+        self.runner = runner.iter().map(|&word| word.to_owned()).collect();
     }
 
     /// The same, with these variables.
     pub fn with<'a>(mut self, environment: impl IntoIterator<Item = (&'a str, &'a str)>) -> Program {
         self.environment.extend(environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
         self
+    }
+
+    /// From here on the binary works on a disk with a fault; none, on one without.
+    pub fn set_fault(&mut self, fault: Option<&Fault>) {
+        self.environment.retain(|name, _| !name.starts_with("FAULT_") && name != "LD_PRELOAD");
+        self.environment.extend(fault.iter().flat_map(|fault| fault.environment().unwrap_or_else(|error| panic!("{error}"))));
     }
 
     /// Where it runs.
@@ -52,8 +80,9 @@ impl Program {
 
     /// The command that would run.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hindsight"));
-        command.args(arguments).current_dir(self.folder()).env_clear().stdin(Stdio::null());
+        let mut words = self.runner.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_hindsight")]);
+        let mut command = Command::new(words.next().expect("the binary at least"));
+        command.args(words).args(arguments).current_dir(self.folder()).env_clear().stdin(Stdio::null());
         command.env("HOME", self.folder()).env("TMPDIR", self.folder()).envs(&self.environment);
         command
     }
@@ -112,6 +141,8 @@ impl Program {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
         let (sender, heard) = mpsc::channel();
+        let log = Arc::new(Mutex::new(String::new()));
+        let written = Arc::clone(&log);
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let entry: Option<Value> = serde_json::from_str(&line).ok();
@@ -121,6 +152,8 @@ impl Program {
                     None if line.starts_with("standing at ") => Heard::Standing,
                     None => {
                         eprintln!("hindsight: {line}");
+                        let mut log = written.lock().unwrap_or_else(PoisonError::into_inner);
+                        log.extend([line.as_str(), "\n"]);
                         continue;
                     }
                 };
@@ -128,7 +161,7 @@ impl Program {
                 let _ = sender.send(heard);
             }
         });
-        Running { child, heard, stands: false }
+        Running { child, heard, stands: false, log }
     }
 }
 
@@ -143,6 +176,7 @@ pub struct Running {
     child: Child,
     heard: mpsc::Receiver<Heard>,
     stands: bool,
+    log: Arc<Mutex<String>>,
 }
 
 impl Running {
@@ -158,10 +192,21 @@ impl Running {
         self.stands
     }
 
+    /// What it has written to its log by now.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it has ended by now.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it can be asked").is_some()
+    }
+
     /// SIGKILL: no handler runs, nothing is flushed.
     pub fn kill(mut self) {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it ends");
+        self.heard.iter().for_each(drop);
     }
 
     /// Lets it go on from where it stands, and returns its exit code.
@@ -176,9 +221,11 @@ impl Running {
         assert!(sent.success());
     }
 
-    /// Waits for its end and returns its exit code; -1 where it was killed.
+    /// Waits for its end and returns its exit code; -1 where it was killed. Whoever looks on has ended then, too.
     pub fn end(mut self) -> i32 {
-        self.child.wait().expect("it ends").code().unwrap_or(-1)
+        let code = self.child.wait().expect("it ends").code().unwrap_or(-1);
+        self.heard.iter().for_each(drop);
+        code
     }
 }
 
