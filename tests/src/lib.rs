@@ -1,6 +1,7 @@
 //! What Hindsight's tests share: servers, buckets in memory, conformance suites, the simulation.
 
 pub mod bucket_conformance;
+pub mod chaos;
 pub mod faults;
 pub mod memory_bucket;
 pub mod power;

@@ -17,6 +17,8 @@ mod killing;
 mod listener;
 #[path = "cli/naming.rs"]
 mod naming;
+#[path = "cli/network.rs"]
+mod network;
 #[path = "cli/operator.rs"]
 mod operator;
 #[path = "cli/power.rs"]
