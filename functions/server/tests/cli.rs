@@ -31,6 +31,8 @@ mod proof;
 mod record;
 #[path = "cli/restored.rs"]
 mod restored;
+#[path = "cli/rot.rs"]
+mod rot;
 #[path = "cli/stories.rs"]
 mod stories;
 #[path = "cli/traffic.rs"]

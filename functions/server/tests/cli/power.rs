@@ -24,7 +24,7 @@ use tests::small_world::SmallWorld;
 pub use self::target::Restores;
 use self::traced::{DATA, Traced, VAULT};
 use self::vault::{DONE, LISTED, PROTECTED};
-pub use self::vault::Expected;
+pub use self::vault::{Expected, Now, text};
 use super::events::Queue;
 use super::program::Program;
 use super::traffic::{Precision, Traffic, now};
