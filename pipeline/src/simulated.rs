@@ -33,9 +33,12 @@ mod on {
 
     use super::Digest;
 
+    /// What came of bytes, by its type, their digest, and which part of them it is.
+    type Decoded = HashMap<(TypeId, Digest, usize), Box<dyn Any>>;
+
     thread_local! {
         static ON: Cell<bool> = const { Cell::new(false) };
-        static KNOWN: RefCell<HashMap<(TypeId, Digest, usize), Box<dyn Any>>> = RefCell::default();
+        static KNOWN: RefCell<Decoded> = RefCell::default();
     }
 
     /// This thread takes shortcuts from here on, and forgets what it has decoded so far.

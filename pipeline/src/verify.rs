@@ -67,6 +67,7 @@ pub async fn verify(
     let mut inventory = work.records().await?;
     work.files(&inventory).await;
     work.log(&mut inventory).await?;
+    work.missing_segments(&inventory).await?;
     work.look_at_contents().await;
     let Work { mut report, findings, .. } = work;
     report.finish(findings, &inventory, clock.now());

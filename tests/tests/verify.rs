@@ -164,6 +164,23 @@ async fn damage_of_the_log_and_of_bases_says_which_restores_need_it() {
 }
 
 #[tokio::test]
+async fn a_segment_that_is_not_there_any_more_is_named() {
+    let mut kept = Kept::new();
+    kept.world.tick(1);
+    kept.world.put("last", "after the tail");
+    kept.world.tick(1);
+    kept.world.intake().expect("nothing fails");
+    kept.folder = tempfile::tempdir().expect("a folder");
+    kept.world.copy_vault(kept.folder.path()).expect("files");
+    assert!(kept.verify().await.sound);
+    let log = kept.files("log/");
+    fs::remove_file(kept.path(&log[log.len() - 2])).expect("a segment");
+    let report = kept.verify().await;
+    assert!(!report.sound && report.damages.len() == 1, "{report}");
+    assert!(report.damages[0].reason.contains("it is missing, and others name it"), "{report}");
+}
+
+#[tokio::test]
 async fn damage_of_a_pack_names_the_objects_in_it_and_only_those() {
     let kept = Kept::new();
     let text = b"c/d in round 1";
@@ -236,7 +253,7 @@ async fn a_row_that_leads_nowhere_is_named_and_contents_of_several_pieces_are_pu
     };
     let append = async |rows: &[ObjectChange]| {
         let batch: ChangeBatch = rows.iter().map(ObjectChange::row).collect();
-        let encoded = write::encode(&resource(), &batch, at, at).expect("rows");
+        let encoded = write::encode(&resource(), &batch, at, at, Vec::new()).expect("rows");
         write::append(&vault, &encoded).await.expect("a segment");
     };
     append(&[row("whole", slices.clone(), b"one piece, and another"), row("empty", Vec::new(), b"")]).await;

@@ -256,7 +256,7 @@ impl Intake {
         drop(looks);
         for (verdict, owners) in purges::judge(capture, purges.changes, &told.changes).await.into_iter().zip(purges.owners) {
             match verdict {
-                Verdict::Purged(purge) => told.push(purge, owners),
+                Verdict::Purged(purge) => told.push(*purge, owners),
                 Verdict::Known => report.known += 1,
                 Verdict::Outdated => report.outdated += 1,
                 Verdict::Doubted(reason) => {

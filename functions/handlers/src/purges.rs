@@ -27,7 +27,7 @@ const CONFIRMATIONS_AT_ONCE: usize = 64;
 #[derive(Debug)]
 pub enum Verdict {
     /// It happened.
-    Purged(ObjectChange),
+    Purged(Box<ObjectChange>),
     /// It is known.
     Known,
     /// It is older than anything that an event can bring news of.
@@ -83,8 +83,10 @@ pub async fn judge(capture: &Capture, told: Vec<ObjectChange>, beside: &[ObjectC
             PurgeTime::AsTold | PurgeTime::After(_) if !is_known && !standings.contains_key(&place) => {
                 Verdict::Again(format!("what is known of {} ({}) has changed meanwhile", place.0, place.1))
             }
-            PurgeTime::AsTold => Verdict::Purged(purge),
-            PurgeTime::After(there) => Verdict::Purged(ObjectChange { at: now.max(there).end_of_second(), at_bound: Some(there), ..purge }),
+            PurgeTime::AsTold => Verdict::Purged(Box::new(purge)),
+            PurgeTime::After(there) => {
+                Verdict::Purged(Box::new(ObjectChange { at: now.max(there).end_of_second(), at_bound: Some(there), ..purge }))
+            }
             PurgeTime::Known => Verdict::Known,
             PurgeTime::Outdated => Verdict::Outdated,
             PurgeTime::Refuted(there) => {

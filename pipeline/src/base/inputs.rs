@@ -123,7 +123,7 @@ impl Inventory {
     }
 
     /// Segments that are named and not there.
-    fn dangling(&self, from: Option<Timestamp>) -> Vec<Link> {
+    pub(crate) fn dangling(&self, from: Option<Timestamp>) -> Vec<Link> {
         let named = self.reconciliations.iter().flat_map(|reading| reading.heads.iter().copied());
         chain::missing(&self.segments, &self.merged(), named, from)
     }

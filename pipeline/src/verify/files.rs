@@ -10,6 +10,7 @@ use super::contents::Named;
 use super::{Work, explain};
 use crate::base::inputs::Inventory;
 use crate::base::{BucketFile, KeyRange, file};
+use crate::changelog::Link;
 use crate::changelog::segment::{Segment, SegmentName};
 use crate::changelog::{read, write};
 use crate::model::change::{ChangeBatch, Facet, Op};
@@ -69,6 +70,22 @@ impl Work<'_> {
                 }
             }
             inventory.segments.extend(segments.into_iter().filter(|segment| is_listed(&segment.path)));
+        }
+        Ok(())
+    }
+
+    /// Segments that others name and that are not there. One that was appended while the log was read is.
+    pub(super) async fn missing_segments(&mut self, inventory: &Inventory) -> Result<(), VaultError> {
+        for link in inventory.dangling(inventory.sealed()) {
+            let folder = layout::log_hour_folder(self.resource, link.arrived());
+            let listed = self.vault.list(&folder).await?;
+            if !listed.iter().filter_map(|file| SegmentName::parse(&file.path)).any(|name| Link::to(&name) == link) {
+                let reason = format!(
+                    "it is missing, and others name it; what it told from {} on is known only as far as a listing found it",
+                    link.first()
+                );
+                self.findings.damage(&format!("{folder}/{link}"), reason);
+            }
         }
         Ok(())
     }

@@ -32,6 +32,7 @@ impl Work<'_> {
             covers: BTreeMap::new(),
             reconciliations: Vec::new(),
             gaps: Vec::new(),
+            missing: Vec::new(),
         };
         let vault = self.vault;
         for kind in vault.folders(layout::STATE_FOLDER).await? {

@@ -22,6 +22,8 @@ use crate::simulation::random::Random;
 
 /// A file or folder, whatever its name.
 type Node = usize;
+/// What a name means from here on, if anything.
+type Entry = (OsString, Option<Node>);
 /// The folder that everything lies in. It is durable.
 const ROOT: Node = 0;
 
@@ -29,7 +31,7 @@ const ROOT: Node = 0;
 #[derive(Debug, Clone)]
 enum Effect {
     /// Names in a folder that from here on mean this, or nothing.
-    Entries { folder: Node, path: PathBuf, entries: Vec<(OsString, Option<Node>)> },
+    Entries { folder: Node, path: PathBuf, entries: Vec<Entry> },
     /// Bytes at a file's end.
     Append { file: Node, bytes: Vec<u8> },
     /// Whatever happened to this node before `until` is durable from here on.
@@ -360,9 +362,8 @@ impl Disk {
         match place.map(|place| &self.log[place]) {
             None => "nothing".to_owned(),
             Some(Effect::Entries { path, entries, .. }) => {
-                let one = |(name, node): &(OsString, Option<Node>)| {
-                    format!("{} {}", if node.is_some() { "put" } else { "took away" }, path.join(name).display())
-                };
+                let one =
+                    |(name, node): &Entry| format!("{} {}", if node.is_some() { "put" } else { "took away" }, path.join(name).display());
                 entries.iter().map(one).collect::<Vec<_>>().join(" and ")
             }
             Some(Effect::Append { file: node, bytes }) => format!("wrote {} bytes to {}", bytes.len(), file(node)),
@@ -425,7 +426,7 @@ impl Disk {
 
     /// Names that from here on mean this, or nothing: one effect for each folder.
     fn entries(&mut self, changes: &[(&Path, Option<Node>)]) {
-        let mut by_folder: BTreeMap<Node, (PathBuf, Vec<(OsString, Option<Node>)>)> = BTreeMap::new();
+        let mut by_folder: BTreeMap<Node, (PathBuf, Vec<Entry>)> = BTreeMap::new();
         for (path, node) in changes {
             if !self.is_inside(path) {
                 continue;
