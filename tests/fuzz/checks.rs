@@ -12,7 +12,8 @@ use pipeline::fold::Cut;
 use pipeline::model::change::ChangeBatch;
 use pipeline::model::{Digest, ResourceId, Timestamp};
 use pipeline::target::directory::path;
-use pipeline::vault::pack::{self, Body};
+use pipeline::vault::body::{Body, SLICE_BYTES};
+use pipeline::vault::pack;
 use pipeline::vault::{Vault, record};
 
 /// A Parquet file of changes: rows that can all be looked at, or an error that names the file.
@@ -38,7 +39,7 @@ pub fn pack(bytes: &[u8]) {
                 let from = usize::try_from(entry.slice.offset).expect("it lies inside");
                 let stored = Bytes::copy_from_slice(&bytes[from..from + entry.slice.stored as usize]);
                 if let Ok(content) = pack::inflate(&entry.slice, stored) {
-                    assert!(content.len() <= pack::SLICE_BYTES);
+                    assert!(content.len() <= SLICE_BYTES);
                 }
             }
         }

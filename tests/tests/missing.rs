@@ -46,7 +46,7 @@ fn any_segment_that_is_missing_is_named_but_the_very_last() {
     for path in &paths {
         let world = lived();
         world.trap.remove(path);
-        let link = Link::to(&SegmentName::parse(path).expect("it is one"));
+        let link = SegmentName::parse(path).expect("it is one").link();
         let gaps = world.window().expect("there is one").gaps;
         if links.contains(&link) {
             assert_eq!(gaps.into_iter().map(|gap| gap.segment).collect::<Vec<_>>(), [Some(link)], "{path}");

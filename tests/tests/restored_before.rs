@@ -55,22 +55,24 @@ fn what_others_put_into_the_target_is_not_overwritten_however_often_it_is_asked_
 }
 
 #[test]
-fn one_that_has_ended_says_what_it_came_to_and_touches_nothing() {
+fn one_that_has_ended_writes_what_is_missing_and_counts_what_was_changed_since() {
     let world = prepared();
     let (to, into) = (world.instants()[3], world.elsewhere());
     let first = world.restore(to, ASK, &into).expect("the target is empty");
-    assert!(!first.repeated && first.tally.creates == 3, "{first:?}");
+    assert_eq!(first.tally.creates, 3, "{first:?}");
+    let same = world.restore(to, ASK, &into).expect("it has ended");
+    assert_eq!((same.tally.creates, same.tally.same, same.tally.skips), (0, 3, 0), "{same:?}");
     put(&into, "a", "changed since");
     put(&into, "new", "since");
-    let before = contents(&into);
+    into.delete("c/d").expect("it is there");
     let again = world.restore(to, ASK, &into).expect("it has ended");
-    assert!(again.repeated, "{again:?}");
-    assert_eq!((again.tally, again.status, again.finished), (first.tally, first.status, first.finished));
-    assert_eq!(contents(&into), before);
+    assert_eq!((again.tally.creates, again.tally.same, again.tally.skips), (1, 1, 1), "{again:?}");
+    let held = contents(&into);
+    assert_eq!((&held["a"][..], &held["c/d"], held.contains_key("new")), (&b"changed since"[..], &world.at(to)["c/d"], true));
     // Another instant is another restore, and so is one with a mode.
     is_refused(world.restore(world.instants()[2], ASK, &into));
     let overwritten = world.restore(to, Mode::Overwrite, &into).expect("it was asked for");
-    assert!(!overwritten.repeated && overwritten.tally.overwrites == 1, "{overwritten:?}");
+    assert_eq!(overwritten.tally.overwrites, 1, "{overwritten:?}");
 }
 
 #[test]
@@ -82,7 +84,7 @@ fn into_a_target_that_was_emptied_it_is_carried_out_anew() {
         into.purge(&version.object, &version.version);
     }
     let again = world.restore(to, ASK, &into).expect("the target is empty again");
-    assert!(!again.repeated && again.tally.creates == 3, "{again:?}");
+    assert_eq!(again.tally.creates, 3, "{again:?}");
     assert_eq!(contents(&into), world.at(to));
 }
 

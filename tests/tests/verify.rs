@@ -10,8 +10,9 @@ use pipeline::changelog::write;
 use pipeline::model::change::{ChangeBatch, ObjectChange};
 use pipeline::model::{Clock, Digest, ResourceId, Timestamp};
 use pipeline::vault::Vault;
+use pipeline::vault::body::{Body, Slice};
 use pipeline::vault::directory::DirectoryStore;
-use pipeline::vault::pack::{Body, PackWriter};
+use pipeline::vault::pack::PackWriter;
 use pipeline::verify::{Quiet, Span, VerifyReport, verify};
 use tests::small_world::SmallWorld;
 
@@ -245,7 +246,7 @@ async fn a_row_that_leads_nowhere_is_named_and_contents_of_several_pieces_are_pu
     writer.flush(&vault).await.expect("a pack");
     let slices: Vec<_> = pieces.iter().map(|piece| writer.find(piece)).collect();
     let at = Timestamp::from_seconds(1_787_400_001);
-    let row = |object: &str, slices: Vec<pipeline::vault::pack::Slice>, content: &[u8]| ObjectChange {
+    let row = |object: &str, slices: Vec<Slice>, content: &[u8]| ObjectChange {
         body: Some(Body::Slices(slices).to_string()),
         digest: Some(Digest::of(content).to_string()),
         size: Some(content.len() as i64),

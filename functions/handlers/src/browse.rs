@@ -17,7 +17,7 @@ use pipeline::fold::{Cut, Fold, Folded, Uncertain};
 use pipeline::model::change::{ChangeBatch, ObjectChange};
 use pipeline::model::key::{bucket_of, khash};
 use pipeline::model::{Key, Timestamp};
-use pipeline::vault::pack::Body;
+use pipeline::vault::body::Body;
 use pipeline::vault::{Vault, VaultError};
 use pipeline::view::{ObjectVersion, ViewError, versions};
 

@@ -17,7 +17,8 @@ use pipeline::model::change::{NULL_VERSION, ObjectChange};
 use pipeline::source::s3_copy::Copyable;
 use pipeline::source::s3_read::{Properties, Reader};
 use pipeline::vault::Vault;
-use pipeline::vault::whole::{Copier, Whole};
+use pipeline::vault::body::Whole;
+use pipeline::vault::whole::Copier;
 
 /// Contents above this are copied. What is smaller goes into packs, where equal contents are one, and shrink.
 pub const COPY_ABOVE_BYTES: u64 = 64 << 20;

@@ -14,7 +14,7 @@ use pipeline::fold::{Cut, Uncertain};
 use pipeline::model::Timestamp;
 use pipeline::target::Aspect;
 use pipeline::vault::Vault;
-use pipeline::vault::whole::Whole;
+use pipeline::vault::body::Whole;
 use pipeline::view::ObjectVersion;
 use serde::Serialize;
 

@@ -5,8 +5,7 @@
 //!
 //! ```text
 //! begun, not ended      what is there is taken for our own work: it is gone over again
-//! ended, some failed    what is there is left, and what failed is tried again
-//! begun and ended       it is done: its report is given again, and nothing is touched
+//! begun and ended       what is there is compared and left, and what is missing is written
 //! neither               what is there is not ours: the user must say
 //! ```
 
@@ -53,9 +52,6 @@ pub struct RestoreNote {
     /// Of an end: the number of the note that it had begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub began: Option<u64>,
-    /// Of an end: what it came to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub report: Option<RestoreReport>,
 }
 
 impl Record for RestoreNote {
@@ -92,10 +88,8 @@ pub enum Standing {
     Free,
     /// Its own work: it was begun and has not ended.
     BrokenOff,
-    /// It has ended, and could not write everything.
-    InPart,
-    /// It has ended, and came to this.
-    Ended(Box<RestoreReport>),
+    /// It has ended: its own work, and what others may have put there since.
+    Ended,
     /// What is not known to be its own.
     Strange,
 }
@@ -137,11 +131,7 @@ fn said_by(notes: &[Numbered<RestoreNote>], request: Digest, to: Timestamp) -> S
     if own().any(|note| !note.record.ended && note.number > until) {
         return Standing::BrokenOff;
     }
-    match &ended.record.report {
-        Some(report) if report.failed_keys.count > 0 => Standing::InPart,
-        Some(report) => Standing::Ended(Box::new(report.clone())),
-        None => Standing::Strange,
-    }
+    Standing::Ended
 }
 
 fn folder(request: &RestoreRequest) -> String {
@@ -154,7 +144,7 @@ fn identity(request: &RestoreRequest, target: &Arc<dyn Target>) -> Digest {
     Digest::of(&serde_json::to_vec(&(options, target.name())).expect("plain data with text keys"))
 }
 
-/// Carries out a restore, or says what it would do, or what it came to if it has ended before.
+/// Carries out a restore, or says what it would do.
 ///
 /// # Errors
 /// [`RestoreJobError`].
@@ -169,29 +159,21 @@ pub async fn restore(
     let mut options = request.options.clone();
     // Decided before anything is noted: what is refused now must not look broken off when it is asked for again.
     match standing(vault, request, &plan, target).await? {
-        // Whatever others put there meanwhile is left.
-        Standing::Free | Standing::InPart => options.mode = options.mode.or(Some(Mode::Skip)),
+        // Whatever others put there meanwhile is left, and counted.
+        Standing::Free | Standing::Ended => options.mode = options.mode.or(Some(Mode::Skip)),
         // Of an object with several versions perhaps not all are there.
         Standing::BrokenOff => options.mode = Some(Mode::Overwrite),
-        Standing::Ended(report) => return Ok(RestoreReport { repeated: true, ..*report }),
         Standing::Strange => return Err(RestoreError::ModeNeeded { target: target.name() }.into()),
     }
     if options.dry_run {
         return Ok(run(vault, &plan, &options, target, clock, progress).await?);
     }
-    let begun = RestoreNote {
-        request: identity(request, target),
-        target: target.name(),
-        to: plan.to,
-        at: clock.now(),
-        ended: false,
-        began: None,
-        report: None,
-    };
+    let begun =
+        RestoreNote { request: identity(request, target), target: target.name(), to: plan.to, at: clock.now(), ended: false, began: None };
     let number = write_down(vault, request, &begun).await?;
     fail_point!("restore::after-note");
     let report = run(vault, &plan, &options, target, clock, progress).await?;
-    let ended = RestoreNote { at: clock.now(), ended: true, began: number, report: Some(report.clone()), ..begun };
+    let ended = RestoreNote { at: clock.now(), ended: true, began: number, ..begun };
     write_down(vault, request, &ended).await?;
     fail_point!("restore::after-end");
     Ok(report)

@@ -16,6 +16,7 @@ mod feeds;
 mod http;
 mod keeper;
 pub mod metrics;
+mod pace;
 mod troubles;
 mod truth;
 mod watch;

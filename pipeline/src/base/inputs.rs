@@ -17,8 +17,9 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::file::{self, KeyRange};
 use super::{Base, BucketFile, Covers, Manifest, Merge, Unsealed, covered, unsealed};
-use crate::changelog::chain::{self, Heads, Link};
+use crate::changelog::chain::{self, Heads};
 use crate::changelog::coverage::{self, Gap, Reconciliation, Window};
+use crate::changelog::link::Link;
 use crate::changelog::segment::{Segment, SegmentName};
 use crate::changelog::{read, write};
 use crate::fold::object::{Keep, ObjectJoin};
@@ -136,7 +137,7 @@ impl Inventory {
 
     /// The segments that no other names, of those that are in no merge.
     pub fn heads(&self) -> Heads {
-        let merged: HashSet<Link> = self.merged().iter().map(Link::to).collect();
+        let merged: HashSet<Link> = self.merged().iter().map(SegmentName::link).collect();
         Heads::of(self.segments.iter().map(|segment| &segment.name), |link| merged.contains(link))
     }
 

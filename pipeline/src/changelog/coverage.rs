@@ -13,7 +13,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::chain::Link;
+use super::link::Link;
 use crate::model::{ResourceId, Timestamp};
 use crate::vault::record::Record;
 use crate::vault::{Vault, VaultError, layout};

@@ -6,9 +6,11 @@
 
 pub mod chain;
 pub mod coverage;
+pub mod link;
 pub mod read;
 pub mod segment;
 pub mod write;
 
-pub use chain::{Heads, Link};
+pub use chain::Heads;
+pub use link::Link;
 pub use segment::{SegmentName, segments, segments_since};

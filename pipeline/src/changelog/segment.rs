@@ -14,7 +14,7 @@ use std::fmt;
 
 use futures::{StreamExt, TryStreamExt};
 
-use super::chain::{LINKS_MAX, Link};
+use super::link::{LINKS_MAX, Link};
 use crate::model::{ResourceId, Timestamp};
 use crate::vault::{Listed, Vault, VaultError, layout};
 
@@ -42,6 +42,11 @@ impl SegmentName {
     pub fn parse(path: &str) -> Option<SegmentName> {
         let (folder, file) = path.rsplit_once('/')?;
         SegmentName::parse_in(folder, layout::hour_of(folder)?, file)
+    }
+
+    /// What names this segment in the names of others.
+    pub fn link(&self) -> Link {
+        Link::new(self.arrived, self.first, &self.digest).expect("a segment's name has a digest of 32 digits")
     }
 
     fn parse_in(folder: &str, arrived: Timestamp, file: &str) -> Option<SegmentName> {
@@ -145,7 +150,7 @@ mod tests {
         };
         assert_eq!(SegmentName::parse(&name.to_string()), Some(name.clone()));
         for links in 1..=LINKS_MAX + 1 {
-            let following = SegmentName { after: vec![Link::to(&name); links], ..name.clone() };
+            let following = SegmentName { after: vec![name.link(); links], ..name.clone() };
             assert_eq!(SegmentName::parse(&following.to_string()), Some(following).filter(|_| links <= LINKS_MAX));
         }
     }

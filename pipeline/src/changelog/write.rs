@@ -15,7 +15,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
-use super::chain::Link;
+use super::link::Link;
 use super::segment::{Segment, SegmentName};
 use crate::model::change::{ChangeBatch, object_schema};
 use crate::model::{Digest, ResourceId, Timestamp};

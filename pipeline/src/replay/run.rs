@@ -31,7 +31,7 @@ use crate::target::decide::{Case, decide};
 use crate::target::report::{ReportRow, RestoreReport};
 use crate::target::{Action, ExistingObject, Mode, Occupied, Reason, Target, TargetError, WantedObject, Written};
 use crate::vault::ahead::{self, Ahead};
-use crate::vault::pack::Body;
+use crate::vault::body::Body;
 use crate::vault::{Vault, VaultError};
 use crate::view::{ObjectVersion, ViewError, versions};
 

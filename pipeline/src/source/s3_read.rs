@@ -9,7 +9,7 @@ use md5::{Digest as _, Md5};
 use super::s3_scan::list_object;
 use crate::model::Timestamp;
 use crate::s3::{Acl, Bucket, BucketError, Content, NULL_VERSION, ObjectHead, Tags, Versioning};
-use crate::vault::pack::SLICE_BYTES;
+use crate::vault::body::SLICE_BYTES;
 
 /// Why a version that is not there any more is lost.
 pub const GONE: &str = "gone before it could be read";

@@ -26,7 +26,7 @@ use super::{ExistingObject, Occupied, Target, TargetError, WantedObject, Written
 use crate::model::Digest;
 use crate::model::digest::Hasher;
 use crate::s3::{Bucket, BucketError, Content, CopyName, CopySource, NULL_VERSION, ObjectHead, Versioning};
-use crate::vault::whole::Whole;
+use crate::vault::body::Whole;
 
 /// Versions in one page of a listing.
 const PAGE_VERSIONS: i32 = 1_000;

@@ -43,8 +43,8 @@ use crate::model::Timestamp;
 use crate::model::checksum::Verifier;
 use crate::model::digest::Hasher;
 use crate::s3::Content;
+use crate::vault::body::Whole;
 use crate::vault::directory::make;
-use crate::vault::whole::Whole;
 
 const LOCK: &str = "lock";
 const OBJECTS: &str = "objects.jsonl";

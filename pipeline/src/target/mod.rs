@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Checksum, Timestamp};
 use crate::s3::{Acl, BucketError, Content, ObjectMetadata, Tags};
-use crate::vault::whole::Whole;
+use crate::vault::body::Whole;
 use crate::view::ObjectVersion;
 
 pub use bucket::BucketTarget;

@@ -138,9 +138,6 @@ pub struct RestoreReport {
     pub mode: Mode,
     /// Nothing was written; the counts say what would be.
     pub dry_run: bool,
-    /// It had ended before and was asked for again: this is what it came to then, and nothing was done now.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub repeated: bool,
     /// When the restore began.
     pub started: Timestamp,
     /// When it ended.
@@ -186,7 +183,6 @@ impl RestoreReport {
             to,
             mode,
             dry_run: false,
-            repeated: false,
             started,
             finished: started,
             status: Status::Failed,
@@ -272,9 +268,6 @@ impl fmt::Display for RestoreReport {
             row(f, "status", &format_args!("dry run: nothing was written{found}"))?;
         } else {
             row(f, "status", &self.status)?;
-            if self.repeated {
-                row(f, "", &"it had ended before and nothing was done now; to restore again, say --mode")?;
-            }
             row(f, "took", &format_args!("{seconds:.1} s, from {} to {}", self.started, self.finished))?;
         }
         for (name, count) in [

@@ -12,7 +12,7 @@
 use bytes::Bytes;
 use futures::lock::Mutex;
 
-use super::pack::{Body, Slice};
+use super::body::{Body, Slice};
 use super::{Vault, VaultError, layout};
 
 /// Slices longer than this gain nothing from company.

@@ -6,6 +6,7 @@
 //! written and parsed in [`layout`] and nowhere else.
 
 pub mod ahead;
+pub mod body;
 pub mod directory;
 pub mod layout;
 pub mod pack;

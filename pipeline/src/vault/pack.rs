@@ -7,23 +7,12 @@
 //! trailer = number of chunks (4) | SHA-256 of the index (32) | "HSPACK1\n"         integers little-endian
 //! ```
 //!
-//! A pack is named by the digest of all its bytes. A change refers to its content by a *body reference*, text that says
-//! where the slices lie, in order, and that needs no index to be read:
-//!
-//! ```text
-//! body  = slice ("," slice)*      the content
-//!       | "*" slice               a slice that holds such a text, for contents of very many slices
-//!       | "=" whole               a file of its own, see [`super::whole`]
-//!       | "-"                     empty
-//! slice = pack "@" offset "+" stored-length ["z" length]      "z": a zstd frame of so many bytes
-//! ```
+//! A pack is named by the digest of all its bytes. A change refers to its content by a body reference, see [`super::body`].
 //!
 //! What is read is checked against the content's digest before its last byte is handed on, so that nobody completes a
 //! write of damaged content.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -32,7 +21,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use super::ahead::Ahead;
-use super::whole::Whole;
+use super::body::{Body, BodyError, SLICE_BYTES, Slice};
 use super::{Vault, VaultError, layout};
 use crate::model::Digest;
 use crate::model::digest::Hasher;
@@ -41,8 +30,6 @@ const MAGIC: &[u8; 8] = b"HSPACK1\n";
 const INDEX_ENTRY_BYTES: usize = 32 + 8 + 4 + 4 + 1;
 const TRAILER_BYTES: usize = 4 + 32 + 8;
 
-/// The largest slice. A content is cut into slices of this size, so that memory is bounded by it.
-pub const SLICE_BYTES: usize = 8 << 20;
 /// A pack is sealed when it holds this much.
 pub const PACK_BYTES: usize = 32 << 20;
 /// A body reference longer than this is stored as a slice itself.
@@ -52,101 +39,6 @@ const ZSTD_LEVEL: i32 = 3;
 const COMPRESS_FROM_BYTES: usize = 128;
 /// How much of a slice is tried before all of it is compressed.
 const SAMPLE_BYTES: usize = 64 << 10;
-
-/// Where one slice of a content lies.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slice {
-    /// The pack, by the name form of its digest.
-    pub pack: String,
-    /// Where it begins in the pack.
-    pub offset: u64,
-    /// How long it is in the pack.
-    pub stored: u32,
-    /// The length of the content, if it is a zstd frame.
-    pub inflated: Option<u32>,
-}
-
-/// Where a content lies. See the module for its text form.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Body {
-    /// These slices, in order; none for the empty content.
-    Slices(Vec<Slice>),
-    /// A slice that holds the text form of the body.
-    Indirect(Slice),
-    /// A file that holds it whole.
-    Whole(Whole),
-}
-
-/// Text that is no body reference.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a body reference")]
-pub struct BodyError {
-    text: String,
-}
-
-impl BodyError {
-    /// Of this text.
-    pub(super) fn of(text: &str) -> BodyError {
-        BodyError { text: text.chars().take(120).collect() }
-    }
-}
-
-impl fmt::Display for Slice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}+{}", self.pack, self.offset, self.stored)?;
-        self.inflated.map_or(Ok(()), |length| write!(f, "z{length}"))
-    }
-}
-
-impl FromStr for Slice {
-    type Err = BodyError;
-
-    fn from_str(text: &str) -> Result<Slice, BodyError> {
-        let parse = || {
-            let (pack, rest) = text.split_once('@')?;
-            let (offset, rest) = rest.split_once('+')?;
-            let (stored, inflated) = match rest.split_once('z') {
-                Some((stored, inflated)) => (stored, Some(inflated.parse().ok()?)),
-                None => (rest, None),
-            };
-            let slice = Slice { pack: pack.to_owned(), offset: offset.parse().ok()?, stored: stored.parse().ok()?, inflated };
-            // A zstd frame that claims more than a slice may hold is a bomb, or not ours.
-            let bounded = slice.inflated.unwrap_or(slice.stored) as usize <= SLICE_BYTES;
-            let bounded = bounded && slice.offset.checked_add(slice.stored.into()).is_some();
-            (layout::is_short_digest(pack) && bounded).then_some(slice)
-        };
-        parse().ok_or_else(|| BodyError::of(text))
-    }
-}
-
-impl fmt::Display for Body {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Body::Indirect(slice) => write!(f, "*{slice}"),
-            Body::Whole(whole) => write!(f, "={whole}"),
-            Body::Slices(slices) if slices.is_empty() => f.write_str("-"),
-            Body::Slices(slices) => {
-                for (index, slice) in slices.iter().enumerate() {
-                    write!(f, "{}{slice}", if index == 0 { "" } else { "," })?;
-                }
-                Ok(())
-            }
-        }
-    }
-}
-
-impl FromStr for Body {
-    type Err = BodyError;
-
-    fn from_str(text: &str) -> Result<Body, BodyError> {
-        match (text.strip_prefix('*'), text.strip_prefix('=')) {
-            (Some(slice), _) => Ok(Body::Indirect(slice.parse()?)),
-            (_, Some(whole)) => Ok(Body::Whole(whole.parse()?)),
-            (None, None) if text == "-" => Ok(Body::Slices(Vec::new())),
-            (None, None) => Ok(Body::Slices(text.split(',').map(str::parse).collect::<Result<_, _>>()?)),
-        }
-    }
-}
 
 /// A slice that waits for its pack to be sealed: which pack of a writer, which chunk of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -562,19 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_references_and_packs_are_errors() {
-        for text in [
-            "",
-            "*",
-            "x@1+2",
-            "00@1+2",
-            "0123456789abcdef0123456789abcdef@1+2z99999999",
-            "0123456789abcdef0123456789abcdef@-1+2",
-            "0123456789abcdef0123456789abcdef@18446744073709551615+2",
-            "-,-",
-        ] {
-            assert!(text.parse::<Body>().is_err(), "{text}");
-        }
+    fn hostile_packs_are_errors() {
         for bytes in [&b""[..], b"HSPACK1\n", b"HSPACK1\nHSPACK1\n", &[0; 100]] {
             let path = layout::pack_file(&Digest::of(bytes).short());
             assert!(index_of(&path, bytes).is_err());

@@ -1,16 +1,10 @@
 //! Contents kept whole: large ones that the server which has both copied from the protected bucket into the vault.
 //!
-//! ```text
-//! body = "=" resource "/" name "+" size ("," checksum)+       at body/v1/res=<resource>/<first two digits>/<name>
-//! ```
-//!
 //! Nobody here has seen such a content, so it is the one thing in a vault that is not named by what it holds: its name is
 //! made of the version that it is of, which never changes. What it must come to is what S3 said of that version (see
 //! [`crate::model::checksum`]), and the server had to show, before the file appeared, that it holds just that. Whoever reads
 //! it computes those checksums anew.
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,73 +12,15 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
-use super::pack::BodyError;
-use super::{Vault, VaultError, layout};
+use super::body::Whole;
+use super::{Vault, VaultError};
+use crate::model::Digest;
 use crate::model::checksum::Verifier;
 use crate::model::digest::Hasher;
-use crate::model::{Checksum, Digest, Key, ResourceId};
 use crate::s3::{Bucket, BucketError, CopyName, CopySource, PutRequest};
 
 /// So much is read at once, which bounds the memory.
 const READ_BYTES: u64 = 8 << 20;
-/// More checksums than there are algorithms are not ours.
-const CHECKSUMS_MAX: usize = 4;
-
-/// Where a content lies that is one file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Whole {
-    resource: ResourceId,
-    name: String,
-    /// Its length in bytes.
-    pub size: u64,
-    /// What it must come to: at least one.
-    pub checksums: Vec<Checksum>,
-}
-
-impl Whole {
-    /// The content of a version, of this size and with these checksums.
-    pub fn of(resource: &ResourceId, object: &str, version: &str, size: u64, checksums: Vec<Checksum>) -> Whole {
-        assert!(!checksums.is_empty(), "what nobody can check is not kept");
-        let name = Digest::of(Key::object_version(object, version).as_bytes()).short();
-        Whole { resource: resource.clone(), name, size, checksums }
-    }
-
-    /// The one that a body reference leads to; nothing where it leads into packs, or is none.
-    pub fn of_body(text: &str) -> Option<Whole> {
-        text.strip_prefix('=')?.parse().ok()
-    }
-
-    /// Its path within the vault.
-    pub fn path(&self) -> String {
-        layout::body_file(&self.resource, &self.name)
-    }
-}
-
-impl fmt::Display for Whole {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}+{}", self.resource.as_str(), self.name, self.size)?;
-        self.checksums.iter().try_for_each(|checksum| write!(f, ",{checksum}"))
-    }
-}
-
-impl FromStr for Whole {
-    type Err = BodyError;
-
-    fn from_str(text: &str) -> Result<Whole, BodyError> {
-        let parse = || {
-            let (place, checksums) = text.split_once(',')?;
-            let (place, size) = place.split_once('+')?;
-            let (resource, name) = place.split_once('/')?;
-            // Of a resource's spellings only the one that stands in paths.
-            let resource = resource.parse::<ResourceId>().ok().filter(|id| id.as_str() == resource)?;
-            let checksums: Vec<Checksum> = checksums.split(',').map(|text| text.parse().ok()).collect::<Option<_>>()?;
-            let bounded = checksums.len() <= CHECKSUMS_MAX && layout::is_short_digest(name);
-            let whole = Whole { resource, name: name.to_owned(), size: size.parse().ok()?, checksums };
-            bounded.then_some(whole)
-        };
-        parse().ok_or_else(|| BodyError::of(text))
-    }
-}
 
 impl Vault {
     /// The content, piece by piece; all its checksums, and its digest where there is one, are checked before the last piece
@@ -192,8 +128,9 @@ mod tests {
     use md5::{Digest as _, Md5};
     use object_store::memory::InMemory;
 
-    use super::super::pack::Body;
+    use super::super::body::Body;
     use super::*;
+    use crate::model::{Checksum, ResourceId};
     use crate::testing::block_on;
 
     fn content() -> Vec<u8> {
@@ -262,39 +199,5 @@ mod tests {
         assert_eq!((came.len(), error.unwrap_err().contains("it has 16777220 bytes instead of 16777221")), (0, true));
         let (_, error) = read(&body_of(b"x", 9), b"", None);
         assert!(error.is_err());
-    }
-
-    #[test]
-    fn each_version_has_a_name_of_its_own() {
-        let resource = ResourceId::bucket("photos").unwrap();
-        let name = |object: &str, version: &str| Whole::of(&resource, object, version, 1, vec![Checksum::Crc64Nvme(0)]).path();
-        let paths = [name("a", "bc"), name("ab", "c"), name("a\0", "bc"), name("a", "\0bc")];
-        assert_eq!(paths.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
-        assert!(paths.iter().all(|path| path.starts_with("body/v1/res=bucket-photos/") && path.len() == 26 + 3 + 32), "{paths:?}");
-    }
-
-    #[test]
-    fn hostile_references_are_errors() {
-        let name = "0123456789abcdef0123456789abcdef";
-        let sum = "md5:25f9e794323b453885f5181f1b624d0b";
-        assert!(format!("=bucket-photos/{name}+1,{sum}").parse::<Body>().is_ok());
-        for text in [
-            "=".to_owned(),
-            format!("=bucket-photos/{name}+1"),
-            format!("=bucket-photos/{name}+1,"),
-            format!("=bucket-photos/{name}+-1,{sum}"),
-            format!("=bucket-photos/{name}+99999999999999999999,{sum}"),
-            format!("=bucket-photos/../{name}+1,{sum}"),
-            format!("=bucket-photos/{}+1,{sum}", &name[1..]),
-            format!("=bucket-photos/{}+1,{sum}", name.to_uppercase()),
-            format!("=s3://photos/{name}+1,{sum}"),
-            format!("=bucket-../{name}+1,{sum}"),
-            format!("=/{name}+1,{sum}"),
-            format!("=bucket-photos/{name}+1,{sum}/0"),
-            format!("=bucket-photos/{name}+1,{}", [sum; 5].join(",")),
-            format!("=bucket-photos/{name}+1,{sum},{name}@8+1"),
-        ] {
-            assert!(text.parse::<Body>().is_err(), "{text}");
-        }
     }
 }

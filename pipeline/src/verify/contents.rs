@@ -8,7 +8,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Work, explain};
 use crate::model::Digest;
-use crate::vault::pack::{self, Body, IndexEntry, Slice};
+use crate::vault::body::{Body, Slice};
+use crate::vault::pack::{self, IndexEntry};
 use crate::vault::{VaultError, layout};
 
 /// Rows that are gathered before the packs that they name are looked at.

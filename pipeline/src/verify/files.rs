@@ -10,14 +10,13 @@ use super::contents::Named;
 use super::{Work, explain};
 use crate::base::inputs::Inventory;
 use crate::base::{BucketFile, KeyRange, file};
-use crate::changelog::Link;
 use crate::changelog::segment::{Segment, SegmentName};
 use crate::changelog::{read, write};
 use crate::model::change::{ChangeBatch, Facet, Op};
 use crate::model::digest::Hasher;
 use crate::model::key::{bucket_of, khash};
 use crate::model::{Key, Timestamp};
-use crate::vault::pack::Body;
+use crate::vault::body::Body;
 use crate::vault::{VaultError, layout};
 
 /// How much of a large file is read at once.
@@ -79,7 +78,7 @@ impl Work<'_> {
         for link in inventory.dangling(inventory.sealed()) {
             let folder = layout::log_hour_folder(self.resource, link.arrived());
             let listed = self.vault.list(&folder).await?;
-            if !listed.iter().filter_map(|file| SegmentName::parse(&file.path)).any(|name| Link::to(&name) == link) {
+            if !listed.iter().filter_map(|file| SegmentName::parse(&file.path)).any(|name| name.link() == link) {
                 let reason = format!(
                     "it is missing, and others name it; what it told from {} on is known only as far as a listing found it",
                     link.first()

@@ -345,14 +345,7 @@ impl Stage {
             let ended = self.pending()[number].take().unwrap_or(pending);
             let pending = Pending { resumed: ended.resumed || ended.shared, ..ended };
             let outcome = Outcome { resumed: pending.resumed, ..Outcome::of(&report, &rows, &pending.target) };
-            if report.repeated {
-                self.world.mark("restore found to have ended");
-            }
-            // What a restore that had ended before could not write is counted, and not said again one by one.
-            if report.repeated && report.tally.failed > 0
-                || report.tally.failed > report.lost.count
-                || report.lost.count > 0 && self.world.is_faulty()
-            {
+            if report.tally.failed > report.lost.count || report.lost.count > 0 && self.world.is_faulty() {
                 // What could not be read or written is named: an honest failure.
                 self.world.mark("restore with failures named");
                 continue;

@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 use pipeline::model::Digest;
 use pipeline::s3::{Content, ObjectMetadata, Tags};
 use pipeline::target::{ExistingObject, Occupied, Target, TargetError, WantedObject, Written};
-use pipeline::vault::whole::Whole;
+use pipeline::vault::body::Whole;
 
 use super::world::World;
 

@@ -8,7 +8,7 @@ use md5::{Digest as _, Md5};
 use pipeline::model::{Checksum, ResourceId};
 use pipeline::s3::{PutRequest, Versioning};
 use pipeline::target::{BucketTarget, DirectoryTarget, Target, WantedObject, Written};
-use pipeline::vault::whole::Whole;
+use pipeline::vault::body::Whole;
 use tests::memory_bucket::{MemoryBucket, MemoryServer, NoHook, Settings};
 use tests::target_conformance::{content, wanted};
 

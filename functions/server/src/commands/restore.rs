@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
-use handlers::restore::{RestoreRequest, Standing, restore, standing};
+use handlers::restore::{RestoreRequest, restore};
 use pipeline::base::inputs::Inventory;
 use pipeline::replay::run::RestoreOptions;
 use pipeline::replay::{Certainty, RestorePoint};
@@ -31,7 +31,7 @@ use crate::vaults::OpenVault;
 /// Restore a bucket, or some objects of it, as they were at a time.
 ///
 /// Nothing that the target holds is touched unless --mode says so. A restore that was broken off is resumed by asking for
-/// it again; of one that has ended, that tries again what failed, or shows its report and does nothing.
+/// it again; of one that has ended, that writes what is missing, and leaves and counts what was changed since.
 #[derive(Debug, Args)]
 pub struct Restore {
     #[command(flatten)]
@@ -70,13 +70,6 @@ pub async fn run(app: &App, command: Restore) -> Result<Ended> {
     let mut request = RestoreRequest { resource, to: RestorePoint::Time(plan.to), certainty, options };
     if request.options.mode == Some(Mode::Exact) && !command.dry_run && !command.yes {
         confirm(app, &opened, &mut request, &target).await?;
-    }
-    let is_wanted = command.report.is_some();
-    if is_wanted && matches!(standing(&opened.vault, &request, &plan, &target).await?, Standing::Ended(_)) {
-        // Nor may an empty file take the place of the one that was written then.
-        let reason = "it has ended before, and what becomes of every object is written only while it is carried out; say --mode overwrite, \
-                      which compares all objects and writes those that differ, or leave out --report";
-        return Err(Failure::refused(reason).into());
     }
     let watcher = Watcher::new(command.report.as_deref(), std::io::stderr().is_terminal() && !app.flags.json)?;
     let report = restore(&opened.vault, &request, &target, app.clock.as_ref(), &watcher).await?;

@@ -11,7 +11,7 @@ use handlers::health::Part;
 use handlers::lag::{self, Lag};
 use handlers::protection::{Events, Protection};
 use pipeline::base::plan::Policy;
-use pipeline::model::{Clock, Timestamp};
+use pipeline::model::Timestamp;
 
 use super::feeds::{FeedName, Feeds};
 use super::metrics::Metrics;
@@ -145,18 +145,5 @@ impl Keeper {
             tracing::debug!(%resource, %error, "the measured lag could not be written down");
         }
         true
-    }
-}
-
-/// How long to wait after so many failures in a row.
-pub fn patience(failures: u32, (first, most): (Duration, Duration)) -> Duration {
-    first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most)
-}
-
-/// Waits on a clock, or for a call to come sooner. Says whether somebody called.
-pub async fn wait_or(clock: &dyn Clock, duration: Duration, sooner: &tokio::sync::Notify) -> bool {
-    tokio::select! {
-        () = clock.sleep(duration) => false,
-        () = sooner.notified() => true,
     }
 }

@@ -11,8 +11,8 @@ use handlers::reconcile::{ScanProgress, reconcile};
 use pipeline::changelog::coverage::{self, Reconciliation};
 use pipeline::model::{ResourceId, Timestamp};
 
-use super::keeper::{patience, wait_or};
 use super::metrics::Metrics;
+use super::pace::{patience, wait_or};
 use super::troubles::Troubles;
 use super::watch::Watch;
 

@@ -87,6 +87,10 @@ fn restore(world: &World, before: &str) {
     assert_eq!(read("out/a/one.txt"), "first");
     assert_eq!(read("report.csv").lines().count(), 3);
 
+    // Asked for once more it finds all of it there.
+    let again = program.json(&[&base[..], &["./out"]].concat());
+    assert_eq!((again[0]["creates"].as_u64(), again[0]["same"].as_u64()), (Some(0), Some(2)), "{}", again[0]);
+
     // Into the bucket itself, one object of it, by a request in a file.
     std::fs::write(program.folder().join("request.json"), r#"{"key": ["a/one.txt"], "mode": "overwrite"}"#).expect("a file");
     let back = program.json(&[&base[..], &[&url, "--request", "request.json"]].concat());
@@ -99,7 +103,7 @@ fn restore(world: &World, before: &str) {
 fn refusals(world: &World, before: &str) {
     let (program, url) = (&world.program, world.url());
     for (arguments, expected) in [
-        (&["--to", before, "--target", "./out"][..], "is not empty"),
+        (&["--to", before, "--target", "./out", "--prefix", "a/"][..], "is not empty"),
         (&["--to", "2001-01-01T00:00:00Z", "--target", "./new"], "the earliest restorable time is"),
         (&["--to", "2101-01-01T00:00:00Z", "--target", "./new"], "the log is complete only up to"),
         (&["--to", before, "--target", "./out", "--mode", "exact"], "say --yes"),

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use pipeline::s3::{Content, ObjectMetadata, Tags};
 use pipeline::target::{ExistingObject, Occupied, Target, TargetError, WantedObject, Written};
-use pipeline::vault::whole::Whole;
+use pipeline::vault::body::Whole;
 
 /// An object as it was restored.
 #[derive(Debug, Clone, PartialEq)]
