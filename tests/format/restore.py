@@ -185,11 +185,15 @@ def oldest_first(versions):
             return other["rank"] < version["rank"]
         return sequenced(version) and other["position"] < version["position"]
 
+    def ranked_before(version, other):
+        return second(version) == second(other) and None not in (other["rank"], version["rank"]) and version["rank"] < other["rank"]
+
+    slots = []
     for version in (v for v in versions if not in_place(v)):
-        ranked_behind = (index for index, other in enumerate(with_order) if second(version) == second(other)
-                         and None not in (other["rank"], version["rank"]) and version["rank"] < other["rank"])
-        limit = next(ranked_behind, len(with_order))
-        slot = max((index + 1 for index, other in enumerate(with_order[:limit]) if behind(version, other)), default=0)
+        limit = next((index for index, other in enumerate(with_order) if ranked_before(version, other)), len(with_order))
+        slots.append((version, max((index + 1 for index, other in enumerate(with_order[:limit]) if behind(version, other)), default=0)))
+    for version, slot in slots:
+        slot = min([slot, *(later for other, later in slots if ranked_before(version, other))])
         rank = -1 if version["rank"] is None else version["rank"]
         placed.append(((2 * slot, second(version), rank, version["position"], version["version"]), version))
     return [version for _, version in sorted(placed, key=lambda pair: pair[0])]

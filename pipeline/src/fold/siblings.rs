@@ -18,6 +18,8 @@
 //!
 //! The result depends only on the set of versions, not on how they were learned.
 
+use std::cmp::Reverse;
+
 use crate::model::Timestamp;
 use crate::model::position::is_sequenced;
 
@@ -89,13 +91,12 @@ pub fn order_siblings(siblings: &[Sibling<'_>]) -> Vec<usize> {
     for (place, &index) in sequenced.iter().enumerate() {
         placed.push(Place { place: 2 * place + 1, born: siblings[index].born, rank: 0, position: &[], version: "", index });
     }
-    for index in others {
+    let mut room: Vec<(usize, usize)> = others.into_iter().map(|index| (room_of(siblings, &sequenced, index), index)).collect();
+    keep_ranks(siblings, &mut room);
+    for (place, index) in room {
         let other = &siblings[index];
-        // A listing's word comes first: what it ranked behind this one stands there, and so does all that is behind that.
-        let limit = sequenced.iter().position(|&index| other.is_ranked_before(&siblings[index])).unwrap_or(sequenced.len());
-        let before = sequenced[..limit].iter().rposition(|&index| other.is_behind(&siblings[index]) == Some(true));
         placed.push(Place {
-            place: before.map_or(0, |place| 2 * (place + 1)),
+            place,
             born: other.born.floor_second(),
             rank: other.rank.unwrap_or(-1),
             position: other.position,
@@ -105,6 +106,28 @@ pub fn order_siblings(siblings: &[Sibling<'_>]) -> Vec<usize> {
     }
     placed.sort_unstable();
     placed.into_iter().map(|placed| placed.index).collect()
+}
+
+/// Between which of those that have their places one of the others stands.
+fn room_of(siblings: &[Sibling<'_>], sequenced: &[usize], index: usize) -> usize {
+    let other = &siblings[index];
+    // A listing's word comes first: what it ranked behind this one stands there, and so does all that is behind that.
+    let limit = sequenced.iter().position(|&index| other.is_ranked_before(&siblings[index])).unwrap_or(sequenced.len());
+    let before = sequenced[..limit].iter().rposition(|&index| other.is_behind(&siblings[index]) == Some(true));
+    before.map_or(0, |place| 2 * (place + 1))
+}
+
+/// Takes those that a listing ranked before others of their second no further back than these stand.
+fn keep_ranks(siblings: &[Sibling<'_>], room: &mut [(usize, usize)]) {
+    let second = |index: usize| siblings[index].born.floor_second();
+    room.sort_by_key(|&(place, index)| (second(index), Reverse(siblings[index].rank), place));
+    for same in room.chunk_by_mut(|a, b| second(a.1) == second(b.1)) {
+        let mut most = usize::MAX;
+        for (place, _) in same.iter_mut().filter(|(_, index)| siblings[*index].rank.is_some()) {
+            most = most.min(*place);
+            *place = most;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -193,6 +216,9 @@ mod tests {
     fn what_a_listing_ranked_behind_an_upload_in_parts_stays_there_whatever_was_gone_when_it_listed() {
         // m was purged before anybody listed; the sequencer of p, from its end, would put it behind m, and so behind a.
         let known = [("p", 12, Some("04"), Some(0)), ("a", 10, Some("01"), Some(1)), ("m", 10, Some("03"), None)];
+        check_in_parts(&known, &[("p", 10)], "pam");
+        // The same where nobody told of a.
+        let known = [("p", 12, Some("04"), Some(0)), ("a", 10, None, Some(1)), ("m", 10, Some("03"), None)];
         check_in_parts(&known, &[("p", 10)], "pam");
     }
 
