@@ -101,18 +101,7 @@ fn changes(count: i64) -> ChangeBatch {
 fn vault_with_a_base() -> Vault {
     let (vault, resource) = (Vault::new(Arc::new(InMemory::new()), ""), resource());
     let at = Timestamp::from_seconds(1_787_300_000);
-    let reading = Reconciliation {
-        began: at,
-        ended: at,
-        listed: 0,
-        found: 0,
-        purged: 0,
-        lost: 0,
-        events_on: None,
-        versioned: true,
-        proof_began: None,
-        heads: Vec::new(),
-    };
+    let reading = Reconciliation::uneventful(at, at);
     at_once(vault.append_record(&layout::state_folder(RECONCILIATIONS, &resource), &reading)).expect("memory");
     for count in [3, 40] {
         at_once(write::append(&vault, &write::encode(&resource, &changes(count), at, at, Vec::new()).expect("rows"))).expect("memory");

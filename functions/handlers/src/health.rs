@@ -300,18 +300,7 @@ mod tests {
     }
 
     fn last(began: i64, ended: i64) -> Reconciliation {
-        Reconciliation {
-            began: at(began),
-            ended: at(ended),
-            listed: 5,
-            found: 0,
-            purged: 0,
-            lost: 0,
-            events_on: None,
-            versioned: true,
-            proof_began: None,
-            heads: Vec::new(),
-        }
+        Reconciliation { listed: 5, ..Reconciliation::uneventful(at(began), at(ended)) }
     }
 
     fn window(latest: i64) -> Window {

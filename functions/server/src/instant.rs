@@ -124,18 +124,7 @@ mod tests {
 
     /// A window of 5 to 998.
     fn inventory() -> Inventory {
-        let reading = |began: i64, ended: i64| Reconciliation {
-            began: Timestamp::from_seconds(began),
-            ended: Timestamp::from_seconds(ended),
-            listed: 0,
-            found: 0,
-            purged: 0,
-            lost: 0,
-            events_on: None,
-            versioned: true,
-            proof_began: None,
-            heads: Vec::new(),
-        };
+        let reading = |began: i64, ended: i64| Reconciliation::uneventful(Timestamp::from_seconds(began), Timestamp::from_seconds(ended));
         Inventory {
             missing: Vec::new(),
             resource: ResourceId::bucket("photos").unwrap(),

@@ -98,6 +98,22 @@ pub struct Window {
 const SKEW_SECONDS: i64 = 1;
 
 impl Reconciliation {
+    /// A reading, of a bucket that keeps versions, that found nothing.
+    pub fn uneventful(began: Timestamp, ended: Timestamp) -> Reconciliation {
+        Reconciliation {
+            began,
+            ended,
+            listed: 0,
+            found: 0,
+            purged: 0,
+            lost: 0,
+            events_on: None,
+            versioned: true,
+            proof_began: None,
+            heads: Vec::new(),
+        }
+    }
+
     /// When the newest began, this one or one before it, that proves anything.
     pub fn newest_proof_began(&self) -> Option<Timestamp> {
         if self.versioned { Some(self.began) } else { self.proof_began }
@@ -161,18 +177,7 @@ mod tests {
 
     fn reconciled(began: i64, ended: i64) -> Reconciliation {
         let (began, ended) = (Timestamp::from_seconds(began), Timestamp::from_seconds(ended));
-        Reconciliation {
-            began,
-            ended,
-            listed: 1,
-            found: 0,
-            purged: 0,
-            lost: 0,
-            events_on: None,
-            versioned: true,
-            proof_began: None,
-            heads: Vec::new(),
-        }
+        Reconciliation::uneventful(began, ended)
     }
 
     fn check(arrived: Option<i64>, reconciliations: &[(i64, i64)], expected: Option<(i64, Option<i64>, i64)>) {

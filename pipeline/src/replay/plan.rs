@@ -142,18 +142,7 @@ mod tests {
 
     /// A window of 5 to `proven`, by reconciliations.
     fn inventory(reconciled: &[(i64, i64)]) -> Inventory {
-        let reconciliation = |&(began, ended): &(i64, i64)| Reconciliation {
-            began: seconds(began),
-            ended: seconds(ended),
-            listed: 0,
-            found: 0,
-            purged: 0,
-            lost: 0,
-            events_on: None,
-            versioned: true,
-            proof_began: None,
-            heads: Vec::new(),
-        };
+        let reconciliation = |&(began, ended): &(i64, i64)| Reconciliation::uneventful(seconds(began), seconds(ended));
         Inventory {
             resource: ResourceId::bucket("photos").unwrap(),
             segments: Vec::new(),

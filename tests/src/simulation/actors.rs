@@ -211,18 +211,7 @@ impl Stage {
             let first = vault.all_records::<Reconciliation>(&folder).await.map_err(|error| error.to_string())?.is_empty();
             let mut began = self.world.now();
             if self.world.has(Bug::NoReconcile) && !first {
-                let claim = Reconciliation {
-                    began,
-                    ended: began,
-                    listed: 0,
-                    found: 0,
-                    purged: 0,
-                    lost: 0,
-                    events_on: None,
-                    versioned: true,
-                    proof_began: None,
-                    heads: Vec::new(),
-                };
+                let claim = Reconciliation::uneventful(began, began);
                 vault.append_record(&folder, &claim).await.map_err(|error| error.to_string())?;
             } else {
                 let cursors = vault.list(&layout::state_folder("cursor", &self.resource)).await.map_err(|error| error.to_string())?;

@@ -271,18 +271,7 @@ mod tests {
 
     fn reading(ended: i64) -> Reconciliation {
         let (began, ended) = (Timestamp::from_seconds(ended - 2), Timestamp::from_seconds(ended));
-        Reconciliation {
-            began,
-            ended,
-            listed: 1,
-            found: 0,
-            purged: 0,
-            lost: 0,
-            events_on: None,
-            versioned: true,
-            proof_began: None,
-            heads: Vec::new(),
-        }
+        Reconciliation::uneventful(began, ended)
     }
 
     #[test]
