@@ -142,8 +142,12 @@ pub fn last(changes: &[Overwrite<'_>], cut: Cut) -> Option<Last> {
         since: stands_at(changes[last].at, first),
         uncertain_until: first.filter(|_| !certain),
         shown: shown.iter().copied().max_by_key(|&shown| seen_by_now(shown)),
-        // What makes it uncertain.
-        evidence: before.filter(|_| !certain && first.is_some_and(|first| !cut.includes(first))).into_iter().collect(),
+        // What makes it uncertain, and is there if this turns out to be later.
+        evidence: before
+            .filter(|_| !certain && first.is_some_and(|first| !cut.includes(first)))
+            .into_iter()
+            .flat_map(|before| if let Meaning::Just(told) = meanings[before] { vec![told, before] } else { vec![before] })
+            .collect(),
     })
 }
 
