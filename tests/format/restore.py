@@ -210,6 +210,9 @@ def last_in_place(changes, at):
         same_put(a, b) and a["via"] != "event" and second(a) == second(b)
     )
 
+    def told_by(row, other):
+        return same_put(row, other) and ("-" in (row["etag"] or "") or second(other) <= second(row) + 1)
+
     def stands(row):
         return max(row["at"], (row["at_bound"] // 1_000_000 - 1) * 1_000_000) if is_shown(row) else row["at"]
 
@@ -226,9 +229,9 @@ def last_in_place(changes, at):
             continue
         before = next((other for other in reversed(order[:index]) if not again(row, other)), None)
         behind = next((other for other in order[index + 1 :] if not again(row, other)), None)
-        if before and same_put(row, before) and second(before) >= second(row):
+        if before and told_by(row, before) and second(before) >= second(row):
             meaning[id(row)] = ("just", meaning[id(before)][1] if meaning[id(before)][0] == "just" else before)
-        elif behind and same_put(row, behind) and behind["via"] == "event" and second(behind) <= row["at_bound"] // 1_000_000:
+        elif behind and told_by(row, behind) and behind["via"] == "event" and second(behind) <= row["at_bound"] // 1_000_000:
             meaning[id(row)] = ("just", behind)
         else:
             meaning[id(row)] = ("shown", max(row["at"], stands(before)) if before else row["at"])

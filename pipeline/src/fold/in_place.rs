@@ -53,6 +53,8 @@ pub struct Last {
     pub since: Timestamp,
     /// Until when it may not have been there yet, where that is not certain.
     pub uncertain_until: Option<Timestamp>,
+    /// It was shown, and its event, should it be told late, may say that it was not there at the cut.
+    pub may_be_later: bool,
     /// When it was shown, as a base must know it: what was shown behind the cut is read again.
     pub shown: Option<Timestamp>,
     /// What a base must keep beside it, so that a fold that begins there finds the same.
@@ -79,6 +81,19 @@ impl<'a> Overwrite<'a> {
     fn is_same_put(&self, other: &Overwrite<'_>) -> bool {
         let same_content = self.marker == other.marker && self.etag == other.etag && (self.marker || self.etag.is_some());
         self.op == Op::Put && other.op == Op::Put && same_content
+    }
+
+    /// Whether an event may be that of this put, which was shown. Of an upload in parts it tells the end, and else the same
+    /// time as the listing, but for the clocks.
+    fn may_be_told_by(&self, event: &Overwrite<'_>) -> bool {
+        let latest = self.at.seconds() + SKEW_SECONDS;
+        self.is_same_put(event) && (self.etag.is_some_and(is_in_parts) || event.at.seconds() <= latest)
+    }
+
+    /// Whether the event of this put, which was shown, may say that it was behind the cut, although no listing showed it earlier
+    /// than it happened.
+    fn may_be_told_behind(&self, cut: Cut) -> bool {
+        !self.event && !cut.includes(Timestamp::from_seconds(self.at.seconds() + SKEW_SECONDS).end_of_second())
     }
 
     /// Whether both are one put that was shown twice.
@@ -125,12 +140,20 @@ pub fn last(changes: &[Overwrite<'_>], cut: Cut) -> Option<Last> {
     let same: Vec<usize> = (0..changes.len()).filter(|&index| is_same(index)).collect();
     // The greatest at or before the cut, else the least.
     let seen_by_now = |shown: Timestamp| (cut.includes(shown), if cut.includes(shown) { shown.micros() } else { -shown.micros() });
-    let Meaning::Shown { before, certain, .. } = meanings[last] else {
+    let Meaning::Shown { certain, .. } = meanings[last] else {
         // That it was shown later may yet speak against a removal that is told late.
         let evidence =
             same.iter().copied().filter(|&index| is_told(index) && changes[index].shown.is_some_and(|shown| cut.includes(shown)));
         let evidence = evidence.max_by_key(|&index| (changes[index].shown, changes[index].position, index)).into_iter().collect();
-        return Some(Last { index: last, same, since: changes[last].at, uncertain_until: None, shown: None, evidence });
+        return Some(Last {
+            index: last,
+            same,
+            since: changes[last].at,
+            uncertain_until: None,
+            may_be_later: false,
+            shown: None,
+            evidence,
+        });
     };
     let place = order.iter().position(|&index| index == last).unwrap_or_default();
     let again = order[..=place].iter().rev().take_while(|&&index| index == last || changes[index].is_shown_again(&changes[last]));
@@ -141,14 +164,32 @@ pub fn last(changes: &[Overwrite<'_>], cut: Cut) -> Option<Last> {
         same,
         since: stands_at(changes[last].at, first),
         uncertain_until: first.filter(|_| !certain),
+        may_be_later: !certain || changes[last].may_be_told_behind(cut),
         shown: shown.iter().copied().max_by_key(|&shown| seen_by_now(shown)),
-        // What makes it uncertain, and is there if this turns out to be later.
-        evidence: before
-            .filter(|_| !certain && first.is_some_and(|first| !cut.includes(first)))
-            .into_iter()
-            .flat_map(|before| if let Meaning::Just(told) = meanings[before] { vec![told, before] } else { vec![before] })
-            .collect(),
+        evidence: stood_before(changes, &meanings, last, cut),
     })
+}
+
+/// What stood there before something that was shown: should its event be told late, that may have been put before this, or only
+/// behind the cut. Then this is what is there, and may be in doubt as well.
+fn stood_before(changes: &[Overwrite<'_>], meanings: &[Meaning], last: usize, cut: Cut) -> Vec<usize> {
+    let mut evidence = Vec::new();
+    let mut shown = last;
+    while let Meaning::Shown { before: Some(before), certain, .. } = meanings[shown] {
+        let may_be_later = changes[shown].may_be_told_behind(cut);
+        if certain && !may_be_later {
+            break;
+        }
+        if let Meaning::Just(told) = meanings[before] {
+            evidence.push(told);
+        }
+        evidence.push(before);
+        if !may_be_later && changes[shown].shown.is_some_and(|shown| cut.includes(shown)) {
+            break;
+        }
+        shown = before;
+    }
+    evidence
 }
 
 /// Some of the changes, the oldest first.
@@ -165,7 +206,7 @@ fn meanings(changes: &[Overwrite<'_>], order: &[usize]) -> Vec<Meaning> {
         let is_other = |other: &&usize| !change.is_shown_again(&changes[**other]);
         let before = order[..place].iter().rev().find(is_other).copied();
         let next = order[place + 1..].iter().find(is_other).copied();
-        let is_same = |told: &usize| change.is_same_put(&changes[*told]);
+        let is_same = |told: &usize| change.may_be_told_by(&changes[*told]);
         let completed = before.filter(|told| is_same(told) && changes[*told].at.seconds() >= change.at.seconds());
         let at_once = || next.filter(|told| is_same(told) && changes[*told].event && changes[*told].at.seconds() <= shown.seconds());
         meanings[index] = match completed.or_else(at_once) {

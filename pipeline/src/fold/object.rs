@@ -314,9 +314,11 @@ impl ObjectJoin {
                 let earliest = last.same.iter().map(|&index| changes[index].at).min();
                 let base = matches!(self.keep, Keep::Base { .. });
                 state.overwritten_at = earliest.filter(|_| base).or(Some(last.since)).min(Some(last.since));
-                state.may_not_be_there = base && last.uncertain_until.is_some();
+                state.may_not_be_there = base && last.may_be_later;
                 state.live = Some(joined.appeared(&last, changes[last.index].position, columns));
-                if matches!(self.keep, Keep::Base { .. }) {
+                // Once its event can no longer be told, what it stands on matters while it may not be there.
+                let matters = last.uncertain_until.is_some_and(|until| !self.cut.includes(until)) || self.outlives_redelivery(last.since);
+                if base && matters {
                     state.kept_for_later.extend(last.evidence.iter().map(|&index| changes[index].clone()));
                 }
             }
@@ -518,6 +520,8 @@ where
 fn content_of<'a>(row: &'a Light<'_>, columns: &[ObjectColumns<'a>]) -> impl Ord + 'a {
     let full = row.full(columns);
     (
+        // Whoever knows the time exactly stands before who does not.
+        full.at_bound,
         full.body.is_none(),
         full.digest,
         full.etag,

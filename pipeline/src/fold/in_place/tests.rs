@@ -164,6 +164,14 @@ fn places() -> impl Strategy<Value = Vec<Written>> {
     })
 }
 
+#[test]
+fn the_same_content_that_was_put_again_later_is_no_news_of_what_a_listing_dated() {
+    check(&["put @1 #01 x", "scan @5 ~7 y", "put @7 #03 y"], &[(4, "x"), (5, "y"), (7, "y")]);
+    // But for their clocks, and for an upload in parts, of which a listing knows the beginning.
+    check(&["put @1 #01 x", "scan @5 ~7 y", "put @6 #03 y"], &[(5, "x"), (6, "y")]);
+    check(&["put @1 #01 x", "scan @5 ~7 y-2", "put @7 #03 y-2"], &[(6, "x"), (7, "y-2")]);
+}
+
 proptest! {
     #[test]
     fn order_and_repetition_do_not_matter(written in places(), again in proptest::collection::vec(any::<usize>(), 0..6), at in 0i64..16) {
