@@ -5,6 +5,8 @@
 //! escape: a byte 00 becomes 00 FF; so comparing keys is comparing (object, version id) as bytes
 //! ```
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -13,6 +15,8 @@ use xxhash_rust::xxh3::xxh3_64;
 pub struct Key(Bytes);
 
 const SEPARATOR: [u8; 2] = [0x00, 0x01];
+/// What follows a byte 00 of the object itself.
+const ESCAPE: u8 = 0xFF;
 
 impl Key {
     /// The key of one version of an object.
@@ -34,7 +38,7 @@ impl Key {
             for &byte in object.as_bytes() {
                 out.push(byte);
                 if byte == 0 {
-                    out.push(0xFF);
+                    out.push(ESCAPE);
                 }
             }
         } else {
@@ -66,6 +70,25 @@ impl Key {
             }
             from += 1;
         }
+    }
+
+    /// The object and the version id that a key is about. Nothing if it is no key of an object version.
+    pub fn parts(key: &[u8]) -> Option<(Cow<'_, str>, &str)> {
+        let (prefix, version) = key.split_at(Key::object_bytes(key)?);
+        let object = &prefix[..prefix.len() - SEPARATOR.len()];
+        let version = std::str::from_utf8(version).ok()?;
+        if !object.contains(&SEPARATOR[0]) {
+            return Some((Cow::Borrowed(std::str::from_utf8(object).ok()?), version));
+        }
+        let mut unescaped = Vec::with_capacity(object.len());
+        let mut rest = object.iter().copied();
+        while let Some(byte) = rest.next() {
+            if byte == SEPARATOR[0] && rest.next() != Some(ESCAPE) {
+                return None;
+            }
+            unescaped.push(byte);
+        }
+        Some((Cow::Owned(String::from_utf8(unescaped).ok()?), version))
     }
 
     /// The bytes.
@@ -114,6 +137,22 @@ mod tests {
             Key::write_object_prefix(&mut prefix, &object);
             prop_assert_eq!(Key::object_bytes(Key::object_version(&object, &version).as_bytes()), Some(prefix.len()));
             prop_assert_eq!(Key::object_bytes(object.replace('\u{0}', "").as_bytes()), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_parts_of_a_key_are_what_it_was_made_of(object in "[aü\u{0}\u{1}\u{ff}]{0,20}", version in "[a-c\u{0}\u{1}]{0,12}") {
+            let key = Key::object_version(&object, &version);
+            prop_assert_eq!(Key::parts(key.as_bytes()), Some((Cow::from(object.as_str()), version.as_str())));
+        }
+
+        #[test]
+        fn what_has_parts_is_their_key(bytes in proptest::collection::vec(proptest::sample::select(vec![0u8, 1, 2, 0xFF, b'a']), 0..12)) {
+            if let Some((object, version)) = Key::parts(&bytes) {
+                let key = Key::object_version(&object, version);
+                prop_assert_eq!(key.as_bytes(), &bytes[..]);
+            }
         }
     }
 
