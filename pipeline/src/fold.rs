@@ -140,6 +140,8 @@ pub struct Fold<'a, J, E> {
     cursors: Vec<Cursor<'a, E>>,
     held: Vec<RecordBatch>,
     group: Vec<RowAt>,
+    /// Whether no batch takes a group apart.
+    whole_groups: bool,
     done: bool,
 }
 
@@ -150,7 +152,12 @@ impl<'a, J: Join, E> Fold<'a, J, E> {
     /// A fold of these runs by this join.
     pub fn new(runs: Vec<Run<'a, E>>, join: J) -> Fold<'a, J, E> {
         let cursors = runs.into_iter().map(|run| Cursor { run, at: None, ended: false }).collect();
-        Fold { join, cursors, held: Vec::new(), group: Vec::new(), done: false }
+        Fold { join, cursors, held: Vec::new(), group: Vec::new(), whole_groups: false, done: false }
+    }
+
+    /// A fold of one run of which no batch takes a group apart.
+    pub fn of_whole_groups(run: Run<'a, E>, join: J) -> Fold<'a, J, E> {
+        Fold { whole_groups: true, ..Fold::new(vec![run], join) }
     }
 
     /// The next piece of the state; none at the end.
@@ -216,12 +223,10 @@ impl<'a, J: Join, E> Fold<'a, J, E> {
             let before = |other: usize| compare(&sorted, next, head_of(cursors, other)).then(least.cmp(&other)) == Ordering::Less;
             sink(&mut heads, before);
         }
-        if cursors.iter().all(|cursor| cursor.ended && cursor.at.is_none()) {
-            if !self.group.is_empty() {
-                self.join.join(&self.group, &columns, &mut out);
-                self.group.clear();
-            }
-            self.done = true;
+        self.done = cursors.iter().all(|cursor| cursor.ended && cursor.at.is_none());
+        if (self.done || self.whole_groups) && !self.group.is_empty() {
+            self.join.join(&self.group, &columns, &mut out);
+            self.group.clear();
         }
         drop(columns);
         let rows = self.take(&out);
@@ -248,6 +253,13 @@ impl<'a, J: Join, E> Fold<'a, J, E> {
                 Survivor::Made(index) => (made_at, *index),
             })
             .collect();
+        // What survives whole need not be copied.
+        if let [batch] = sources[..]
+            && indices.len() == batch.num_rows()
+            && indices.iter().enumerate().all(|(row, survivor)| *survivor == (0, row))
+        {
+            return batch.clone();
+        }
         if sources.is_empty() {
             return RecordBatch::new_empty(std::sync::Arc::new(arrow::datatypes::Schema::empty()));
         }
