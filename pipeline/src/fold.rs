@@ -23,8 +23,6 @@ pub mod sieve;
 #[cfg(test)]
 mod synthetic;
 
-pub use sieve::Kept;
-
 use std::cmp::Ordering;
 
 use arrow::array::{Array, AsArray, BinaryArray, RecordBatch};

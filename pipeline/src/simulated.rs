@@ -80,6 +80,6 @@ mod on {
             let mask: BooleanArray = wanted.by_ref().take(batch.num_rows()).map(Some).collect();
             filter_record_batch(&batch, &mask).expect("the mask has one value per row")
         };
-        batches.into_iter().map(select).collect()
+        batches.into_iter().map(select).filter(|batch| batch.num_rows() > 0).collect()
     }
 }

@@ -9,13 +9,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::filter_record_batch;
+use arrow::array::{AsArray, BooleanArray, RecordBatch, UInt32Array, UInt64Array};
+use arrow::compute::{filter_record_batch, take_record_batch};
 use arrow::datatypes::Int64Type;
+use async_trait::async_trait;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
-use super::file::{self, KeyRange};
+use super::file::{self, Holding, KeyRange, SiftedFile};
 use super::{Base, BucketFile, Covers, Manifest, Merge, Unsealed, covered, unsealed};
 use crate::changelog::chain::{self, Heads};
 use crate::changelog::coverage::{self, Gap, Reconciliation, Window};
@@ -23,9 +24,9 @@ use crate::changelog::link::Link;
 use crate::changelog::segment::{Segment, SegmentName};
 use crate::changelog::{read, write};
 use crate::fold::object::{Keep, ObjectJoin};
-use crate::fold::sieve::{self, SieveRun};
-use crate::fold::{Cut, Fold, Run};
-use crate::model::change::ChangeBatch;
+use crate::fold::sieve::{self, Sifted, Sought, Wanted};
+use crate::fold::{Cut, Fold, Folded, Run, Uncertain};
+use crate::model::change::{ChangeBatch, ObjectColumns};
 use crate::model::key::bucket_of;
 use crate::model::{ResourceId, Timestamp};
 use crate::vault::record::Numbered;
@@ -311,46 +312,59 @@ impl Folding {
 
     /// The fold of one bucket, or of a range of its keys that takes no object apart. Reads as far as it is asked.
     pub fn fold(&self, vault: &Vault, loose: &Loose, bucket: u32, keep: Keep, range: &KeyRange) -> Fold<'static, ObjectJoin, VaultError> {
-        let runs = self.files(bucket).map(|(file, shared)| self.run(file::stream(vault, file, range), bucket, shared));
+        let holding = Holding::of_fold(self.files(bucket).count());
+        let runs = self.files(bucket).map(|(file, shared)| self.run(file::stream(vault, file, range, holding), bucket, shared));
         let loose = loose.rows.get(&bucket).map(|rows| slices(range.slice(rows)));
         Fold::new(runs.chain(loose).collect(), ObjectJoin::new(self.cut, keep))
     }
 
-    /// The same fold, for readers that want all of it: where only the newest versions are asked for, a sieve goes through
-    /// the whole range first, and what cannot matter is not read in full.
-    ///
-    /// # Errors
-    /// As the runs of [`Folding::fold`].
-    pub async fn fold_sieved(
+    /// The same fold. Where only the newest versions are asked for, a sieve goes through the rows first, and what cannot
+    /// matter is not read in full.
+    pub fn fold_sieved(
         &self,
         vault: &Vault,
         loose: &Loose,
         bucket: u32,
         keep: Keep,
         range: &KeyRange,
-    ) -> Result<Fold<'static, ObjectJoin, VaultError>, VaultError> {
-        let (Cut::At(cut), Some(newest), true) = (self.cut, sieve::newest(keep), self.may_leave_out_many(bucket)) else {
-            return Ok(self.fold(vault, loose, bucket, keep, range));
-        };
-        let loose = loose.rows.get(&bucket).map(|rows| range.slice(rows));
-        let files: Vec<(&BucketFile, bool)> = self.files(bucket).collect();
-        // Of a file that other buckets have rows in, theirs are sieved as well, for nothing: they are left out later.
-        let runs = files.iter().map(|(file, _)| file::stream_for_sieve(vault, file, range));
-        let kept = sieve::sieve(runs.chain(loose.as_ref().map(numbered_slices)).collect(), cut, newest).await?;
-        let mut kept = kept.into_iter();
-        let runs = files
-            .iter()
-            .zip(kept.by_ref())
-            .map(|((file, shared), kept)| self.run(file::stream_kept(vault, file, range, Arc::new(kept)), bucket, *shared));
-        let mut runs: Vec<Run<'static, VaultError>> = runs.collect();
-        runs.extend(loose.zip(kept.next()).map(|(rows, kept)| {
-            let mask: BooleanArray = (0..rows.num_rows() as u64).map(|row| Some(kept.holds(row))).collect();
-            slices(filter_record_batch(&rows, &mask).expect("the mask has one value per row"))
-        }));
-        Ok(Fold::new(runs, ObjectJoin::new(self.cut, keep)))
+    ) -> Fold<'static, ObjectJoin, VaultError> {
+        match self.sought(bucket, keep, Wanted::Rows) {
+            Some(sought) if self.may_leave_out_many(bucket) => self.sieved(vault, loose, bucket, keep, range, sought),
+            _ => self.fold(vault, loose, bucket, keep, range),
+        }
     }
 
-    /// Whether so many rows lie beside the largest run that reading the deciding columns twice may be worth it.
+    /// Which versions the same fold gives, and no more of them: what is quicker to tell. None where it is not about the
+    /// newest versions at an instant.
+    pub fn versions(&self, vault: &Vault, loose: &Loose, bucket: u32, keep: Keep, range: &KeyRange) -> Option<Versions> {
+        let sought = self.sought(bucket, keep, Wanted::Versions)?;
+        Some(Versions { fold: self.sieved(vault, loose, bucket, keep, range, sought) })
+    }
+
+    /// What a sieve is to find for a fold of one bucket; none where it can leave out nothing.
+    fn sought(&self, bucket: u32, keep: Keep, wanted: Wanted) -> Option<Sought> {
+        let (Cut::At(cut), Some(newest)) = (self.cut, sieve::newest(keep)) else { return None };
+        let only = self.files(bucket).any(|(_, shared)| shared).then_some((self.bits, bucket));
+        Some(Sought { cut, newest, wanted, only })
+    }
+
+    fn sieved(
+        &self,
+        vault: &Vault,
+        loose: &Loose,
+        bucket: u32,
+        keep: Keep,
+        range: &KeyRange,
+        sought: Sought,
+    ) -> Fold<'static, ObjectJoin, VaultError> {
+        let holding = Holding::of_sieve(self.files(bucket).count());
+        let files = self.files(bucket).map(|(file, _)| SieveRun::File(Box::new(SiftedFile::new(vault, file, range, holding))));
+        let loose = loose.rows.get(&bucket).map(|rows| SieveRun::Sorted(SortedRun { rows: range.slice(rows), next: 0 }));
+        let kept = sieve::sieve(files.chain(loose).collect(), sought);
+        Fold::of_whole_groups(kept, ObjectJoin::new(self.cut, keep))
+    }
+
+    /// Whether so many rows lie beside the largest run that looking at what decides first may be worth it.
     fn may_leave_out_many(&self, bucket: u32) -> bool {
         let rows = || self.files(bucket).map(|(file, _)| file.rows);
         rows().sum::<u64>() / SIEVE_SHARE_MIN >= rows().max().unwrap_or(0).max(1)
@@ -362,6 +376,36 @@ impl Folding {
     }
 }
 
+/// A fold that is asked which versions survive, and nothing more of them.
+pub struct Versions {
+    fold: Fold<'static, ObjectJoin, VaultError>,
+}
+
+/// A piece of what it says.
+pub struct FoldedVersions {
+    rows: RecordBatch,
+    /// Keys of this piece that are uncertain at the cut.
+    pub uncertain: Vec<Uncertain>,
+}
+
+impl Versions {
+    /// The next piece; none at the end.
+    ///
+    /// # Errors
+    /// As [`Fold::next`].
+    pub async fn next(&mut self) -> Result<Option<FoldedVersions>, VaultError> {
+        Ok(self.fold.next().await?.map(|Folded { rows, uncertain }| FoldedVersions { rows, uncertain }))
+    }
+}
+
+impl FoldedVersions {
+    /// Objects and their versions, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let columns = ObjectColumns::of(&self.rows);
+        (0..columns.len()).map(move |row| (columns.object.value(row), columns.version.value(row)))
+    }
+}
+
 /// A sorted batch in memory as a run.
 fn slices(rows: RecordBatch) -> Run<'static, VaultError> {
     let count = rows.num_rows();
@@ -369,12 +413,51 @@ fn slices(rows: RecordBatch) -> Run<'static, VaultError> {
         .boxed()
 }
 
-/// The same for a sieve.
-fn numbered_slices(rows: &RecordBatch) -> SieveRun<'static, VaultError> {
-    let rows = rows.project(&sieve::COLUMNS).expect("changes have all columns");
-    let count = rows.num_rows();
-    let slice = move |from| Ok((from as u64, rows.slice(from, RUN_BATCH_ROWS.min(count - from))));
-    futures::stream::iter((0..count).step_by(RUN_BATCH_ROWS).map(slice)).boxed()
+/// A run on its way through a sieve.
+enum SieveRun {
+    File(Box<SiftedFile>),
+    Sorted(SortedRun),
+}
+
+/// A sorted batch in memory.
+struct SortedRun {
+    rows: RecordBatch,
+    next: usize,
+}
+
+#[async_trait]
+impl Sifted for SieveRun {
+    type Error = VaultError;
+
+    async fn next(&mut self) -> Result<Option<(u64, RecordBatch)>, VaultError> {
+        match self {
+            SieveRun::File(file) => file.next().await,
+            SieveRun::Sorted(run) => {
+                let from = run.next;
+                let rows = run.rows.slice(from, RUN_BATCH_ROWS.min(run.rows.num_rows() - from));
+                run.next += rows.num_rows();
+                Ok((rows.num_rows() > 0).then(|| (from as u64, rows.project(&sieve::DECIDING).expect("changes have all columns"))))
+            }
+        }
+    }
+
+    async fn others(&mut self, rows: &[u64]) -> Result<RecordBatch, VaultError> {
+        match self {
+            SieveRun::File(file) => file.others(rows).await,
+            SieveRun::Sorted(run) => {
+                let others = run.rows.project(&sieve::OTHERS).expect("changes have all columns");
+                let rows = UInt64Array::from(rows.to_vec());
+                Ok(take_record_batch(&others, &rows).expect("the rows are those of the run"))
+            }
+        }
+    }
+
+    fn damaged(&self, reason: String) -> VaultError {
+        match self {
+            SieveRun::File(file) => file.damaged(reason),
+            SieveRun::Sorted(_) => VaultError::damaged("a loose segment", reason),
+        }
+    }
 }
 
 fn only_bucket(batch: &RecordBatch, bits: u32, bucket: u32) -> RecordBatch {

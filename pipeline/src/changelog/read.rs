@@ -4,14 +4,14 @@
 //! a vault that was not, with digests to match, so the parser runs behind a guard and its panic is an error with a name.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
-};
-use parquet::file::metadata::ParquetMetaData;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection};
+use parquet::arrow::{ProjectionMask, parquet_to_arrow_schema};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy};
 use parquet::file::reader::ChunkReader;
 
 use super::segment::Segment;
@@ -30,18 +30,30 @@ pub const BATCH_ROWS: usize = 4_096;
 pub(crate) enum Columns {
     /// All of them.
     All,
-    /// Those of a [sieve](crate::fold::sieve), words as dictionaries.
-    Sieve,
+    /// Those by which a [sieve](crate::fold::sieve) decides.
+    Deciding,
+    /// Those that it reads of what it keeps.
+    Others,
 }
 
 impl Columns {
+    /// How many choices there are.
+    #[cfg(feature = "simulation")]
+    pub(crate) const KINDS: usize = 3;
+
     /// Their places in the schema.
-    pub(crate) fn indices(self) -> impl Iterator<Item = usize> {
+    pub(crate) fn indices(self) -> &'static [usize] {
+        static ALL: LazyLock<Vec<usize>> = LazyLock::new(|| (0..object_schema().fields().len()).collect());
         match self {
-            Columns::All => (0..object_schema().fields().len()).collect::<Vec<_>>(),
-            Columns::Sieve => sieve::COLUMNS.to_vec(),
+            Columns::All => &ALL,
+            Columns::Deciding => &sieve::DECIDING,
+            Columns::Others => &sieve::OTHERS,
         }
-        .into_iter()
+    }
+
+    /// They themselves.
+    pub(crate) fn schema(self) -> SchemaRef {
+        Arc::new(object_schema().project(self.indices()).expect("they are places of columns"))
     }
 }
 
@@ -98,34 +110,33 @@ pub(crate) fn open_group<R: ChunkReader + 'static>(
     group: usize,
     columns: Columns,
     selection: Option<RowSelection>,
+    batch_rows: usize,
 ) -> Result<ParquetRecordBatchReader, VaultError> {
-    let projection = ProjectionMask::roots(metadata.parquet_schema(), columns.indices());
+    let projection = ProjectionMask::roots(metadata.parquet_schema(), columns.indices().iter().copied());
     let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata).with_row_groups(vec![group]);
     if let Some(selection) = selection {
         builder = builder.with_row_selection(selection);
     }
-    builder.with_projection(projection).with_batch_size(BATCH_ROWS).build().map_err(|error| VaultError::damaged(path, error))
+    builder.with_projection(projection).with_batch_size(batch_rows).build().map_err(|error| VaultError::damaged(path, error))
 }
 
 /// The footer of a file, checked for its format version and its columns.
-pub(crate) fn footer<R: ChunkReader + 'static>(path: &str, bytes: &R, columns: Columns) -> Result<ArrowReaderMetadata, VaultError> {
+pub(crate) fn footer<R: ChunkReader + 'static>(path: &str, bytes: &R) -> Result<ParquetMetaData, VaultError> {
     let broken = |error| VaultError::damaged(path, error);
-    let metadata = ArrowReaderMetadata::load(bytes, ArrowReaderOptions::new()).map_err(broken)?;
-    check_format(path, metadata.metadata())?;
-    if metadata.schema().fields() != object_schema().fields() {
+    // Nobody asks for statistics here, and every file of a fold would hold them.
+    let mut options = ParquetMetaDataOptions::new();
+    options.set_column_stats_policy(ParquetStatisticsPolicy::SkipAll);
+    let metadata = ParquetMetaDataReader::new().with_metadata_options(Some(options)).parse_and_finish(bytes).map_err(broken)?;
+    check_format(path, &metadata)?;
+    let columns = parquet_to_arrow_schema(metadata.file_metadata().schema_descr(), None).map_err(broken)?;
+    if columns.fields() != object_schema().fields() {
         return Err(VaultError::damaged(path, "its columns are not those of changes"));
     }
-    match columns {
-        Columns::All => Ok(metadata),
-        Columns::Sieve => {
-            let options = ArrowReaderOptions::new().with_schema(sieve::read_as());
-            ArrowReaderMetadata::try_new(metadata.metadata().clone(), options).map_err(broken)
-        }
-    }
+    Ok(metadata)
 }
 
 /// What an entry of the footer says.
-fn entry<'a>(metadata: &'a ParquetMetaData, key: &str) -> Option<&'a str> {
+pub(crate) fn entry<'a>(metadata: &'a ParquetMetaData, key: &str) -> Option<&'a str> {
     metadata.file_metadata().key_value_metadata()?.iter().find(|entry| entry.key == key)?.value.as_deref()
 }
 
@@ -149,7 +160,7 @@ fn check_format(path: &str, metadata: &ParquetMetaData) -> Result<(), VaultError
 
 /// Takes a batch as changes. A sieve looks at the words itself.
 pub(crate) fn check(path: &str, columns: Columns, batch: RecordBatch) -> Result<RecordBatch, VaultError> {
-    if columns == Columns::Sieve {
+    if columns != Columns::All {
         return Ok(batch);
     }
     let changes = ChangeBatch::objects(batch).map_err(|error| VaultError::damaged(path, error))?;

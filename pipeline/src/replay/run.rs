@@ -272,7 +272,7 @@ impl Work<'_> {
     ) -> Result<RestoreReport, RestoreError> {
         let mut report = RestoreReport::begin("", "", self.clock.now(), self.mode, self.clock.now());
         let keep = self.options.selection.versions.keep();
-        let mut fold = self.folding.fold_sieved(self.vault, loose, bucket, keep, &self.selector.key_range()).await?;
+        let mut fold = self.folding.fold_sieved(self.vault, loose, bucket, keep, &self.selector.key_range());
         let mut uncertain: BTreeSet<String> = BTreeSet::new();
         let mut existed: BTreeSet<String> = BTreeSet::new();
         while let Some(folded) = fold.next().await? {

@@ -112,7 +112,7 @@ impl Work<'_> {
             return Err(wrong(format!("its SHA-256 is {digest} instead of {}", bucket_file.file.digest)));
         }
         let mut order = Order::default();
-        let mut rows = file::stream(vault, bucket_file, &KeyRange::default());
+        let mut rows = file::stream(vault, bucket_file, &KeyRange::default(), file::Holding::of_fold(1));
         while let Some(batch) = rows.try_next().await? {
             order.check(&batch).map_err(wrong)?;
             let hashes = batch.column(1).as_primitive::<Int64Type>();

@@ -348,7 +348,7 @@ fn merge_of(file: BucketFile) -> Merge {
 }
 
 fn fold_range(vault: &Vault, folding: &Folding, range: &KeyRange) -> Result<Sums, Failure> {
-    let mut fold = at_once(folding.fold_sieved(vault, &Loose::default(), 0, Keep::Current, range))?;
+    let mut fold = folding.fold_sieved(vault, &Loose::default(), 0, Keep::Current, range);
     let mut sums = [0; 9];
     while let Some(folded) = at_once(fold.next())? {
         for row in ChangeBatch::objects(folded.rows)?.object_columns().iter() {

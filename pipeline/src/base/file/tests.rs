@@ -1,11 +1,13 @@
 use std::sync::Arc;
 
-use arrow::array::BooleanArray;
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::array::UInt64Array;
+use arrow::compute::{cast, concat_batches, take_record_batch};
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 
 use super::*;
-use crate::fold::sieve;
+use crate::fold::sieve::{DECIDING, OTHERS, Sifted};
 use crate::model::change::{ChangeBatch, ObjectChange};
 use crate::model::{Key, Timestamp};
 use crate::testing::block_on;
@@ -35,42 +37,96 @@ fn key(object: &str) -> Option<Vec<u8>> {
     Some(Key::object_version(object, "").as_bytes().to_vec())
 }
 
+/// What a reader of one file holds, one that holds no row group, and one that reads in small batches.
+const HOLDINGS: [Holding; 3] = [
+    Holding { batch_rows: 4_096, bytes_max: u64::MAX },
+    Holding { batch_rows: 5_000, bytes_max: 0 },
+    Holding { batch_rows: 700, bytes_max: 10_000 },
+];
+
 #[test]
-fn a_range_of_keys_is_read_across_row_groups() {
+fn a_range_of_keys_is_read_across_row_groups_however_little_is_held() {
+    check_ranges();
+}
+
+#[test]
+fn a_sieve_reads_what_decides_of_all_rows_and_the_others_of_those_it_keeps() {
+    check_sifted();
+}
+
+#[cfg(feature = "simulation")]
+#[test]
+fn what_a_simulation_remembers_is_what_is_there() {
+    // In a thread of its own, which no other test is ever run on.
+    let checks = std::thread::spawn(|| {
+        crate::simulated::switch_on();
+        check_ranges();
+        check_sifted();
+    });
+    checks.join().unwrap();
+}
+
+fn check_ranges() {
     let (vault, file, rows) = stored(ROWS_PER_GROUP * 2 + 100);
     for (from, until) in [(0, rows.num_rows()), (5, 6), (16_383, 16_385), (16_384, 32_768), (32_000, 32_868)] {
         let range = KeyRange { from: key(&format!("k{from:05}")), until: key(&format!("k{until:05}")) };
-        assert_eq!(read_all(stream(&vault, &file, &range)).unwrap(), rows.slice(from, until - from), "{from} to {until}");
-    }
-}
-
-#[test]
-fn the_rows_that_were_kept_are_read_and_no_others() {
-    let (vault, file, rows) = stored(ROWS_PER_GROUP + 700);
-    for step in [1, 2, 7, 500, 17_000] {
-        let wanted: Vec<bool> = (0..rows.num_rows()).map(|row| row % step == step / 2).collect();
-        let kept = Arc::new(wanted.iter().enumerate().filter(|(_, wanted)| **wanted).map(|(row, _)| row as u64).collect::<Kept>());
-        let expected = filter_record_batch(&rows, &BooleanArray::from(wanted)).unwrap();
-        assert_eq!(read_all(stream_kept(&vault, &file, &KeyRange::default(), kept)).unwrap(), expected, "every {step}th");
-    }
-}
-
-#[test]
-fn a_sieve_reads_its_columns_with_the_numbers_of_the_rows() {
-    let (vault, file, rows) = stored(ROWS_PER_GROUP + 700);
-    let range = KeyRange { from: key("k05000"), until: None };
-    let batches: Vec<(u64, RecordBatch)> = block_on(stream_for_sieve(&vault, &file, &range).try_collect()).unwrap();
-    let mut next = 5_000;
-    for (first, batch) in batches {
-        assert_eq!(first, next);
-        let same = rows.slice(first as usize, batch.num_rows());
-        for (column, index) in sieve::COLUMNS.into_iter().enumerate() {
-            let found = arrow::compute::cast(batch.column(column), same.column(index).data_type()).unwrap();
-            assert_eq!(&found, same.column(index), "column {index}");
+        for holding in HOLDINGS {
+            let read = read_all(stream(&vault, &file, &range, holding)).unwrap();
+            assert_eq!(read, rows.slice(from, until - from), "{from} to {until} with {holding:?}");
         }
-        next += batch.num_rows() as u64;
     }
-    assert_eq!(next, rows.num_rows() as u64);
+}
+
+fn check_sifted() {
+    let (vault, file, rows) = stored(ROWS_PER_GROUP * 2 + 700);
+    let first = 5_000;
+    let range = KeyRange { from: key(&format!("k{first:05}")), until: None };
+    for (holding, step) in HOLDINGS.into_iter().flat_map(|holding| [1, 2, 7, 500, 17_000].map(|step| (holding, step))) {
+        let mut sifted = SiftedFile::new(&vault, &file, &range, holding);
+        let (mut next, mut kept) = (first, Vec::new());
+        while let Some((number, batch)) = block_on(sifted.next()).unwrap() {
+            assert_eq!(number, next);
+            let same = rows.slice(number as usize, batch.num_rows());
+            for (column, place) in DECIDING.into_iter().enumerate() {
+                assert_eq!(&cast(batch.column(column), same.column(place).data_type()).unwrap(), same.column(place), "column {place}");
+            }
+            next += batch.num_rows() as u64;
+            kept.extend((number..next).filter(|row| row % step == step / 2));
+            // Now and then, and within row groups and across them.
+            if kept.len() > 3_000 || next == rows.num_rows() as u64 {
+                let expected = take_record_batch(&rows.project(&OTHERS).unwrap(), &UInt64Array::from(kept.clone())).unwrap();
+                assert_eq!(block_on(sifted.others(&kept)).unwrap(), expected, "every {step}th with {holding:?}");
+                kept.clear();
+            }
+        }
+        assert_eq!(next, rows.num_rows() as u64);
+    }
+}
+
+#[test]
+fn rows_that_are_not_sorted_are_damage_and_not_a_panic() {
+    let (vault, file, _) = stored(40);
+    let mut sifted = SiftedFile::new(&vault, &file, &KeyRange::default(), HOLDINGS[0]);
+    block_on(sifted.next()).unwrap();
+    let error = block_on(sifted.others(&[7, 3])).unwrap_err();
+    assert!(error.to_string().ends_with("is damaged: its rows are not sorted"), "{error}");
+}
+
+#[test]
+fn of_a_file_without_keys_of_the_range_nothing_is_read() {
+    let (_, file, _) = stored(40);
+    let nowhere = Vault::new(Arc::new(InMemory::new()), "");
+    let range = KeyRange { from: key("l"), until: None };
+    assert_eq!(read_all(stream(&nowhere, &file, &range, HOLDINGS[0])).unwrap().num_rows(), 0);
+    assert!(block_on(SiftedFile::new(&nowhere, &file, &range, HOLDINGS[0]).next()).unwrap().is_none());
+}
+
+#[test]
+fn a_manifest_that_counts_other_row_groups_is_damage() {
+    let (vault, file, _) = stored(40);
+    let file = BucketFile { last_keys: vec!["00".to_owned(), file.last_keys[0].clone()], ..file };
+    let error = read_all(stream(&vault, &file, &KeyRange::default(), HOLDINGS[0])).unwrap_err();
+    assert!(error.to_string().ends_with("the manifest names another number of row groups than it has"), "{error}");
 }
 
 #[test]
@@ -84,7 +140,7 @@ fn a_flipped_byte_is_damage_wherever_it_lies() {
         let damaged = Vault::new(Arc::new(InMemory::new()), "");
         let reference = block_on(damaged.create_named_by_content(&file.file.path, flipped.into())).unwrap();
         let file = BucketFile { file: FileRef { path: reference.path, ..file.file.clone() }, ..file.clone() };
-        let read = read_all(stream(&damaged, &file, &KeyRange::default()));
+        let read = read_all(stream(&damaged, &file, &KeyRange::default(), Holding::of_fold(1)));
         assert!(matches!(read, Err(VaultError::Damaged { .. })), "byte {index}");
     }
 }
