@@ -52,7 +52,8 @@ fn main() -> Result<(), Failure> {
         ["fold-data", folder, millions] => fold_data(Path::new(folder), millions.parse()?).map(drop),
         // What the parent runs in a process of its own.
         ["append-only", events, out] => measured(|| append_all(Path::new(events), Path::new(out)).map(|()| Vec::new())),
-        ["fold-only", folder] => measured(|| fold_all(Path::new(folder))),
+        ["fold-only", folder] => measured(|| fold_all(Path::new(folder), fold_range)),
+        ["versions-only", folder] => measured(|| fold_all(Path::new(folder), versions_of_range)),
         _ => Err("say append or fold [MILLIONS]".into()),
     }
 }
@@ -229,20 +230,20 @@ fn fold(folder: &Path, millions: u64) -> Result<(), Failure> {
     println!("changes: {millions} M of {} M keys in {} sorted files", KEYS / 1_000_000, millions * 1_000_000 / RUN_CHANGES);
     let (cut, files) = (cut.to_string(), folder.join("vault/base/v1/res=bucket-photos/*.parquet"));
     let files = files.to_string_lossy();
-    let (mut ours, mut theirs, mut narrow) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let (we, they) = (ourselves(&["fold-only", &folder.to_string_lossy()])?, duck(&["fold", &files, &cut])?);
-        let which = duck(&["narrow", &files, &cut])?;
-        if we.sums != they.sums || we.sums[..2] != which.sums[..] {
-            return Err(format!("our winners amount to {:?}, DuckDB's to {:?} and {:?}", we.sums, they.sums, which.sums).into());
-        }
-        ours.push(we);
-        theirs.push(they);
-        narrow.push(which);
-    }
+    let folder = folder.to_string_lossy();
     let changes = (millions * 1_000_000) as f64;
-    report(&format!("fold {millions} M changes to a second: the winning rows whole"), changes, &ours, &theirs);
-    report(&format!("fold {millions} M changes to a second: DuckDB asked for the version id alone"), changes, &ours, &narrow);
+    for (ours, theirs, what) in [("fold-only", "fold", "the winning rows whole"), ("versions-only", "narrow", "which version wins")] {
+        let (mut we, mut they) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let (our, their) = (ourselves(&[ours, &folder])?, duck(&[theirs, &files, &cut])?);
+            if our.sums != their.sums {
+                return Err(format!("{what}: ours amount to {:?}, DuckDB's to {:?}", our.sums, their.sums).into());
+            }
+            we.push(our);
+            they.push(their);
+        }
+        report(&format!("fold {millions} M changes to a second: {what}"), changes, &we, &they);
+    }
     Ok(())
 }
 
@@ -317,16 +318,17 @@ fn vault(folder: &Path) -> Result<Vault, Failure> {
 }
 
 /// What the winning rows amount to: the same sums as in `duck.py`.
-struct Sums([u64; 9]);
+struct Sums(Vec<u64>);
 
 impl std::iter::Sum for Sums {
     fn sum<I: Iterator<Item = Sums>>(all: I) -> Sums {
-        Sums(all.fold([0; 9], |sums, more| std::array::from_fn(|index| sums[index] + more.0[index])))
+        let add = |Sums(sums): Sums, Sums(more): Sums| Sums(sums.iter().zip(&more).map(|(sum, more)| sum + more).collect());
+        all.reduce(add).unwrap_or(Sums(Vec::new()))
     }
 }
 
 /// Folds the files to the second as a restore does, on two threads, each with half of the keys.
-fn fold_all(folder: &Path) -> Result<Vec<u64>, Failure> {
+fn fold_all(folder: &Path, fold: fn(&Vault, &Folding, &KeyRange) -> Result<Sums, Failure>) -> Result<Vec<u64>, Failure> {
     let vault = vault(folder)?;
     let cut = Cut::At(Timestamp::from_micros(fs::read_to_string(folder.join("cut"))?.parse()?));
     let mut merges = Vec::new();
@@ -337,8 +339,8 @@ fn fold_all(folder: &Path) -> Result<Vec<u64>, Failure> {
     let mut middle = Vec::new();
     Key::write_object_prefix(&mut middle, &format!("photos/2026/{:03}/image-{:07}.jpg", KEYS / 4_000, KEYS / 2));
     let (first, second) = (KeyRange { from: None, until: Some(middle.clone()) }, KeyRange { from: Some(middle), until: None });
-    let sums = on_two_threads(|| fold_range(&vault, &folding, &first), || fold_range(&vault, &folding, &second))?;
-    Ok(sums.0.to_vec())
+    let sums = on_two_threads(|| fold(&vault, &folding, &first), || fold(&vault, &folding, &second))?;
+    Ok(sums.0)
 }
 
 fn merge_of(file: BucketFile) -> Merge {
@@ -347,12 +349,16 @@ fn merge_of(file: BucketFile) -> Merge {
     Merge { first, last, latest: last, bits: 0, files: vec![file], covers: Covers { list: covers, arrived: last } }
 }
 
+/// The first digits of a hexadecimal text as a number.
+fn digits(text: Option<&str>) -> Result<u64, Failure> {
+    Ok(u64::from_str_radix(text.and_then(|text| text.get(..10)).ok_or("too short a text")?, 16)?)
+}
+
 fn fold_range(vault: &Vault, folding: &Folding, range: &KeyRange) -> Result<Sums, Failure> {
     let mut fold = folding.fold_sieved(vault, &Loose::default(), 0, Keep::Current, range);
     let mut sums = [0; 9];
     while let Some(folded) = at_once(fold.next())? {
         for row in ChangeBatch::objects(folded.rows)?.object_columns().iter() {
-            let digits = |text: Option<&str>| u64::from_str_radix(&text.unwrap_or_default()[..10], 16);
             let length = |text: Option<&str>| text.map_or(0, |text| text.len() as u64);
             let of_row = [
                 1,
@@ -368,5 +374,17 @@ fn fold_range(vault: &Vault, folding: &Folding, range: &KeyRange) -> Result<Sums
             sums.iter_mut().zip(of_row).for_each(|(sum, more)| *sum += more);
         }
     }
-    Ok(Sums(sums))
+    Ok(Sums(sums.to_vec()))
+}
+
+fn versions_of_range(vault: &Vault, folding: &Folding, range: &KeyRange) -> Result<Sums, Failure> {
+    let mut versions = folding.versions(vault, &Loose::default(), 0, Keep::Current, range).ok_or("it asks for the newest versions")?;
+    let mut sums = [0; 2];
+    while let Some(folded) = at_once(versions.next())? {
+        for (_, version) in folded.iter() {
+            sums[0] += 1;
+            sums[1] += digits(Some(version))?;
+        }
+    }
+    Ok(Sums(sums.to_vec()))
 }
