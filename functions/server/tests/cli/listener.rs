@@ -211,7 +211,7 @@ fn a_token_is_not_written_into_the_log() {
         if let Some((_, rest)) = written.split_once("address=") {
             break rest.split_whitespace().next().expect("an address").to_owned();
         }
-        std::thread::sleep(Duration::from_millis(10));
+        runtime.block_on(tokio::time::sleep(Duration::from_millis(10)));
     };
     let mut requests = vec![post("{}"), "POST /webhook?token=open%20sesame HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}".to_owned()];
     requests.push(requests[1].replace("sesame", "sesame-wrong"));
