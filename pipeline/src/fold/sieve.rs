@@ -18,6 +18,7 @@
 mod choice;
 mod columns;
 mod merge;
+mod tournament;
 
 pub use columns::{DECIDING, OTHERS, read_as};
 
@@ -158,7 +159,7 @@ impl<R: Sifted> Sieve<R> {
             group.sort_by(|a, b| place(a).cmp(&place(b)));
         }
         // Of a put that is kept alone, and of which the time is known, the join asks nothing that does not decide.
-        let is_plain = |row: &RowAt| held[row.0].marks[row.1] & (PUT | MORE) == PUT;
+        let is_plain = |row: &RowAt| held[row.0].looks[row.1].mark & (PUT | MORE) == PUT;
         let kind = if self.sought.wanted == Wanted::Versions && group.len() == 1 && group.iter().all(is_plain) { NARROW } else { WHOLE };
         for &(batch, row) in group.iter() {
             self.window.keep(&mut held[batch], row, kind);

@@ -1,6 +1,6 @@
 //! Which rows of an object may matter.
 
-use super::merge::{Held, ODD, PUT};
+use super::merge::{Held, ODD, PUT, are_one_version, compare_positions};
 use crate::fold::RowAt;
 use crate::model::Timestamp;
 
@@ -27,31 +27,43 @@ impl Choice {
     }
 
     fn find_newest(&mut self, held: &[Held], group: &[RowAt]) -> bool {
-        let mark = |row: &RowAt| held[row.0].marks[row.1];
-        let position = |&place: &usize| held[group[place].0].position(group[place].1);
-        let version = |row: &RowAt| held[row.0].version(row.1);
-        let in_time = |row: &RowAt| Timestamp::from_micros(held[row.0].at(row.1)) <= self.cut;
-        let all = group.iter().fold(0, |all, row| all | mark(row));
+        let look = |place: &usize| &held[group[*place].0].looks[group[*place].1];
+        let is_put = |place: &usize| look(place).mark & PUT != 0;
+        let position = |a: &usize, b: &usize| compare_positions(held, group[*a], group[*b]);
+        let is_one_version = |a: &usize, b: &usize| are_one_version(held, group[*a], group[*b]);
+        let mut all = 0;
+        let mut purged = 0;
+        self.candidates.clear();
+        for place in 0..group.len() {
+            let look = look(&place);
+            all |= look.mark;
+            if look.at <= self.cut.micros() {
+                if look.mark & PUT == 0 {
+                    purged += 1;
+                } else {
+                    self.candidates.push(place);
+                }
+            }
+        }
         if all & ODD != 0 {
             return false;
         }
-        self.candidates.clear();
-        self.candidates.extend((0..group.len()).filter(|&place| mark(&group[place]) & PUT != 0 && in_time(&group[place])));
-        if group.len() > self.candidates.len() {
+        if purged > 0 {
             // Of a version that was purged no row matters, wherever they stand.
-            let purges = group.iter().filter(|row| mark(row) & PUT == 0 && in_time(row));
-            if self.candidates.len().saturating_mul(purges.clone().count()) > COMPARISONS_MAX {
+            if self.candidates.len().saturating_mul(purged) > COMPARISONS_MAX {
                 return false;
             }
-            self.candidates.retain(|&place| purges.clone().all(|purge| version(purge) != version(&group[place])));
+            let purges = |place: &usize| !is_put(place) && look(place).at <= self.cut.micros();
+            let purges: Vec<usize> = (0..group.len()).filter(purges).collect();
+            self.candidates.retain(|place| purges.iter().all(|purge| !is_one_version(purge, place)));
         }
         if self.newest == 1 {
             // By far the most are like this, and finding the greatest is quicker than sorting.
-            if let Some(greatest) = (0..self.candidates.len()).max_by_key(|&index| position(&self.candidates[index])) {
+            if let Some(greatest) = (0..self.candidates.len()).max_by(|a, b| position(&self.candidates[*a], &self.candidates[*b])) {
                 self.candidates.swap(0, greatest);
             }
         } else {
-            self.candidates.sort_unstable_by(|a, b| position(b).cmp(position(a)));
+            self.candidates.sort_unstable_by(|a, b| position(b, a));
         }
         let newest = self.newest.min(self.candidates.len());
         if newest.saturating_mul(group.len()) > COMPARISONS_MAX {
@@ -59,12 +71,9 @@ impl Choice {
         }
         // Of a version that was put twice, or at the place of another, the join has more to say.
         let (chosen, others) = self.candidates.split_at(newest);
-        let is_alone = |&place: &usize| {
-            let same = |other: &&RowAt| mark(other) & PUT != 0 && version(other) == version(&group[place]);
-            group.iter().filter(same).count() == 1
-        };
-        let is_placed = chosen.is_sorted_by(|a, b| position(a) > position(b))
-            && chosen.last().is_none_or(|last| others.iter().all(|other| position(other) < position(last)));
+        let is_alone = |place: &usize| (0..group.len()).filter(|other| is_put(other) && is_one_version(place, other)).count() == 1;
+        let is_placed = chosen.is_sorted_by(|a, b| position(a, b).is_gt())
+            && chosen.last().is_none_or(|last| others.iter().all(|other| position(other, last).is_lt()));
         if !is_placed || !chosen.iter().all(is_alone) {
             return false;
         }

@@ -1,10 +1,15 @@
 //! The merge of runs by object.
 //!
-//! Of each run one batch is held, and what a look at a row can tell is found out once, when its batch comes.
+//! Of each run one batch is held, and what a look at a row can tell is found out once, when its batch comes. Among that is
+//! how far its object is from the one before, so that the [tournament](super::tournament) of the runs hardly ever looks at an object's bytes.
 
-use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, TimestampMicrosecondArray};
+use std::cmp::Ordering;
+
+use arrow::array::{Array, AsArray, BinaryArray, RecordBatch};
+use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
 
+use super::tournament::{Head, Step, Tournament};
 use super::{KINDS, Sifted};
 use crate::fold::RowAt;
 use crate::model::Key;
@@ -22,20 +27,17 @@ pub(super) struct Merge<R> {
     pub left: Vec<usize>,
     /// Where each run stands; none when it has ended.
     at: Vec<Option<RowAt>>,
-    /// The runs by the object they stand at, the least last.
-    heads: Vec<usize>,
-    /// Runs that are to be put among the heads.
-    moved: Vec<usize>,
+    heads: Tournament,
 }
 
 impl<R: Sifted> Merge<R> {
     /// A merge of runs, each at its first row.
     pub async fn begin(runs: Vec<R>) -> Result<Merge<R>, R::Error> {
         let count = runs.len();
-        let mut merge = Merge { runs, held: Vec::new(), left: Vec::new(), at: vec![None; count], heads: Vec::new(), moved: Vec::new() };
+        let mut merge = Merge { runs, held: Vec::new(), left: Vec::new(), at: vec![None; count], heads: Tournament::of(count) };
         for run in 0..count {
-            merge.fill(run).await?;
-            merge.moved.push(run);
+            let step = merge.fill(run).await?;
+            merge.heads.enter(Head { run, step }, |head| object_at(&merge.held, &merge.at, head));
         }
         Ok(merge)
     }
@@ -43,29 +45,32 @@ impl<R: Sifted> Merge<R> {
     /// Takes the rows of the next object, run by run; none at the end.
     pub async fn next(&mut self, group: &mut Vec<RowAt>) -> Result<(), R::Error> {
         group.clear();
-        while let Some(run) = self.moved.pop() {
-            self.enter(run);
-        }
-        let mut next = self.heads.pop();
-        while let Some(run) = next {
-            self.moved.push(run);
-            while self.take_object(run, group) {
-                if !self.fill(run).await? || !self.stands_at(run, group[0]) {
-                    break;
+        while let Some(Head { run, step }) = self.heads.first() {
+            if !group.is_empty() && step != Step::NONE {
+                break;
+            }
+            let mut step = self.take_object(run, group);
+            while step.is_none() {
+                step = Some(self.fill(run).await?);
+                if step == Some(Step::NONE) {
+                    step = self.take_object(run, group);
                 }
             }
-            next = self.heads.last().copied().filter(|&head| self.stands_at(head, group[0]));
-            self.heads.truncate(self.heads.len() - usize::from(next.is_some()));
+            let step = step.unwrap_or(Step::ENDED);
+            self.heads.replay(Head { run, step }, |head| object_at(&self.held, &self.at, head));
         }
         Ok(())
     }
 
-    /// Moves a run into its next batch; false if there is none.
-    async fn fill(&mut self, run: usize) -> Result<bool, R::Error> {
-        self.left.extend(self.at[run].take().map(|(batch, _)| batch));
+    /// Moves a run into its next batch, and says how far that is from the object before.
+    async fn fill(&mut self, run: usize) -> Result<Step, R::Error> {
+        let before = self.at[run].take();
+        self.left.extend(before.map(|(batch, _)| batch));
         while let Some((first, rows)) = self.runs[run].next().await? {
             if rows.num_rows() > 0 {
-                let held = Held::new(run, first, rows).map_err(|reason| self.runs[run].damaged(reason))?;
+                let last = before.map(|(batch, _)| self.held[batch].object(self.held[batch].rows.num_rows() - 1));
+                let held = Held::new(run, first, rows, last).map_err(|reason| self.runs[run].damaged(reason))?;
+                let step = held.looks[0].step;
                 // A place that nobody needs any more is used again.
                 let place = self.held.iter().position(Held::is_free).unwrap_or(self.held.len());
                 if place == self.held.len() {
@@ -74,45 +79,31 @@ impl<R: Sifted> Merge<R> {
                     self.held[place] = held;
                 }
                 self.at[run] = Some((place, 0));
-                return Ok(true);
+                return Ok(step);
             }
         }
-        Ok(false)
+        Ok(Step::ENDED)
     }
 
-    /// Takes the rows of the object that a run stands at, as far as the batch has them; true if it may have more.
-    fn take_object(&mut self, run: usize, group: &mut Vec<RowAt>) -> bool {
-        let Some((batch, row)) = self.at[run] else { return false };
-        let marks = &self.held[batch].marks;
-        let more = marks[row + 1..].iter().position(|mark| mark & SAME_OBJECT == 0);
-        let end = more.map_or(marks.len(), |more| row + 1 + more);
+    /// Takes the rows of the object that a run stands at, as far as the batch has them, and says how far it is to the next
+    /// object; nothing if the batch has none.
+    fn take_object(&mut self, run: usize, group: &mut Vec<RowAt>) -> Option<Step> {
+        let (batch, row) = self.at[run]?;
+        let looks = &self.held[batch].looks;
+        let more = looks[row + 1..].iter().position(|look| look.step != Step::NONE);
+        let end = more.map_or(looks.len(), |more| row + 1 + more);
         group.extend((row..end).map(|row| (batch, row)));
-        if more.is_some() {
+        let step = looks.get(end).map(|look| look.step);
+        if step.is_some() {
             self.at[run] = Some((batch, end));
         }
-        more.is_none()
+        step
     }
+}
 
-    /// Whether a run stands at the object of this row.
-    fn stands_at(&self, run: usize, row: RowAt) -> bool {
-        self.at[run].is_some_and(|at| self.held[at.0].object(at.1) == self.held[row.0].object(row.1))
-    }
-
-    /// Puts a run among the heads, unless it has ended.
-    fn enter(&mut self, run: usize) {
-        let Some(at) = self.at[run] else { return };
-        let object = self.held[at.0].object(at.1);
-        let object_of = |head: usize| {
-            let at = self.at[head].expect("only runs that stand in a batch are heads");
-            self.held[at.0].object(at.1)
-        };
-        // Mostly it has moved behind all others.
-        let place = match self.heads.first() {
-            Some(&greatest) if object < object_of(greatest) => self.heads.partition_point(|&head| object_of(head) > object),
-            _ => 0,
-        };
-        self.heads.insert(place, run);
-    }
+/// The object that a run stands at.
+fn object_at<'a>(held: &'a [Held], at: &[Option<RowAt>], run: usize) -> &'a [u8] {
+    at[run].map_or(&[], |at| held[at.0].object(at.1))
 }
 
 /// A batch of a run, and what was found out about its rows at once.
@@ -121,18 +112,29 @@ pub(super) struct Held {
     /// The number of its first row in the run.
     pub first: u64,
     pub rows: RecordBatch,
-    pub marks: Vec<u8>,
+    pub looks: Vec<Look>,
     /// Which of its rows were kept, of each kind.
     pub kept: [Vec<u32>; KINDS],
-    /// Of each row how much of its key says which object it is about.
-    object_bytes: Vec<u32>,
     key: BinaryArray,
     position: BinaryArray,
-    at: TimestampMicrosecondArray,
 }
 
-/// It is about the object of the row before.
-pub(super) const SAME_OBJECT: u8 = 1;
+/// What a look at a row tells. It is all in one place, and so mostly at hand when another run's rows have come between.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    /// How its position begins; it goes on with that of the row.
+    position: u128,
+    /// How its version ends; before that is the version of the row.
+    version: u64,
+    /// When it happened, in microseconds.
+    pub at: i64,
+    /// How far its object is from that of the row before.
+    step: Step,
+    /// How much of its key says which object it is about.
+    object_bytes: u32,
+    pub mark: u8,
+}
+
 /// It is a put, and not a delete.
 pub(super) const PUT: u8 = 2;
 /// It is not plain.
@@ -146,30 +148,19 @@ impl Held {
     /// The place of a batch that is gone.
     pub fn free() -> Held {
         let none = || BinaryArray::from_iter_values(std::iter::empty::<&[u8]>());
-        let at = TimestampMicrosecondArray::from(Vec::<i64>::new());
         let rows = RecordBatch::new_empty(std::sync::Arc::new(arrow::datatypes::Schema::empty()));
-        Held {
-            run: 0,
-            first: 0,
-            rows,
-            marks: Vec::new(),
-            kept: Default::default(),
-            object_bytes: Vec::new(),
-            key: none(),
-            position: none(),
-            at,
-        }
+        Held { run: 0, first: 0, rows, looks: Vec::new(), kept: Default::default(), key: none(), position: none() }
     }
 
     fn is_free(&self) -> bool {
-        self.marks.is_empty()
+        self.looks.is_empty()
     }
 
-    /// Looks at every row of a batch; says what is wrong with it where it cannot be looked at.
-    fn new(run: usize, first: u64, rows: RecordBatch) -> Result<Held, String> {
+    /// Looks at every row of a batch, which comes after an object; says what is wrong with it where it cannot be looked at.
+    fn new(run: usize, first: u64, rows: RecordBatch, after: Option<&[u8]>) -> Result<Held, String> {
         let (key, position): (BinaryArray, BinaryArray) = (rows.column(0).as_binary().clone(), rows.column(4).as_binary().clone());
-        let at = rows.column(2).as_primitive::<TimestampMicrosecondType>().clone();
-        let (bound, rank) = (rows.column(3), rows.column(8));
+        let at = rows.column(2).as_primitive::<TimestampMicrosecondType>();
+        let (bound, rank) = (are_set(rows.column(3)), are_set(rows.column(8)));
         let mut marks = vec![0; rows.num_rows()];
         let op = |word: &str| match Op::parse(word) {
             Some(Op::Put) => PUT,
@@ -185,41 +176,42 @@ impl Held {
         mark_words(rows.column(1), &mut marks, op);
         mark_words(rows.column(5), &mut marks, |word| if word == "event" { 0 } else { ODD });
         mark_words(rows.column(6), &mut marks, facet);
-        let mut object_bytes = Vec::with_capacity(marks.len());
-        let mut before: Option<&[u8]> = None;
-        for (index, mark) in marks.iter_mut().enumerate() {
-            if *mark & UNKNOWN != 0 {
-                return Err(format!("row {} has an op or a facet that nobody knows", first + index as u64));
+        let mut looks = Vec::with_capacity(marks.len());
+        let mut before = after.unwrap_or_default();
+        for (index, mut mark) in marks.into_iter().enumerate() {
+            let number = first + index as u64;
+            if mark & UNKNOWN != 0 {
+                return Err(format!("row {number} has an op or a facet that nobody knows"));
             }
-            let row_key = key.value(index);
-            let Some(bytes) = Key::object_bytes(row_key) else {
-                return Err(not_a_key(first + index as u64));
-            };
-            let (object, version) = row_key.split_at(bytes);
-            if object == CONFIGURATION || bound.is_valid(index) {
-                *mark |= ODD | MORE;
+            let (row_key, row_position) = (key.value(index), position.value(index));
+            let object_bytes = Key::object_bytes(row_key).ok_or_else(|| not_a_key(number))?;
+            let (object, version) = row_key.split_at(object_bytes);
+            if object == CONFIGURATION || bound.as_ref().is_some_and(|set| set.value(index)) {
+                mark |= ODD | MORE;
             }
             // What a listing has ranked may stand elsewhere than its sequencer says.
-            if version == NULL_VERSION.as_bytes() || !is_sequenced(position.value(index)) || rank.is_valid(index) {
-                *mark |= ODD;
+            let is_ranked = rank.as_ref().is_some_and(|set| set.value(index));
+            if version == NULL_VERSION.as_bytes() || is_ranked || !is_sequenced(row_position) {
+                mark |= ODD;
             }
-            if before == Some(object) {
-                *mark |= SAME_OBJECT;
-            }
-            before = Some(object);
-            object_bytes.push(bytes as u32);
+            let step = Step::between(before, object, 0);
+            let step = step.ok_or_else(|| format!("row {number} is about an object before that of the row before it"))?;
+            looks.push(Look {
+                position: beginning(row_position),
+                version: ending(version),
+                at: at.value(index),
+                step,
+                object_bytes: object_bytes as u32,
+                mark,
+            });
+            before = object;
         }
-        Ok(Held { run, first, marks, kept: Default::default(), object_bytes, key, position, at, rows })
+        Ok(Held { run, first, looks, kept: Default::default(), key, position, rows })
     }
 
     /// The bytes of its key that say which object a row is about.
     pub fn object(&self, row: usize) -> &[u8] {
-        &self.key.value(row)[..self.object_bytes[row] as usize]
-    }
-
-    /// The bytes of its key that say which version a row is about.
-    pub fn version(&self, row: usize) -> &[u8] {
-        &self.key.value(row)[self.object_bytes[row] as usize..]
+        &self.key.value(row)[..self.looks[row].object_bytes as usize]
     }
 
     pub fn key(&self, row: usize) -> &[u8] {
@@ -230,9 +222,45 @@ impl Held {
         self.position.value(row)
     }
 
-    /// When it happened, in microseconds.
-    pub fn at(&self, row: usize) -> i64 {
-        self.at.value(row)
+    fn version(&self, row: usize) -> &[u8] {
+        &self.key.value(row)[self.looks[row].object_bytes as usize..]
+    }
+}
+
+/// Which of two rows of one object stands behind the other.
+pub(super) fn compare_positions(held: &[Held], a: RowAt, b: RowAt) -> Ordering {
+    let begin = |row: RowAt| held[row.0].looks[row.1].position;
+    let whole = |row: RowAt| held[row.0].position(row.1);
+    begin(a).cmp(&begin(b)).then_with(|| whole(a).cmp(whole(b)))
+}
+
+/// Whether two rows of one object are about one version.
+pub(super) fn are_one_version(held: &[Held], a: RowAt, b: RowAt) -> bool {
+    let end = |row: RowAt| held[row.0].looks[row.1].version;
+    let whole = |row: RowAt| held[row.0].version(row.1);
+    end(a) == end(b) && whole(a) == whole(b)
+}
+
+/// The first bytes, so that of two whole ones that differ in them the lesser has the lesser.
+fn beginning(bytes: &[u8]) -> u128 {
+    const BYTES: usize = size_of::<u128>();
+    let mut first = [0; BYTES];
+    let some = bytes.len().min(BYTES);
+    first[..some].copy_from_slice(&bytes[..some]);
+    u128::from_be_bytes(first)
+}
+
+/// The last bytes; two that differ in them differ.
+fn ending(bytes: &[u8]) -> u64 {
+    bytes.last_chunk().map_or(0, |last| u64::from_le_bytes(*last))
+}
+
+/// Which values of a column are set; nothing where none is.
+fn are_set(column: &dyn Array) -> Option<BooleanBuffer> {
+    match column.nulls() {
+        Some(nulls) if nulls.null_count() == nulls.len() => None,
+        Some(nulls) => Some(nulls.inner().clone()),
+        None => Some(BooleanBuffer::new_set(column.len())),
     }
 }
 
