@@ -181,7 +181,7 @@ def oldest_first(versions):
     def behind(version, other):
         if second(version) != second(other):
             return second(other) < second(version)
-        if None not in (other["rank"], version["rank"]):
+        if None not in (other["rank"], version["rank"]) and other["rank"] != version["rank"]:
             return other["rank"] < version["rank"]
         return sequenced(version) and other["position"] < version["position"]
 

@@ -57,6 +57,8 @@ pub struct Last {
     pub may_be_later: bool,
     /// When it was shown, as a base must know it: what was shown behind the cut is read again.
     pub shown: Option<Timestamp>,
+    /// What showed it first, where that is earlier than `shown`: what was set on it since then is its own.
+    pub shown_first: Option<usize>,
     /// What a base must keep beside it, so that a fold that begins there finds the same.
     pub evidence: Vec<usize>,
 }
@@ -152,20 +154,23 @@ pub fn last(changes: &[Overwrite<'_>], cut: Cut) -> Option<Last> {
             uncertain_until: None,
             may_be_later: false,
             shown: None,
+            shown_first: None,
             evidence,
         });
     };
     let place = order.iter().position(|&index| index == last).unwrap_or_default();
     let again = order[..=place].iter().rev().take_while(|&&index| index == last || changes[index].is_shown_again(&changes[last]));
-    let shown: Vec<Timestamp> = again.filter_map(|&index| changes[index].shown).collect();
-    let first = shown.iter().copied().min();
+    let again: Vec<(Timestamp, usize)> = again.filter_map(|&index| changes[index].shown.map(|shown| (shown, index))).collect();
+    let (first, shown_first) = again.iter().copied().min().unzip();
+    let shown = again.iter().map(|&(shown, _)| shown).max_by_key(|&shown| seen_by_now(shown));
     Some(Last {
         index: last,
         same,
         since: stands_at(changes[last].at, first),
         uncertain_until: first.filter(|_| !certain),
         may_be_later: !certain || changes[last].may_be_told_behind(cut),
-        shown: shown.iter().copied().max_by_key(|&shown| seen_by_now(shown)),
+        shown,
+        shown_first: shown_first.filter(|_| first < shown),
         evidence: stood_before(changes, &meanings, last, cut),
     })
 }

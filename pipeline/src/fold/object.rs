@@ -318,6 +318,9 @@ impl ObjectJoin {
                 state.live = Some(joined.appeared(&last, changes[last.index].position, columns));
                 // Once its event can no longer be told, what it stands on matters while it may not be there.
                 let matters = last.uncertain_until.is_some_and(|until| !self.cut.includes(until)) || self.outlives_redelivery(last.since);
+                if base {
+                    state.kept_for_later.extend(last.shown_first.map(|index| changes[index].clone()));
+                }
                 if base && matters {
                     state.kept_for_later.extend(last.evidence.iter().map(|&index| changes[index].clone()));
                 }

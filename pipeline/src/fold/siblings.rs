@@ -58,7 +58,8 @@ impl Sibling<'_> {
         match (placed.born.floor_second(), self.born.floor_second()) {
             (theirs, ours) if theirs != ours => Some(theirs < ours),
             _ => match (placed.rank, self.rank) {
-                (Some(theirs), Some(ours)) => Some(theirs < ours),
+                // The same rank is from two listings, of which the later found the other one gone: that says nothing.
+                (Some(theirs), Some(ours)) if theirs != ours => Some(theirs < ours),
                 _ => is_sequenced(self.position).then(|| placed.position < self.position),
             },
         }
@@ -179,6 +180,21 @@ mod tests {
     #[test]
     fn a_sequencer_wins_over_the_clocks_of_two_front_ends() {
         check(&[("b", 6, Some("02"), None), ("a", 7, Some("01"), None), ("c", 8, Some("03"), None)], "abc");
+    }
+
+    #[test]
+    fn the_same_rank_of_two_listings_says_nothing_and_the_sequencer_does() {
+        // The second one found `a` gone, or had not been there yet.
+        check_in_parts(
+            &[("p", 33, Some("0c"), Some(0)), ("a", 28, Some("0b"), Some(0)), ("b", 28, Some("10"), Some(1))],
+            &[("p", 28)],
+            "apb",
+        );
+        check_in_parts(
+            &[("p", 33, Some("0a"), Some(0)), ("a", 28, Some("0b"), Some(0)), ("b", 28, Some("10"), Some(1))],
+            &[("p", 28)],
+            "pab",
+        );
     }
 
     #[test]

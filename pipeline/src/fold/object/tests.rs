@@ -306,6 +306,11 @@ fn overwritten() -> impl Strategy<Value = Vec<ObjectChange>> {
             if learned >= 1 {
                 let shown = (end + 1 + i64::from(learned)).min(ends[index + 1] + 1);
                 rows.push(parse(&format!("scan a null @{at} ~{shown} rank=0 body=B{content} etag={etag}")));
+                // And again by the next listing, if it is still there.
+                let again = shown + 2;
+                if learned == 3 && again <= ends[index + 1] + 1 {
+                    rows.push(parse(&format!("scan a null @{at} ~{again} rank=0 body=B{content} etag={etag}")));
+                }
             }
             if let Some(tagged) = tagged {
                 rows.push(parse(&format!("tags a null @{} tags=t{tagged}", end + tagged)));
