@@ -129,6 +129,33 @@ fn exact_removes_nothing_where_a_missing_segment_may_have_told_of_it() {
 }
 
 #[test]
+fn what_a_missing_segment_alone_told_of_what_is_gone_stays_named_however_much_is_proven_later() {
+    let mut world = lived();
+    let path = segments(&world).into_iter().find(|path| path.contains(&world.instants()[2].micros().to_string())).expect("that of a1");
+    world.trap.remove(&path);
+    let (had, has_not) = (world.instants()[3], world.now());
+    world.tick(5);
+    world.purge("a1");
+    world.intake().expect("nothing fails");
+    for _ in 0..3 {
+        world.tick(5);
+        world.reconcile().expect("nothing fails");
+    }
+    let window = world.window().expect("there is one");
+    assert!(window.proven.is_some_and(|proven| proven > has_not), "{window:?}");
+    // It was there, and nobody knows any more.
+    let into = world.elsewhere();
+    world.put("a1", "of the user");
+    let own = world.bucket.clone();
+    let report = world.restore(had, Mode::Overwrite, &into).expect("what is there can be restored");
+    assert!(!contents(&into).contains_key("a1"));
+    assert_eq!((report.gaps.count, report.proven), (1, false), "{report}");
+    let report = world.restore(had, Mode::Exact, &own).expect("what is there can be restored");
+    assert_eq!(report.tally.deletes, 0, "{report}");
+    assert!(contents(&own).contains_key("a1"));
+}
+
+#[test]
 fn a_listing_that_lags_is_no_gap() {
     let world = lived();
     for path in segments(&world) {

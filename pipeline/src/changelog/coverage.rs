@@ -158,7 +158,7 @@ fn merge_gaps(gaps: &[Gap]) -> Vec<Gap> {
 }
 
 /// Readings of the truth that may have begun last: several go on at the same time, and a later one may end first.
-const READINGS_AT_ONCE_MAX: usize = 8;
+pub const READINGS_AT_ONCE_MAX: usize = 8;
 
 /// Everything of a resource that [`window`] asks for, read from the vault: of its readings the first and the newest, because
 /// a bucket that is listed every minute has half a million of them after a year.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::inputs::{Inputs, Inventory};
-use crate::changelog::coverage::{Gap, Window};
+use crate::changelog::coverage::{Gap, READINGS_AT_ONCE_MAX, Reconciliation, Window};
 use crate::fold::Cut;
 use crate::model::{ResourceId, Timestamp};
 
@@ -113,19 +113,33 @@ pub fn plan(inventory: &Inventory, point: RestorePoint, certainty: Certainty) ->
         RestorePoint::Time(to) => to,
         RestorePoint::Latest => latest,
     };
-    let proven = window.proven.is_some_and(|proven| to <= proven);
     if to < window.earliest {
         return Err(PlanError::TooEarly { resource, to, earliest: window.earliest });
     }
     if to > window.latest {
         return Err(PlanError::TooLate { resource, to, latest: window.latest });
     }
+    let healed = |gap: &Gap| match gap.segment {
+        Some(_) => is_found_again(gap, to, &inventory.reconciliations),
+        None => gap.to.is_some_and(|ended| window.proven.is_some_and(|proven| ended <= proven)),
+    };
+    let open_gaps: Vec<Gap> = window.gaps.iter().filter(|gap| gap.from <= to && !healed(gap)).cloned().collect();
+    let is_blind = open_gaps.iter().any(|gap| gap.segment.is_some());
+    let proven = !is_blind && window.proven.is_some_and(|proven| to <= proven);
     if certainty == Certainty::Proven && !proven {
         return Err(PlanError::NotProven { resource, to, proven: window.proven });
     }
-    let healed = |gap: &Gap| gap.to.is_some_and(|ended| window.proven.is_some_and(|proven| ended <= proven));
-    let open_gaps = window.gaps.iter().filter(|gap| gap.from <= to && !healed(gap)).cloned().collect();
     Ok(ReplayPlan { resource, to, proven, open_gaps, inputs: inventory.inputs(Cut::At(to)), window })
+}
+
+/// Whether all that existed at an instant is known although a segment is missing: only if a listing that began after that had
+/// been noticed had ended by then. What was gone before it the segment alone may have told of, whatever is proven now.
+fn is_found_again(gap: &Gap, to: Timestamp, readings: &[Reconciliation]) -> bool {
+    let Some(noticed) = gap.to.filter(|noticed| *noticed <= to) else { return false };
+    let mut since = readings.iter().filter(|reading| reading.versioned && reading.began >= noticed);
+    // Of many readings the first and the newest are at hand: whether one between them had ended by then is taken for granted.
+    let may_lack_some = readings.len() > READINGS_AT_ONCE_MAX && readings.iter().skip(1).all(|reading| reading.began >= noticed);
+    may_lack_some || since.any(|reading| reading.ended <= to)
 }
 
 #[cfg(test)]
@@ -133,7 +147,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::changelog::coverage::Reconciliation;
     use crate::changelog::segment::{Segment, SegmentName};
 
     fn seconds(seconds: i64) -> Timestamp {
@@ -180,6 +193,20 @@ mod tests {
         assert_eq!(gaps(5, Certainty::Proven), Ok(0));
         assert_eq!(gaps(7, Certainty::Arrived), Ok(1));
         assert!(matches!(gaps(7, Certainty::Proven), Err(PlanError::NotProven { .. })));
+    }
+
+    #[test]
+    fn what_a_missing_segment_alone_told_of_is_not_known_before_the_listing_that_followed() {
+        let link = format!("{:06x}{:016x}{:012x}", 0, 6_000_000, 1).parse().unwrap();
+        let gap = Gap::missing(&link, Some(seconds(20)));
+        let known = Inventory { gaps: vec![gap], ..inventory(&[(1, 5), (9, 10), (21, 25), (31, 32)]) };
+        let planned = |to| {
+            let plan = plan(&known, RestorePoint::Time(seconds(to)), Certainty::Arrived).unwrap();
+            (plan.open_gaps.len(), plan.proven)
+        };
+        assert_eq!([5, 6, 19, 24, 25, 29].map(planned), [(0, true), (1, false), (1, false), (1, false), (0, true), (0, true)]);
+        let proven = plan(&known, RestorePoint::Time(seconds(10)), Certainty::Proven);
+        assert!(matches!(proven, Err(PlanError::NotProven { .. })));
     }
 
     #[test]

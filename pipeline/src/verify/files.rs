@@ -79,11 +79,7 @@ impl Work<'_> {
             let folder = layout::log_hour_folder(self.resource, link.arrived());
             let listed = self.vault.list(&folder).await?;
             if !listed.iter().filter_map(|file| SegmentName::parse(&file.path)).any(|name| name.link() == link) {
-                let reason = format!(
-                    "it is missing, and others name it; what it told from {} on is known only as far as a listing found it",
-                    link.first()
-                );
-                self.findings.damage(&format!("{folder}/{link}"), reason);
+                self.findings.damage(&format!("{folder}/{link}"), "it is missing, and others name it").unknown_from = Some(link.first());
             }
         }
         Ok(())

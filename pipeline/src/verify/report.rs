@@ -64,6 +64,9 @@ pub struct Costs {
     pub everything: bool,
     /// No restore to these instants can be carried out.
     pub restores: Vec<Span>,
+    /// Restores to this instant and later ones know of what it told only what a listing found again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_from: Option<Timestamp>,
     /// Versions whose content cannot be restored; all else can.
     pub objects: Named,
 }
@@ -156,7 +159,7 @@ impl VerifyReport {
 
 impl Costs {
     fn is_nothing(&self) -> bool {
-        !self.everything && self.restores.is_empty() && self.objects.count == 0
+        !self.everything && self.restores.is_empty() && self.unknown_from.is_none() && self.objects.count == 0
     }
 }
 
@@ -179,6 +182,9 @@ impl fmt::Display for VerifyReport {
             }
             for Span { from, to } in &costs.restores {
                 writeln!(f, "  restores from {from} to {to} need it")?;
+            }
+            if let Some(from) = costs.unknown_from {
+                writeln!(f, "  restores from {from} on lack what it alone told; a listing finds again what still exists")?;
             }
             for object in &costs.objects.first {
                 writeln!(f, "  holds a content of {}", object.escape_debug())?;
