@@ -38,7 +38,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often the first request is tried.
 const FIRST_TRIES: u32 = 2;
 /// How long a server may take to begin its first answer.
-pub const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+pub const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a server is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -96,13 +96,17 @@ impl Hindrance {
     /// What an error and its causes tell, if they do.
     pub fn of_error(error: &(dyn Error + 'static)) -> Option<Hindrance> {
         let mut found = None;
+        let mut is_connecting = false;
         let mut cause = Some(error);
         while let Some(error) = cause {
+            let text = error.to_string();
             // The innermost cause knows most.
-            found = of_io(error).or_else(|| of_words(&error.to_string())).or(found);
+            found = of_io(error).or_else(|| of_words(&text)).or(found);
+            is_connecting |= text.contains("client error (Connect)");
             cause = error.source();
         }
-        found
+        // Of two timers over one connection the outer may go off first, and it knows only that something took long.
+        found.map(|found| if is_connecting && found == Hindrance::NoAnswer { Hindrance::NoConnection } else { found })
     }
 
     /// What a server's code means, with its message; `region` is where the server says that the bucket is.
@@ -238,6 +242,8 @@ mod tests {
         check("received corrupt message of type InvalidContentType", None, Some(Hindrance::NoTls));
         check("no providers in chain provided credentials", None, Some(Hindrance::NoCredentials));
         check("something nobody has seen", None, None);
+        check("client error (Connect)", Some(io::Error::other("operation timed out")), Some(Hindrance::NoConnection));
+        check("client error (SendRequest)", Some(io::Error::other("operation timed out")), Some(Hindrance::NoAnswer));
     }
 
     #[test]

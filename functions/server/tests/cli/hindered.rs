@@ -10,7 +10,7 @@ use super::program::{Ended, Program};
 use super::world::{World, make_bucket, seaweed};
 
 /// Nothing may take longer to say that nobody is there, on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Words that only a library's error has.
 const LIBRARY_WORDS: [&str; 7] =
