@@ -21,7 +21,7 @@ use super::traffic::{Precision, Traffic, now};
 use super::world::{World, seaweed};
 
 /// How long something may take to come about.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// Which calls of a kind fail, one after the other: every third, or each.
 fn nths() -> impl Iterator<Item = usize> {
     (1..CALLS_MAX).step_by(if is_slow() { 1 } else { 3 })

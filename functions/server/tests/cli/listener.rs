@@ -12,7 +12,7 @@ const TOKEN: &str = "open sesame";
 const CONNECTIONS_MAX: usize = 256;
 const WAITING_MAX: usize = 128;
 /// How long a connection that must be closed may stand, on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
 
 async fn serving(bucket: &str, point: Option<&str>) -> (World, Serving) {

@@ -9,7 +9,7 @@ use tests::simulation::random::Random;
 
 use super::events::Queue;
 use super::program::Program;
-use super::restored::compare;
+use super::restored::{SLACK, compare};
 use super::traffic::{Precision, Traffic, now};
 use super::world::{World, seaweed};
 
@@ -79,7 +79,7 @@ async fn keep_and_restore_through_a_storm(bucket: &str, vault: &str) {
             0 => {
                 let report = serde_json::from_str(&ended.output).expect("a report");
                 let at = proven.parse().expect("a time");
-                let compared = compare(&traffic.record, at, &program.folder().join("in-the-storm"), &report);
+                let compared = compare(&traffic.record, at, &program.folder().join("in-the-storm"), &report, SLACK);
                 compared.unwrap_or_else(|wrong| panic!("{proven}: {wrong}"));
             }
             1 | 3 => assert!(ended.errors.contains("could not") || ended.output.contains("PARTIAL"), "{}{}", ended.errors, ended.output),
@@ -102,7 +102,7 @@ async fn keep_and_restore_through_a_storm(bucket: &str, vault: &str) {
     let mut instants: Vec<_> = traffic.record.instants().into_iter().filter(|at| *at >= earliest).collect();
     traffic.random.shuffle(&mut instants);
     for at in instants.iter().take(8) {
-        super::restored::restore_and_compare(program, &url, vault, &traffic.record, *at);
+        super::restored::restore_and_compare(program, &url, vault, &traffic.record, *at, SLACK);
     }
     let (requests, troubles) = chaos.seen();
     println!("{bucket}: {requests} requests, {troubles} of them in trouble");

@@ -31,7 +31,7 @@ use super::traffic::{Precision, Traffic, now};
 use super::world::{World, seaweed};
 
 /// How long a queue may take to become empty.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// With fewer states of a disk something is amiss: how many there are depends on what the process kept together.
 const STATES_MIN: usize = 100;

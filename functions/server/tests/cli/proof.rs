@@ -15,7 +15,7 @@ use std::time::Duration;
 use pipeline::model::Timestamp;
 use tests::services::{AwsEmulator, Server};
 
-use super::restored::{Compared, restore_and_compare};
+use super::restored::{Compared, SLACK, restore_and_compare};
 use super::traffic::{Precision, Traffic, now};
 use super::world::{World, seaweed};
 
@@ -119,7 +119,7 @@ fn restore_all(world: &World, traffic: &Traffic, instants: &[Timestamp]) -> Comp
     let (next, compared) = (AtomicUsize::new(0), Mutex::new(Compared::default()));
     let work = || {
         while let Some(at) = instants.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let one = restore_and_compare(&world.program, &world.url(), "./vault", &traffic.record, *at);
+            let one = restore_and_compare(&world.program, &world.url(), "./vault", &traffic.record, *at, SLACK);
             *compared.lock().unwrap_or_else(PoisonError::into_inner) += one;
         }
     };

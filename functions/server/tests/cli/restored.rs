@@ -13,7 +13,9 @@ use super::program::Program;
 use super::record::{Record, Version};
 
 /// How far off the times of what only listings tell of may be: two listings, on a machine that is busy.
-pub const SLACK: Duration = Duration::from_secs(30);
+pub const SLACK: Duration = Duration::from_secs(60);
+/// The same where the process was killed again and again, and nobody looked meanwhile.
+pub const UNWATCHED: Duration = Duration::from_secs(600);
 
 /// What the product says of a restored object beside its file.
 #[derive(Deserialize)]
@@ -47,18 +49,23 @@ impl std::ops::AddAssign for Compared {
     }
 }
 
-/// Restores to an instant, into a new directory, and compares.
-pub fn restore_and_compare(program: &Program, url: &str, vault: &str, record: &Record, at: Timestamp) -> Compared {
+/// Restores to an instant, into a new directory, and compares; as [`compare`].
+pub fn restore_and_compare(program: &Program, url: &str, vault: &str, record: &Record, at: Timestamp, slack: Duration) -> Compared {
     let folder = tempfile::tempdir_in(program.folder()).expect("a folder");
     let target = folder.path().join("out");
     let to = at.to_string();
     let target_text = target.to_str().expect("a plain path");
     let report = program.json(&["restore", url, "--vault", vault, "--to", &to, "--target", target_text]);
-    compare(record, at, &target, &report[0]).unwrap_or_else(|wrong| panic!("restored to {to}: {wrong}"))
+    compare(record, at, &target, &report[0], slack).unwrap_or_else(|wrong| {
+        let known = record.objects.keys().filter(|key| wrong.contains(&format!("{key:?}")));
+        let known: String = known.map(|key| program.ok(&["history", &format!("{url}/{key}"), "--vault", vault, "--json"])).collect();
+        panic!("restored to {to}: {wrong}\nThe vault has:\n{known}")
+    })
 }
 
-/// Compares what a restore left in a directory with the record. The error says what is wrong.
-pub fn compare(record: &Record, at: Timestamp, target: &Path, report: &Value) -> Result<Compared, String> {
+/// Compares what a restore left in a directory with the record. `slack` is how far off the times may be of what it calls
+/// uncertain. The error says what is wrong.
+pub fn compare(record: &Record, at: Timestamp, target: &Path, report: &Value, slack: Duration) -> Result<Compared, String> {
     let mut restored = properties(target);
     let mut files = files(target);
     let named: Vec<&str> = report["uncertain"]["first"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -66,10 +73,10 @@ pub fn compare(record: &Record, at: Timestamp, target: &Path, report: &Value) ->
     for (key, versions) in &record.objects {
         let is_named = |version: &Version| named.iter().any(|named| named.starts_with(&format!("{key} ({})", version.id)));
         let uncertain = versions.iter().any(is_named);
-        if uncertain && !record.is_unsettled(key, at, SLACK) {
-            return Err(format!("{key:?} is called uncertain, and nothing happened to it then"));
+        if uncertain && !record.is_unsettled(key, at, slack) {
+            return Err(format!("{key:?} is called uncertain in {named:?}, and nothing happened to it then: {}", history(versions)));
         }
-        let allowed = record.current(key, at, if uncertain { SLACK } else { Duration::ZERO });
+        let allowed = record.current(key, at, if uncertain { slack } else { Duration::ZERO });
         let found = restored.remove(key);
         let index = match &found {
             None => None,

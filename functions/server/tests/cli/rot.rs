@@ -20,7 +20,7 @@ use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 use pipeline::model::{ResourceId, Timestamp};
 use pipeline::replay::run::{Quiet, RestoreOptions};
-use pipeline::replay::{Certainty, RestorePoint, Selection};
+use pipeline::replay::{Certainty, RestorePoint};
 use pipeline::target::Target;
 use pipeline::vault::Vault;
 use pipeline::verify;
@@ -116,7 +116,7 @@ impl Sound {
 
     async fn restore(&self, vault: &Vault, at: Timestamp) -> Outcome {
         handlers::vault::open(vault).await.map_err(text)?;
-        let options = RestoreOptions { selection: Selection::default(), mode: None, acls: false, prefix: String::new(), dry_run: false };
+        let options = RestoreOptions::default();
         let (to, certainty) = (RestorePoint::Time(at), Certainty::Arrived);
         let request = RestoreRequest { resource: self.resource.clone(), to, certainty, options };
         let memory = Arc::new(MemoryTarget::default());

@@ -7,7 +7,7 @@
 //!                         └─→ not deleted: the next process receives it
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,14 +16,15 @@ use serde_json::Value;
 use super::{Stage, points, random_kills};
 use crate::events::{Queue, event};
 use crate::program::{Serving, ask};
-use crate::restored::restore_and_compare;
+use crate::record::Version;
+use crate::restored::{UNWATCHED, restore_and_compare};
 use crate::traffic::{Deed, Precision, Traffic, What, now};
 use crate::world::{World, seaweed};
 
 /// Checked by the process.
 const TOKEN: &str = "sesame";
 /// How long a process may take to come to a point.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// Restores that are compared at the end.
 const RESTORES: usize = 16;
 
@@ -107,13 +108,17 @@ impl Sender {
         both.into_iter().for_each(|running| assert_eq!(running.end(), 0));
     }
 
-    /// Whatever was acknowledged is in the vault, nobody having been started again.
-    pub fn check_acknowledged(&mut self) {
-        for deed in self.acknowledged() {
-            assert!(self.is_kept(&deed), "{deed:?} was acknowledged");
+    /// Whatever was acknowledged is in the vault, nobody having been started again; returns how much that is.
+    pub fn check_acknowledged(&mut self) -> usize {
+        let acknowledged = self.acknowledged();
+        let keys: BTreeSet<&String> = acknowledged.iter().map(|deed| &deed.key).collect();
+        let histories: BTreeMap<&String, Vec<Value>> = keys.into_iter().map(|key| (key, self.history(key))).collect();
+        for deed in &acknowledged {
             let version = &self.traffic.record.objects[&deed.key][deed.index];
+            assert!(is_kept(&histories[&deed.key], deed.what, version), "{deed:?} was acknowledged");
             self.traffic.purgeable.get_or_insert_default().insert(version.id.clone());
         }
+        acknowledged.len()
     }
 
     fn post(&mut self, deed: Deed, address: &str) {
@@ -142,28 +147,18 @@ impl Sender {
         self.world.program.json(&["history", &format!("{}/{key}", self.world.url()), "--vault", &self.vault])
     }
 
-    fn is_kept(&self, deed: &Deed) -> bool {
-        let version = &self.traffic.record.objects[&deed.key][deed.index];
-        self.history(&deed.key).iter().any(|line| {
-            let what = match line["change"].as_str() {
-                Some("put") => What::Put,
-                Some("delete marker") => What::Marker,
-                _ => What::Purge,
-            };
-            line["version"] == *version.id && what == deed.what && line["lost"].is_null()
-        })
-    }
-
     /// Lets a process end the work, and compares history and restores with the record.
     pub async fn complete(mut self) {
         let serving = self.serve(None);
-        let given_up = now().plus(PATIENCE);
+        let mut given_up = now().plus(PATIENCE);
         while !self.waiting.is_empty() || self.queue.as_ref().is_some_and(|queue| queue.server.left() > 0) {
-            assert!(now() < given_up, "it never acknowledged everything");
+            assert!(now() < given_up, "it acknowledges nothing any more");
             for deed in std::mem::take(&mut self.waiting) {
                 self.post(deed, &serving.address);
             }
-            self.check_acknowledged();
+            if self.check_acknowledged() > 0 {
+                given_up = now().plus(PATIENCE);
+            }
             tokio::time::sleep(Duration::from_millis(200)).await;
             self.queue.iter().for_each(|queue| queue.server.release());
         }
@@ -190,9 +185,21 @@ impl Sender {
         let mut instants: Vec<_> = record.instants().into_iter().filter(|at| *at >= earliest).collect();
         self.traffic.random.shuffle(&mut instants);
         for at in instants.iter().take(RESTORES) {
-            restore_and_compare(program, &self.world.url(), &self.vault, record, *at);
+            restore_and_compare(program, &self.world.url(), &self.vault, record, *at, UNWATCHED);
         }
     }
+}
+
+/// A history tells of something that was done to a version, with its content.
+fn is_kept(history: &[Value], what: What, version: &Version) -> bool {
+    history.iter().any(|line| {
+        let told = match line["change"].as_str() {
+            Some("put") => What::Put,
+            Some("delete marker") => What::Marker,
+            _ => What::Purge,
+        };
+        line["version"] == *version.id && told == what && line["lost"].is_null()
+    })
 }
 
 /// Kills at each of these points, and then at random moments, and compares.

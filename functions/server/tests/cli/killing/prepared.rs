@@ -6,7 +6,7 @@ use pipeline::model::Timestamp;
 
 use crate::program::Program;
 use crate::record::Record;
-use crate::restored::restore_and_compare;
+use crate::restored::{UNWATCHED, restore_and_compare};
 use crate::traffic::{Precision, Traffic, now};
 use crate::world::{World, seaweed};
 
@@ -79,7 +79,7 @@ impl Prepared {
     /// Restores to some instant and to the last, and compares.
     pub fn compare(&self, vault: &str) {
         for at in [self.traffic.random.pick(&self.all), self.all[self.all.len() - 1]] {
-            restore_and_compare(self.program(), &self.world.url(), vault, self.record(), at);
+            restore_and_compare(self.program(), &self.world.url(), vault, self.record(), at, UNWATCHED);
         }
     }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::prepared::Prepared;
 use super::{Stage, points, random_kills};
-use crate::restored::{compare, files};
+use crate::restored::{UNWATCHED, compare, files};
 use crate::traffic::now;
 use crate::world::make_bucket;
 
@@ -36,7 +36,7 @@ impl Prepared {
         let again = self.program().run(&[command, &["--json"]].concat());
         assert_eq!(again.code, 0, "{command:?}: {}", again.errors);
         let report: Value = serde_json::from_str(&again.output).expect("a report");
-        let compared = compare(self.record(), at, &self.program().folder().join(target), &report);
+        let compared = compare(self.record(), at, &self.program().folder().join(target), &report, UNWATCHED);
         compared.unwrap_or_else(|wrong| panic!("{target}, restored to {at}: {wrong}"));
     }
 }

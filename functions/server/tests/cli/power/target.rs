@@ -8,7 +8,7 @@ use std::sync::Arc;
 use handlers::restore::{RestoreRequest, restore};
 use pipeline::model::{ResourceId, Timestamp};
 use pipeline::replay::run::{Quiet, RestoreOptions};
-use pipeline::replay::{Certainty, RestorePoint, Selection};
+use pipeline::replay::{Certainty, RestorePoint};
 use pipeline::target::directory::path::{encode, encode_beside};
 use pipeline::target::{DirectoryTarget, Mode, Target};
 use pipeline::vault::Vault;
@@ -71,8 +71,7 @@ impl Restores {
 
     async fn restore(&self, folder: &Path, at: Timestamp) -> Result<(), String> {
         let vault = Vault::new(Arc::new(DirectoryStore::new(&folder.join("vault")).map_err(text)?), "");
-        let options =
-            RestoreOptions { selection: Selection::default(), mode: Some(Mode::Exact), acls: false, prefix: String::new(), dry_run: false };
+        let options = RestoreOptions { mode: Some(Mode::Exact), ..RestoreOptions::default() };
         let (to, certainty) = (RestorePoint::Time(at), Certainty::Arrived);
         let request = RestoreRequest { resource: self.resource.clone(), to, certainty, options };
         let target: Arc<dyn Target> = Arc::new(DirectoryTarget::new(folder.join("out")));

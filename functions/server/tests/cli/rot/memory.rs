@@ -49,6 +49,10 @@ impl Target for MemoryTarget {
         Ok(false)
     }
 
+    async fn is_unfinished(&self, _: &WantedObject, _: &ExistingObject) -> Result<bool, TargetError> {
+        Ok(false)
+    }
+
     fn requests(&self, _: Option<&WantedObject>) -> u64 {
         0
     }
