@@ -176,7 +176,7 @@ def oldest_first(versions):
     listed_parts = lambda v: "-" in (v["etag"] or "") and v["rank"] is not None and v["version"] != "null"
     in_place = lambda v: sequenced(v) and second(v) == v["at"] // 1_000_000 and not listed_parts(v)
     with_order = sorted((v for v in versions if in_place(v)), key=lambda v: (v["position"], v["at"], v["version"]))
-    placed = [((2 * place + 1, 0, 0, b"", ""), v) for place, v in enumerate(with_order)]
+    placed = [((2 * place + 1, 0, 0), v) for place, v in enumerate(with_order)]
 
     def behind(version, other):
         if second(version) != second(other):
@@ -192,10 +192,16 @@ def oldest_first(versions):
     for version in (v for v in versions if not in_place(v)):
         limit = next((index for index, other in enumerate(with_order) if ranked_before(version, other)), len(with_order))
         slots.append((version, max((index + 1 for index, other in enumerate(with_order[:limit]) if behind(version, other)), default=0)))
+    room = {}
     for version, slot in slots:
         slot = min([slot, *(later for other, later in slots if ranked_before(version, other))])
-        rank = -1 if version["rank"] is None else version["rank"]
-        placed.append(((2 * slot, second(version), rank, version["position"], version["version"]), version))
+        room.setdefault((2 * slot, second(version)), []).append(version)
+    for (place, born_in), neighbours in room.items():
+        ordered = []
+        for version in sorted(neighbours, key=lambda v: (v["rank"] is None, v["rank"] or 0, v["position"], v["version"])):
+            smaller = (step for step, v in enumerate(ordered, 1) if sequenced(v) and v["position"] < version["position"])
+            ordered.insert(len(ordered) if version["rank"] is not None else max(smaller, default=0), version)
+        placed += [((place, born_in, step), version) for step, version in enumerate(ordered)]
     return [version for _, version in sorted(placed, key=lambda pair: pair[0])]
 
 

@@ -68,13 +68,12 @@ impl Sibling<'_> {
 
 /// Where a version stands: compared field by field.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Place<'a> {
+struct Place {
     /// Those that have a place of their own are odd, and between them there is room for the others.
     place: usize,
     born: Timestamp,
-    rank: i32,
-    position: &'a [u8],
-    version: &'a str,
+    /// Among those of one place that were born in one second.
+    step: usize,
     index: usize,
 }
 
@@ -88,25 +87,35 @@ pub fn order_siblings(siblings: &[Sibling<'_>]) -> Vec<usize> {
     let by_position = |index: usize| (siblings[index].position, siblings[index].at, siblings[index].version);
     sequenced.sort_by(|&a, &b| by_position(a).cmp(&by_position(b)));
 
-    let mut placed: Vec<Place<'_>> = Vec::with_capacity(siblings.len());
+    let mut placed: Vec<Place> = Vec::with_capacity(siblings.len());
     for (place, &index) in sequenced.iter().enumerate() {
-        placed.push(Place { place: 2 * place + 1, born: siblings[index].born, rank: 0, position: &[], version: "", index });
+        placed.push(Place { place: 2 * place + 1, born: siblings[index].born, step: 0, index });
     }
     let mut room: Vec<(usize, usize)> = others.into_iter().map(|index| (room_of(siblings, &sequenced, index), index)).collect();
     keep_ranks(siblings, &mut room);
-    for (place, index) in room {
-        let other = &siblings[index];
-        placed.push(Place {
-            place,
-            born: other.born.floor_second(),
-            rank: other.rank.unwrap_or(-1),
-            position: other.position,
-            version: other.version,
-            index,
-        });
+    room.sort_unstable_by_key(|&(place, index)| (place, siblings[index].born.floor_second()));
+    for neighbours in room.chunk_by(|a, b| (a.0, siblings[a.1].born.floor_second()) == (b.0, siblings[b.1].born.floor_second())) {
+        for (step, index) in in_one_second(siblings, neighbours.iter().map(|(_, index)| *index)).into_iter().enumerate() {
+            placed.push(Place { place: neighbours[0].0, born: siblings[index].born.floor_second(), step, index });
+        }
     }
     placed.sort_unstable();
     placed.into_iter().map(|placed| placed.index).collect()
+}
+
+/// The order of those of one second that are between the same two: as a listing ranked them; one that none has ranked stands
+/// behind the last of these that its sequencer is behind of.
+fn in_one_second(siblings: &[Sibling<'_>], neighbours: impl Iterator<Item = usize>) -> Vec<usize> {
+    let (mut ordered, mut unranked): (Vec<usize>, Vec<usize>) = neighbours.partition(|&index| siblings[index].rank.is_some());
+    let by_position = |index: usize| (siblings[index].position, siblings[index].version);
+    ordered.sort_unstable_by_key(|&index| (siblings[index].rank, by_position(index)));
+    unranked.sort_unstable_by_key(|&index| by_position(index));
+    for index in unranked {
+        let is_before = |other: &Sibling<'_>| is_sequenced(other.position) && other.position < siblings[index].position;
+        let behind = ordered.iter().rposition(|&other| is_before(&siblings[other])).map_or(0, |last| last + 1);
+        ordered.insert(behind, index);
+    }
+    ordered
 }
 
 /// Between which of those that have their places one of the others stands.
@@ -195,6 +204,17 @@ mod tests {
             &[("p", 28)],
             "pab",
         );
+    }
+
+    #[test]
+    fn of_two_uploads_in_parts_that_began_in_one_second_the_sequencer_tells_until_a_listing_has_ranked_both() {
+        let known = |of_q, rank| [("p", 10, Some("02"), Some(0)), ("q", 29, Some(of_q), rank)];
+        let began = [("p", 10), ("q", 10)];
+        check_in_parts(&known("05", None), &began, "pq");
+        check_in_parts(&known("01", None), &began, "qp");
+        check_in_parts(&known("01", Some(1)), &began, "pq");
+        // Of one without a sequencer it says nothing.
+        check_in_parts(&[("p", 10, Some("02"), Some(0)), ("x", 10, None, Some(1)), ("q", 29, Some("05"), None)], &began, "pqx");
     }
 
     #[test]
