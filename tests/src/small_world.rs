@@ -42,7 +42,7 @@ use pipeline::changelog::coverage::Window;
 use pipeline::changelog::segments;
 use pipeline::model::{Clock, ResourceId, Timestamp};
 use pipeline::replay::run::{Quiet as NobodyWatches, RestoreOptions};
-use pipeline::replay::{Certainty, RestorePoint, Selection};
+use pipeline::replay::{Certainty, RestorePoint};
 use pipeline::s3::{BucketError, ListedVersion, PutRequest, Versioning};
 use pipeline::source::s3_read::Reader;
 use pipeline::source::{Delivery, Message, Source, SourceError};
@@ -636,8 +636,7 @@ impl SmallWorld {
     /// # Errors
     /// [`Broken`].
     pub fn restore(&self, to: Timestamp, mode: impl Into<Option<Mode>>, into: &MemoryBucket) -> Result<RestoreReport, Broken> {
-        let options =
-            RestoreOptions { selection: Selection::default(), mode: mode.into(), acls: false, prefix: String::new(), dry_run: false };
+        let options = RestoreOptions { mode: mode.into(), ..RestoreOptions::default() };
         let request =
             RestoreRequest { resource: self.resource.clone(), to: RestorePoint::Time(to), certainty: Certainty::Arrived, options };
         let target: Arc<dyn Target> = Arc::new(BucketTarget::new(Arc::new(into.clone()), ""));

@@ -1,10 +1,10 @@
 //! A restore that is asked for once more, without a word about what the target holds: what is its own work, and what is not.
 
 use bytes::Bytes;
-use pipeline::s3::PutRequest;
+use pipeline::s3::{PutRequest, Tags};
 use pipeline::target::Mode;
 use tests::memory_bucket::MemoryBucket;
-use tests::small_world::{Broken, FAULTS, SmallWorld, contents};
+use tests::small_world::{Broken, FAULTS, Fault, SmallWorld, contents};
 
 const ASK: Option<Mode> = None;
 /// More operations of the vault's store than a restore here has.
@@ -86,6 +86,35 @@ fn into_a_target_that_was_emptied_it_is_carried_out_anew() {
     let again = world.restore(to, ASK, &into).expect("the target is empty again");
     assert_eq!(again.tally.creates, 3, "{again:?}");
     assert_eq!(contents(&into), world.at(to));
+}
+
+#[test]
+fn one_that_broke_off_completes_what_it_began_and_leaves_what_others_put_meanwhile() {
+    let mut breaks = 0;
+    for at in 0..OPERATIONS_MAX {
+        let world = prepared();
+        let (to, into) = (world.instants()[3], world.elsewhere());
+        world.trap.set(at, Fault::CrashBefore);
+        let broke_off = world.restore(to, ASK, &into).is_err();
+        let (_, still_set) = world.trap.seen();
+        if still_set {
+            break;
+        }
+        if !broke_off || contents(&into).is_empty() {
+            continue;
+        }
+        breaks += 1;
+        let unfinished = PutRequest { tags: Tags::from([("of".to_owned(), "nobody".to_owned())]), ..PutRequest::default() };
+        put(&into, "a", "of somebody else");
+        into.put_object("c/d", &unfinished, Bytes::from(world.at(to)["c/d"].clone())).expect("its key is legal");
+        let report = world.restore(to, ASK, &into).expect("nothing fails any more");
+        assert_eq!((report.tally.skips, report.tally.overwrites, report.tally.failed), (1, 1, 0), "operation {at}: {report:?}");
+        let held = contents(&into);
+        assert_eq!((&held["a"][..], &held["b"], &held["c/d"]), (&b"of somebody else"[..], &world.at(to)["b"], &world.at(to)["c/d"]));
+        let done = world.restore(to, ASK, &into).expect("nothing fails any more");
+        assert_eq!((done.tally.skips, done.tally.same), (1, 2), "operation {at}: {done:?}");
+    }
+    assert!(breaks > 0, "none broke off halfway");
 }
 
 #[test]

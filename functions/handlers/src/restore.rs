@@ -4,7 +4,7 @@
 //! something and nobody has said what to do about that:
 //!
 //! ```text
-//! begun, not ended      what is there is taken for our own work: it is gone over again
+//! begun, not ended      the same, but for what may be half of our own work: that is written again
 //! begun and ended       what is there is compared and left, and what is missing is written
 //! neither               what is there is not ours: the user must say
 //! ```
@@ -161,8 +161,10 @@ pub async fn restore(
     match standing(vault, request, &plan, target).await? {
         // Whatever others put there meanwhile is left, and counted.
         Standing::Free | Standing::Ended => options.mode = options.mode.or(Some(Mode::Skip)),
-        // Of an object with several versions perhaps not all are there.
-        Standing::BrokenOff => options.mode = Some(Mode::Overwrite),
+        Standing::BrokenOff => {
+            options.mode = Some(Mode::Skip);
+            options.resumes = true;
+        }
         Standing::Strange => return Err(RestoreError::ModeNeeded { target: target.name() }.into()),
     }
     if options.dry_run {

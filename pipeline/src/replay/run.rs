@@ -36,12 +36,15 @@ use crate::vault::{Vault, VaultError};
 use crate::view::{ObjectVersion, ViewError, versions};
 
 /// How a restore is to be done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RestoreOptions {
     /// Which objects and versions.
     pub selection: Selection,
     /// What to do about objects that the target holds. It must be named where the target holds any.
     pub mode: Option<Mode>,
+    /// It goes on with one that broke off: what that may have left unfinished is written again, whatever the mode leaves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resumes: bool,
     /// Whether ACLs are restored.
     pub acls: bool,
     /// Put before every key.
@@ -394,11 +397,19 @@ impl Work<'_> {
                 }
                 _ => false,
             };
+            let unfinished = match &existing {
+                // Of several versions perhaps not all are there: none tells whose it is.
+                Some(existing) if self.options.resumes && !same => {
+                    several || self.retried(|| self.target.is_unfinished(&wanted, existing)).await?
+                }
+                _ => false,
+            };
             let case = Case {
                 wanted: Some(&wanted),
                 lost: version.lost.as_deref(),
                 existing: existing.as_ref(),
                 same,
+                unfinished,
                 uncertain: uncertain.contains(&wanted.object),
             };
             let mut action = decide(self.mode, &case).unwrap_or(Action::Same);

@@ -289,6 +289,11 @@ impl Target for BucketTarget {
         self.compare(wanted, existing).await.map_err(|error| self.object_error(&wanted.object, &error))
     }
 
+    async fn is_unfinished(&self, wanted: &WantedObject, existing: &ExistingObject) -> Result<bool, TargetError> {
+        self.check_inside(&wanted.object)?;
+        self.has_content(wanted, existing).await.map_err(|error| self.object_error(&wanted.object, &error))
+    }
+
     /// One, and one more for an ACL that is more than private. The parts of a large upload count as one.
     fn requests(&self, wanted: Option<&WantedObject>) -> u64 {
         let acl = wanted.filter(|wanted| !wanted.marker).and_then(|wanted| wanted.acl.as_ref());

@@ -4,9 +4,11 @@
 //!                     skip        overwrite   exact
 //! wanted, not there   create      create      create
 //! wanted, the same    same        same        same
-//! wanted, differs     skip        overwrite   overwrite
+//! wanted, differs     skip*       overwrite   overwrite
 //! there, not wanted   keep        keep        remove, unless the key is named uncertain
 //! content lost        fail, where it would have to be written
+//!
+//! * overwrite, where a restore goes on that broke off and may have left it unfinished
 //! ```
 
 use std::fmt;
@@ -75,6 +77,8 @@ pub struct Case<'a> {
     pub existing: Option<&'a ExistingObject>,
     /// Whether both are the same, as [`super::Target::is_same`] says. Of no meaning unless there are both.
     pub same: bool,
+    /// A restore of this very object that broke off may have left it so. Of no meaning unless there are both and they differ.
+    pub unfinished: bool,
     /// Nobody can say whether the object existed at the restored instant.
     pub uncertain: bool,
 }
@@ -164,7 +168,7 @@ pub fn decide(mode: Mode, case: &Case<'_>) -> Option<Action> {
         (None, Some(_)) => Action::Remove,
         // The bytes are at the target already: that the vault lost them does not matter.
         (Some(_), Some(_)) if case.same => Action::Same,
-        (Some(_), Some(_)) if mode == Mode::Skip => Action::Skip(Reason::Exists),
+        (Some(_), Some(_)) if mode == Mode::Skip && !case.unfinished => Action::Skip(Reason::Exists),
         (Some(wanted), existing) => match case.lost {
             // A delete marker has no content that could be lost.
             Some(reason) if !wanted.marker => Action::Fail(Reason::Lost(reason.to_owned())),

@@ -201,6 +201,11 @@ impl Target for DirectoryTarget {
         self.compare(wanted).map_err(|error| self.object_error(&wanted.object, &error))
     }
 
+    async fn is_unfinished(&self, wanted: &WantedObject, _existing: &ExistingObject) -> Result<bool, TargetError> {
+        let is_same = self.is_same_file(wanted).map_err(|error| self.object_error(&wanted.object, &error))?;
+        Ok(is_same.unwrap_or(true))
+    }
+
     /// Files cost no requests.
     fn requests(&self, _wanted: Option<&WantedObject>) -> u64 {
         0

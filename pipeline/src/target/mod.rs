@@ -159,6 +159,10 @@ pub trait Target: Send + Sync {
     /// Whether what is there already is what is wanted, properties included, so that nothing need be written.
     async fn is_same(&self, wanted: &WantedObject, existing: &ExistingObject) -> Result<bool, TargetError>;
 
+    /// Whether what is there may be left of a [`Target::write`] of this object that broke off: it has the wanted content, and
+    /// perhaps not all of the properties. Reads the content where nothing cheaper tells; where nobody can say, it may.
+    async fn is_unfinished(&self, wanted: &WantedObject, existing: &ExistingObject) -> Result<bool, TargetError>;
+
     /// How many requests that change the target a [`Target::write`] of this object takes, or a [`Target::remove`] for
     /// none, when nothing has to be tried again: what a dry run counts.
     fn requests(&self, wanted: Option<&WantedObject>) -> u64;

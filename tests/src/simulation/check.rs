@@ -29,6 +29,8 @@ pub struct Outcome {
     pub objects: BTreeMap<String, Vec<Restored>>,
     /// (object, version) that could not be written, and why.
     pub failed: BTreeMap<(String, String), String>,
+    /// (object, version) that was left out because the target has an object of that name.
+    pub skipped: BTreeSet<(String, String)>,
     /// Keys named uncertain, as the report names them.
     pub uncertain: BTreeSet<String>,
     /// It died at least once and was begun again, or another one wrote into the same target: what that report named
@@ -56,9 +58,11 @@ impl Outcome {
             let version = row.version.clone()?;
             Some(((row.object.clone(), version), row.reason.clone().unwrap_or_default()))
         });
+        let skipped = rows.iter().filter(|row| row.action == "skip").filter_map(|row| Some((row.object.clone(), row.version.clone()?)));
         Outcome {
             objects: target.objects(),
             failed: failed.collect(),
+            skipped: skipped.collect(),
             uncertain: report.uncertain.first.iter().cloned().collect(),
             resumed: false,
         }
@@ -68,6 +72,7 @@ impl Outcome {
     pub fn keep(&mut self, wanted: &dyn Fn(&String) -> bool) {
         self.objects.retain(|object, _| wanted(object));
         self.failed.retain(|(object, _), _| wanted(object));
+        self.skipped.retain(|(object, _)| wanted(object));
         self.uncertain.retain(|named| named.rsplit_once(" (").is_some_and(|(object, _)| wanted(&object.to_owned())));
     }
 
@@ -80,13 +85,7 @@ impl Outcome {
 
 /// What is restored, and how.
 pub fn options(versions: Versions) -> RestoreOptions {
-    RestoreOptions {
-        selection: Selection { versions, ..Selection::default() },
-        mode: None,
-        acls: false,
-        prefix: String::new(),
-        dry_run: false,
-    }
+    RestoreOptions { selection: Selection { versions, ..Selection::default() }, ..RestoreOptions::default() }
 }
 
 /// Compares restores with the books.
@@ -342,6 +341,13 @@ impl One<'_> {
         self.outcome.failed.get(&(self.object.to_owned(), version.id.clone())).map(String::as_str)
     }
 
+    /// Whether the vault may not have the content of a version whose object an earlier attempt has restored without it: then that
+    /// one has named it, and this one leaves what is there.
+    fn is_left_out(&self, version: &Version) -> bool {
+        let skipped = || self.outcome.skipped.contains(&(self.object.to_owned(), version.id.clone()));
+        self.outcome.resumed && !self.books.content_is_due(version, self.readings) && skipped()
+    }
+
     fn presence(&self, version: &Version) -> Presence {
         if self.is_fleeting(version) { Presence::Unknown } else { self.books.presence(version, self.to, self.readings) }
     }
@@ -407,7 +413,7 @@ impl One<'_> {
     fn all(&self) -> Result<(), String> {
         for version in self.books.of(self.object) {
             let written = self.restored().iter().any(|restored| restored.version == version.id);
-            let told = written || self.failed(version).is_some();
+            let told = written || self.failed(version).is_some() || self.is_left_out(version);
             match self.presence(version) {
                 Presence::Live if !told => return Err(format!("version {} is missing", version.id)),
                 Presence::Gone if told => return Err(format!("version {} was not there", version.id)),

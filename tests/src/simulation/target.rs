@@ -117,6 +117,13 @@ impl Target for MemoryTarget {
         }))
     }
 
+    async fn is_unfinished(&self, wanted: &WantedObject, existing: &ExistingObject) -> Result<bool, TargetError> {
+        self.turn(&wanted.object).await?;
+        let held = self.held();
+        let current = held.get(&existing.object).and_then(|versions| versions.last());
+        Ok(current.is_some_and(|current| Some(current.digest.to_string()) == wanted.digest))
+    }
+
     fn requests(&self, _: Option<&WantedObject>) -> u64 {
         1
     }

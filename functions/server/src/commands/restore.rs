@@ -31,8 +31,8 @@ use crate::vaults::OpenVault;
 /// Restore a bucket, or some objects of it, as they were at a time.
 ///
 /// Nothing that the target holds is touched unless --mode says so. A restore that was broken off is resumed by asking for
-/// it again: it goes over all of its objects anew, and over what others have put under their names meanwhile. Of one that has
-/// ended, that writes what is missing, and leaves and counts what was changed since.
+/// it again. That writes what is missing, and leaves and counts what others have put under the names of its objects; so it
+/// does of one that has ended. Only where several versions of an object are restored all of them are written again.
 #[derive(Debug, Args)]
 pub struct Restore {
     #[command(flatten)]

@@ -38,6 +38,16 @@ impl BucketTarget {
         Ok(comparison)
     }
 
+    /// Whether an object that is there has the wanted content, or nobody can say that it has not.
+    pub(super) async fn has_content(&self, wanted: &WantedObject, existing: &ExistingObject) -> Result<bool, BucketError> {
+        match self.bucket.head(&wanted.object, None).await {
+            Ok(head) => Ok(self.is_same_content(wanted, existing, &head).await?.unwrap_or(true)),
+            // Removed since it was listed.
+            Err(BucketError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether the bytes are the same; none where the vault does not know them and the etags, which depend on how the
     /// object was uploaded and encrypted, differ.
     async fn is_same_content(

@@ -47,6 +47,16 @@ fn the_modes_differ_in_what_is_there_already() {
 }
 
 #[test]
+fn what_a_restore_that_broke_off_may_have_left_unfinished_is_written_again() {
+    let (object, there) = (wanted("a", 1), existing("a", 2));
+    let unfinished = Case { wanted: Some(&object), existing: Some(&there), unfinished: true, ..Case::default() };
+    for mode in [Mode::Skip, Mode::Overwrite, Mode::Exact] {
+        assert_eq!(decide(mode, &unfinished), Some(Action::Overwrite), "{mode}");
+    }
+    assert_eq!(decide(Mode::Skip, &Case { same: true, ..unfinished }), Some(Action::Same));
+}
+
+#[test]
 fn a_key_that_is_named_uncertain_is_never_removed() {
     let there = existing("a", 1);
     let case = Case { existing: Some(&there), uncertain: true, ..Case::default() };
@@ -120,6 +130,7 @@ proptest! {
                 lost: lost.contains(key).then_some("lost"),
                 existing: there.as_ref(),
                 same: want == have,
+                unfinished: false,
                 uncertain: uncertain.contains(key),
             };
             let action = decide(mode, &case).expect("the key is on one side");

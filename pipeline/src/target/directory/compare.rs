@@ -46,7 +46,7 @@ impl DirectoryTarget {
     }
 
     /// Whether the bytes are the same; none where the vault does not know them.
-    fn is_same_file(&self, wanted: &WantedObject) -> io::Result<Option<bool>> {
+    pub(super) fn is_same_file(&self, wanted: &WantedObject) -> io::Result<Option<bool>> {
         let Some(root) = self.root().map_err(io::Error::other)? else { return Ok(Some(false)) };
         let Some((directory, name)) = find(&root, &wanted.object)? else { return Ok(Some(false)) };
         let Some(file) = open_file(&directory, &name)? else { return Ok(Some(false)) };

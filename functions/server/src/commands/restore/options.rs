@@ -193,7 +193,7 @@ impl Asked {
 
 /// Everything, and nothing special about it.
 pub fn plain_options() -> RestoreOptions {
-    RestoreOptions { selection: Selection::default(), mode: None, acls: true, prefix: String::new(), dry_run: false }
+    RestoreOptions { acls: true, ..RestoreOptions::default() }
 }
 
 fn keys_in(text: &str) -> Vec<String> {
