@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use pipeline::model::Clock;
 use pipeline::s3::{Bucket, PutRequest, Versioning};
 use pipeline::source::s3_scan::{Scan, Tie};
 use tests::memory_bucket::{MemoryBucket, NoHook, Settings};
@@ -28,6 +30,25 @@ fn bucket(page: i32) -> Arc<dyn Bucket> {
 
 fn versions(ties: &[Tie]) -> BTreeSet<String> {
     ties.iter().flatten().map(|listed| listed.version.clone()).collect()
+}
+
+#[test]
+fn what_a_page_shows_was_there_when_that_page_was_answered_however_late_the_next_one_comes() {
+    let mut world = World::new(1, &Options::default());
+    Arc::get_mut(&mut world).expect("nobody else has it yet").swarm.page = 1;
+    let bucket = MemoryBucket::new(Settings::aws("photos", 7), world.clone(), Arc::new(NoHook));
+    bucket.set_versioning(Versioning::Enabled);
+    for object in ["a", "b"] {
+        bucket.put_object(object, &PutRequest::default(), Bytes::from_static(b"content")).expect("its key is legal");
+    }
+    let door: Arc<dyn Bucket> = Arc::new(Door { bucket: bucket.clone(), world: world.clone() });
+    let mut scan = Scan::new(door, "", None);
+    let shown = world.now();
+    assert_eq!(block_on(scan.next()).expect("nothing fails").map(|page| page.ties.len()), Some(0), "it may go on on the next page");
+    world.alone(world.sleep(Duration::from_secs(60)));
+    let ties = block_on(scan.next()).expect("nothing fails").expect("there is more").ties;
+    let (a, b) = (ties[0][0].at.expect("it says"), ties[1][0].at.expect("it says"));
+    assert!(a.since(shown) < Duration::from_secs(30) && b.since(shown) > Duration::from_secs(30), "{a}, {b}");
 }
 
 #[test]

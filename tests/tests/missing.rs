@@ -137,12 +137,18 @@ fn what_a_missing_segment_alone_told_of_what_is_gone_stays_named_however_much_is
     world.tick(5);
     world.purge("a1");
     world.intake().expect("nothing fails");
-    for _ in 0..3 {
+    // More than whoever plans a restore reads of them.
+    for _ in 0..12 {
         world.tick(5);
         world.reconcile().expect("nothing fails");
     }
     let window = world.window().expect("there is one");
     assert!(window.proven.is_some_and(|proven| proven > has_not), "{window:?}");
+    let (noticed, found_again) = (window.gaps[0].to.expect("it was noticed"), window.gaps[0].found_again.expect("it was made good"));
+    let elsewhere = world.elsewhere();
+    let named = |at| world.restore(at, Mode::Overwrite, &elsewhere).map(|report| (report.gaps.count, report.proven)).expect("it can be");
+    assert!(noticed < found_again);
+    assert_eq!([noticed, found_again].map(named), [(1, false), (0, true)]);
     // It was there, and nobody knows any more.
     let into = world.elsewhere();
     world.put("a1", "of the user");

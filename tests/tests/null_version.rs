@@ -114,6 +114,29 @@ fn of_two_overwrites_within_a_second_the_last_is_known_although_nobody_told_of_i
 }
 
 #[test]
+fn the_event_of_what_a_look_has_found_says_where_it_stands_in_its_second() {
+    let mut world = SmallWorld::suspended();
+    world.put("a", "first");
+    world.tick(2);
+    world.reconcile().expect("nothing fails");
+    world.tick(5);
+    let put = |content: &'static str| world.bucket.put_object("a", &PutRequest::default(), Bytes::from_static(content.as_bytes()));
+    let [one, two, last] = ["one", "two", "last"].map(|content| put(content).expect("its key is legal"));
+    world.note();
+    // The event of the first leads to a look that finds the last.
+    world.tell(&one);
+    world.intake().expect("nothing fails");
+    [&two, &last].into_iter().for_each(|happened| world.tell(happened));
+    world.intake().expect("nothing fails");
+    world.tick(5);
+    world.put("z", "afterwards");
+    world.intake().expect("nothing fails");
+    world.tick(5);
+    world.intake().expect("nothing fails");
+    assert_eq!(restored(&world, 2), world.at(world.instants()[2]));
+}
+
+#[test]
 fn what_was_put_in_parts_is_read_once_whoever_told_of_it() {
     let mut world = SmallWorld::suspended();
     world.put("a", "first");

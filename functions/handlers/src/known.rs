@@ -48,8 +48,9 @@ pub struct KnownVersion {
     pub told: bool,
     /// The last reading of the truth that listed it.
     pub seen: u64,
-    /// Whether the reading of the truth before the next one cannot have missed it if it was gone by then: a listing has shown
-    /// it. One that was learned by an event alone may have been gone before that reading, which did not know of it yet.
+    /// Whether the reading of the truth before the next one cannot have missed it if it was gone by then: a reading has shown
+    /// it. One that was learned otherwise, by an event or by a look that an event led to, may have been gone before that reading,
+    /// which did not know of it yet.
     pub vouched: bool,
 }
 
@@ -172,7 +173,6 @@ impl Known {
                 known.stored |= row.body.is_some() || row.marker || row.lost.is_some_and(is_lost_for_good);
                 known.rank = known.rank.max(row.rank);
                 known.told |= is_told(row);
-                known.vouched |= row.rank.is_some();
                 if row.via == "event" {
                     known.at = row.at;
                 }
@@ -212,7 +212,7 @@ impl Known {
         self.purged.retain(|_, purged| purged.at >= horizon);
     }
 
-    /// Notes that a reading of the truth listed a version.
+    /// Notes that a reading of the truth listed a version; of one that it found itself, once that is known.
     pub fn saw(&mut self, object: &str, version: &str, reading: u64) {
         self.change(object, version, |known| {
             known.seen = reading;
@@ -263,7 +263,7 @@ fn known_of(row: &ObjectRow<'_>, reading: u64) -> KnownVersion {
         marker: row.marker,
         told: is_told(row),
         seen: reading,
-        vouched: row.rank.is_some(),
+        vouched: false,
     }
 }
 

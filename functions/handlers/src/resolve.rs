@@ -15,9 +15,9 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use pipeline::model::change::{Facet, NULL_VERSION, ObjectChange, Op, is_in_parts};
 use pipeline::model::{Position, Timestamp};
-use pipeline::s3::{BucketError, ListedVersion};
+use pipeline::s3::BucketError;
 use pipeline::source::s3_event::{Hint, Hinted};
-use pipeline::source::s3_scan::{ObjectListing, list_object};
+use pipeline::source::s3_scan::{Shown, list_object};
 
 use crate::capture::Capture;
 use crate::known::KnownVersion;
@@ -29,9 +29,9 @@ const LISTINGS_AT_ONCE: usize = 16;
 /// An object as it was found at the source.
 pub struct Look {
     /// Its versions, the oldest first.
-    listed: Vec<ListedVersion>,
-    /// When.
-    seen: Timestamp,
+    listed: Vec<Shown>,
+    /// By our own clock.
+    at: Timestamp,
 }
 
 /// Lists each of these objects.
@@ -40,9 +40,9 @@ pub fn look_at(capture: &Capture, objects: Vec<String>) -> BoxStream<'static, (S
     let looks = futures::stream::iter(objects).map(move |object| {
         let (bucket, clock) = (bucket.clone(), clock.clone());
         async move {
+            let at = clock.now();
             let listed = list_object(&bucket, &object).await;
-            let look = |found: ObjectListing| Look { listed: found.versions, seen: found.answered.unwrap_or_else(|| clock.now()) };
-            (object, listed.map(look))
+            (object, listed.map(|listed| Look { listed, at }))
         }
     });
     looks.buffered(LISTINGS_AT_ONCE).boxed()
@@ -62,7 +62,7 @@ pub enum Heard {
 /// The hints of one object, and the changes that they and its listing amount to.
 pub struct Resolving<'a> {
     stream: &'a str,
-    listed: Vec<ListedVersion>,
+    listed: Vec<Shown>,
     known: Vec<KnownVersion>,
     changes: Vec<ObjectChange>,
     /// How many of the changes come from the listing; they stand first.
@@ -74,10 +74,10 @@ pub struct Resolving<'a> {
 impl<'a> Resolving<'a> {
     /// What the listing alone says.
     pub fn new(capture: &Capture, stream: &'a str, object: &str, look: Look) -> Resolving<'a> {
-        let Look { listed, seen } = look;
+        let Look { listed, at } = look;
         let (known, changes) = capture.known(|known| {
             let ties = listed.chunk_by(|a, b| a.modified.floor_second() == b.modified.floor_second());
-            let changes: Vec<ObjectChange> = ties.flat_map(|tie| rank_ties(tie, known, stream, seen)).collect();
+            let changes: Vec<ObjectChange> = ties.flat_map(|tie| rank_ties(tie, known, stream, at)).collect();
             (known.of(object).to_vec(), changes)
         });
         Resolving { stream, listed, known, new: changes.len(), changes, told: BTreeSet::new() }
@@ -151,7 +151,12 @@ impl<'a> Resolving<'a> {
                 let same_content = known.etag.is_some() && known.etag.as_deref() == hint.etag.as_deref();
                 &*known.version == NULL_VERSION && (known.marker || same_content) && is_same_second(hint.at, known.at)
             };
-            return self.known.iter().any(is_known);
+            let known = self.known.iter().any(is_known);
+            if known && hint.position.is_some() {
+                // It was found by a listing that some other event led to. Only its own says where it stands among those of its second.
+                self.put(hint, NULL_VERSION);
+            }
+            return known;
         };
         // Two that tell of the same are two rows, and the fold joins them: none may hide the other.
         let at = if self.told.insert(found) {
@@ -251,7 +256,7 @@ fn facet_of(hinted: Hinted) -> Option<Facet> {
 }
 
 /// The version whose facet was changed: the one the event names, or the newest.
-fn facet_version<'a>(hint: &Hint, listed: &'a [ListedVersion]) -> Option<&'a ListedVersion> {
+fn facet_version<'a>(hint: &Hint, listed: &'a [Shown]) -> Option<&'a Shown> {
     match &hint.version {
         Some(version) => listed.iter().find(|listed| listed.version == *version),
         // Not one that came later: it has tags of its own.

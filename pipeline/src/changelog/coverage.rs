@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::link::Link;
 use crate::model::{ResourceId, Timestamp};
-use crate::vault::record::Record;
+use crate::vault::record::{Numbered, Record};
 use crate::vault::{Vault, VaultError, layout};
 
 /// What one reading of the truth at the source found. Numbered records of a resource; the first is the first full scan.
@@ -62,13 +62,28 @@ pub struct Gap {
     /// that was noticed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment: Option<Link>,
+    /// Of a missing segment: when the first listing ended that began after that was noticed, and so had found again what still
+    /// existed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_again: Option<Timestamp>,
 }
 
 impl Gap {
+    /// A time in which events were not sent or not received.
+    pub fn without_events(from: Timestamp, to: Option<Timestamp>, reason: impl Into<String>) -> Gap {
+        Gap { from, to, reason: reason.into(), segment: None, found_again: None }
+    }
+
     /// A segment is missing; `noticed` is when that was noted.
     pub fn missing(segment: &Link, noticed: Option<Timestamp>) -> Gap {
         let reason = format!("segment {segment} of the change log is missing: of what it told only what a listing found again is known");
-        Gap { from: segment.first(), to: noticed, reason, segment: Some(*segment) }
+        Gap { from: segment.first(), to: noticed, reason, segment: Some(*segment), found_again: None }
+    }
+
+    /// This gap with what a reading made good, if it is of a missing segment and this reading is the first that did.
+    pub fn made_good(&self, reading: &Reconciliation) -> Option<Gap> {
+        let noticed = self.to.filter(|_| self.segment.is_some() && self.found_again.is_none())?;
+        (reading.versioned && reading.began > noticed).then(|| Gap { found_again: Some(reading.ended), ..self.clone() })
     }
 }
 
@@ -145,12 +160,16 @@ fn proves_with(reading: &Reconciliation, gaps: &[Gap]) -> Option<Timestamp> {
     trusted.map(before).fold(reading.proves(), |proven, before| proven.map(|proven| proven.min(before)))
 }
 
-/// One entry per gap: a record that closes a gap repeats its beginning.
+/// One entry per gap: a record that closes a gap, or says when it was made good, repeats its beginning.
 fn merge_gaps(gaps: &[Gap]) -> Vec<Gap> {
     let mut merged: Vec<Gap> = Vec::new();
     for gap in gaps {
         match merged.iter_mut().find(|known| known.from == gap.from && known.segment == gap.segment) {
-            Some(known) => known.to = known.to.or(gap.to),
+            Some(known) => {
+                known.to = known.to.or(gap.to);
+                // Of two readings at once the one that ended first made it good.
+                known.found_again = known.found_again.into_iter().chain(gap.found_again).min();
+            }
             None => merged.push(gap.clone()),
         }
     }
@@ -169,6 +188,15 @@ pub async fn facts(vault: &Vault, resource: &ResourceId) -> Result<(Vec<Reconcil
     let reconciliations = vault.outer_records(&layout::state_folder(RECONCILIATIONS, resource), READINGS_AT_ONCE_MAX).await?;
     let gaps = vault.all_records(&layout::state_folder(GAPS, resource)).await?;
     Ok((reconciliations.into_iter().map(|numbered| numbered.record).collect(), gaps.into_iter().map(|numbered| numbered.record).collect()))
+}
+
+/// Every gap of a resource.
+///
+/// # Errors
+/// As [`Vault::all_records`].
+pub async fn gaps(vault: &Vault, resource: &ResourceId) -> Result<Vec<Gap>, VaultError> {
+    let records: Vec<Numbered<Gap>> = vault.all_records(&layout::state_folder(GAPS, resource)).await?;
+    Ok(merge_gaps(&records.into_iter().map(|numbered| numbered.record).collect::<Vec<_>>()))
 }
 
 #[cfg(test)]
@@ -233,9 +261,24 @@ mod tests {
     }
 
     #[test]
+    fn a_missing_segment_is_made_good_by_the_first_reading_that_began_after_it_was_noticed() {
+        let link: Link = format!("{:06x}{:016x}{:012x}", 0, 8_000_000, 1).parse().unwrap();
+        let gap = Gap::missing(&link, Some(Timestamp::from_seconds(20)));
+        let made_good = |gap: &Gap, began, ended| gap.made_good(&reconciled(began, ended)).and_then(|gap| gap.found_again);
+        assert_eq!(made_good(&gap, 20, 22), None);
+        assert_eq!(made_good(&gap, 21, 22), Some(Timestamp::from_seconds(22)));
+        assert_eq!(gap.made_good(&Reconciliation { versioned: false, ..reconciled(21, 22) }), None);
+        let once = gap.made_good(&reconciled(21, 25)).unwrap();
+        assert_eq!(made_good(&once, 26, 27), None, "it was");
+        let twice = gap.made_good(&reconciled(22, 24)).unwrap();
+        let merged = merge_gaps(&[gap, once, twice]);
+        assert_eq!(merged.iter().map(|gap| gap.found_again).collect::<Vec<_>>(), [Some(Timestamp::from_seconds(24))]);
+    }
+
+    #[test]
     fn a_gap_is_closed_by_the_record_that_repeats_its_beginning() {
         let (from, to) = (Timestamp::from_seconds(3), Timestamp::from_seconds(9));
-        let open = Gap { from, to: None, reason: "events are off".to_owned(), segment: None };
+        let open = Gap::without_events(from, None, "events are off");
         let closed = Gap { to: Some(to), ..open.clone() };
         assert_eq!(merge_gaps(std::slice::from_ref(&open)), std::slice::from_ref(&open));
         assert_eq!(merge_gaps(&[open, closed.clone()]), [closed]);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::inputs::{Inputs, Inventory};
-use crate::changelog::coverage::{Gap, READINGS_AT_ONCE_MAX, Reconciliation, Window};
+use crate::changelog::coverage::{Gap, Window};
 use crate::fold::Cut;
 use crate::model::{ResourceId, Timestamp};
 
@@ -71,7 +71,7 @@ pub enum PlanError {
         earliest: Timestamp,
     },
     /// Behind the window.
-    #[error("cannot restore {resource} to {to}: the log is complete only up to {latest}; write `latest` for that")]
+    #[error("cannot restore {resource} to {to}: the log is complete only up to {latest}{}; write `latest` for that", missing_too(*missing))]
     TooLate {
         /// Whose.
         resource: ResourceId,
@@ -79,6 +79,8 @@ pub enum PlanError {
         to: Timestamp,
         /// The nearest instant that can be restored.
         latest: Timestamp,
+        /// How many segments are missing of which no listing has made good what they told.
+        missing: usize,
     },
     /// Within the window, but not proven.
     #[error("cannot restore {resource} to {to} with certainty: {}; restore without --proven, or reconcile first", proven_up_to(*proven))]
@@ -90,6 +92,14 @@ pub enum PlanError {
         /// The last proven instant.
         proven: Option<Timestamp>,
     },
+}
+
+fn missing_too(missing: usize) -> String {
+    match missing {
+        0 => String::new(),
+        1 => ", and a segment of it is missing".to_owned(),
+        more => format!(", and {more} segments of it are missing"),
+    }
 }
 
 fn proven_up_to(proven: Option<Timestamp>) -> String {
@@ -117,10 +127,13 @@ pub fn plan(inventory: &Inventory, point: RestorePoint, certainty: Certainty) ->
         return Err(PlanError::TooEarly { resource, to, earliest: window.earliest });
     }
     if to > window.latest {
-        return Err(PlanError::TooLate { resource, to, latest: window.latest });
+        let missing = window.gaps.iter().filter(|gap| gap.segment.is_some() && gap.found_again.is_none()).count();
+        return Err(PlanError::TooLate { resource, to, latest: window.latest, missing });
     }
     let healed = |gap: &Gap| match gap.segment {
-        Some(_) => is_found_again(gap, to, &inventory.reconciliations),
+        // All that existed is known from the end of the listing on that found it again. What was gone before that the segment
+        // alone may have told of, whatever is proven now.
+        Some(_) => gap.found_again.is_some_and(|found| found <= to),
         None => gap.to.is_some_and(|ended| window.proven.is_some_and(|proven| ended <= proven)),
     };
     let open_gaps: Vec<Gap> = window.gaps.iter().filter(|gap| gap.from <= to && !healed(gap)).cloned().collect();
@@ -132,21 +145,12 @@ pub fn plan(inventory: &Inventory, point: RestorePoint, certainty: Certainty) ->
     Ok(ReplayPlan { resource, to, proven, open_gaps, inputs: inventory.inputs(Cut::At(to)), window })
 }
 
-/// Whether all that existed at an instant is known although a segment is missing: only if a listing that began after that had
-/// been noticed had ended by then. What was gone before it the segment alone may have told of, whatever is proven now.
-fn is_found_again(gap: &Gap, to: Timestamp, readings: &[Reconciliation]) -> bool {
-    let Some(noticed) = gap.to.filter(|noticed| *noticed <= to) else { return false };
-    let mut since = readings.iter().filter(|reading| reading.versioned && reading.began >= noticed);
-    // Of many readings the first and the newest are at hand: whether one between them had ended by then is taken for granted.
-    let may_lack_some = readings.len() > READINGS_AT_ONCE_MAX && readings.iter().skip(1).all(|reading| reading.began >= noticed);
-    may_lack_some || since.any(|reading| reading.ended <= to)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::changelog::coverage::Reconciliation;
     use crate::changelog::segment::{Segment, SegmentName};
 
     fn seconds(seconds: i64) -> Timestamp {
@@ -193,13 +197,17 @@ mod tests {
         assert_eq!(gaps(5, Certainty::Proven), Ok(0));
         assert_eq!(gaps(7, Certainty::Arrived), Ok(1));
         assert!(matches!(gaps(7, Certainty::Proven), Err(PlanError::NotProven { .. })));
+        let late = gaps(11, Certainty::Arrived).map_err(|error| error.to_string());
+        assert!(late.is_err_and(|told| told.contains("00:00:10Z, and a segment of it is missing")));
     }
 
     #[test]
     fn what_a_missing_segment_alone_told_of_is_not_known_before_the_listing_that_followed() {
         let link = format!("{:06x}{:016x}{:012x}", 0, 6_000_000, 1).parse().unwrap();
-        let gap = Gap::missing(&link, Some(seconds(20)));
-        let known = Inventory { gaps: vec![gap], ..inventory(&[(1, 5), (9, 10), (21, 25), (31, 32)]) };
+        let readings = inventory(&[(1, 5), (9, 10), (21, 25), (31, 32)]);
+        let noticed = Gap::missing(&link, Some(seconds(20)));
+        let made_good = readings.reconciliations.iter().find_map(|reading| noticed.made_good(reading)).unwrap();
+        let known = Inventory { gaps: vec![noticed, made_good], ..readings };
         let planned = |to| {
             let plan = plan(&known, RestorePoint::Time(seconds(to)), Certainty::Arrived).unwrap();
             (plan.open_gaps.len(), plan.proven)

@@ -167,7 +167,7 @@ impl Reader {
 
     async fn listed(&self, object: &str, version: &str) -> Result<Standing, BucketError> {
         let listed = list_object(&self.bucket, object).await?;
-        let found = listed.versions.into_iter().find(|listed| listed.version == version);
+        let found = listed.iter().find(|listed| listed.version == version);
         Ok(found.map_or(Standing::Gone, |found| Standing::There { modified: found.modified, marker: found.marker }))
     }
 }

@@ -13,8 +13,26 @@ use crate::s3::{Bucket, BucketError, ListMarker, ListedVersion};
 /// Versions per page: the most that S3 gives.
 const PAGE_VERSIONS: i32 = 1_000;
 
+/// A version that a listing showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// As it was listed.
+    pub listed: ListedVersion,
+    /// The source's clock when it answered with the page that shows it, where the server said: then it was there. The page behind
+    /// may come much later.
+    pub at: Option<Timestamp>,
+}
+
+impl std::ops::Deref for Shown {
+    type Target = ListedVersion;
+
+    fn deref(&self) -> &ListedVersion {
+        &self.listed
+    }
+}
+
 /// Versions of one object with times in one second, the oldest first.
-pub type Tie = Vec<ListedVersion>;
+pub type Tie = Vec<Shown>;
 
 /// A listing under way.
 pub struct Scan {
@@ -81,7 +99,8 @@ impl Scan {
         self.ended = page.next.is_none();
         self.after = page.next;
         let mut ties = Vec::new();
-        for version in page.versions {
+        let at = page.server_time;
+        for version in page.versions.into_iter().map(|listed| Shown { listed, at }) {
             let tied = self
                 .waiting
                 .last()
@@ -109,27 +128,19 @@ fn oldest_first(mut tie: Tie) -> Tie {
     tie
 }
 
-/// One object's versions.
-#[derive(Debug, Default)]
-pub struct ObjectListing {
-    /// The oldest first.
-    pub versions: Vec<ListedVersion>,
-    /// The source's clock at the last page, where the server said.
-    pub answered: Option<Timestamp>,
-}
-
-/// All versions of exactly this object.
+/// All versions of exactly this object, the oldest first.
 ///
 /// # Errors
 /// As [`Bucket::list_versions`].
-pub async fn list_object(bucket: &Arc<dyn Bucket>, object: &str) -> Result<ObjectListing, BucketError> {
-    let ObjectListing { mut versions, mut answered } = ObjectListing::default();
+pub async fn list_object(bucket: &Arc<dyn Bucket>, object: &str) -> Result<Vec<Shown>, BucketError> {
+    let mut versions = Vec::new();
     let mut after = None;
     loop {
         let page = bucket.list_versions(object, after.as_ref(), PAGE_VERSIONS).await?;
-        answered = page.server_time.or(answered);
+        let at = page.server_time;
         let strangers = page.versions.iter().filter(|version| version.object != object).count();
-        versions.extend(page.versions.into_iter().filter(|version| version.object == object));
+        let own = page.versions.into_iter().filter(|version| version.object == object);
+        versions.extend(own.map(|listed| Shown { listed, at }));
         // The object itself stands first among the keys that begin with it, on servers that list in order of bytes. Where
         // they do not, its versions still stand together.
         match page.next {
@@ -138,5 +149,5 @@ pub async fn list_object(bucket: &Arc<dyn Bucket>, object: &str) -> Result<Objec
         }
     }
     versions.reverse();
-    Ok(ObjectListing { versions, answered })
+    Ok(versions)
 }

@@ -152,6 +152,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_look_found_while_the_truth_was_read_was_not_shown_by_that_reading() {
+        let mut known = Known::default();
+        let reading = known.begin_reading();
+        known.reading_began(second(100));
+        // The look was before that, and what it found comes late.
+        let looked = |version| ObjectChange { rank: Some(0), via: "scan".to_owned(), ..told("a", version, 10) };
+        let batch: ChangeBatch = [looked("gone"), looked("listed")].iter().map(ObjectChange::row).collect();
+        known.appended("s".to_owned(), &batch);
+        known.saw("a", "listed", reading);
+        let time = |version| known.date_purge("a", version, second(90));
+        assert_eq!((time("gone"), time("listed")), (PurgeTime::AsTold, PurgeTime::After(second(100))));
+        assert!(known.unseen(reading).is_empty());
+    }
+
+    #[test]
     fn a_purge_is_dated_as_told_unless_a_listing_has_shown_the_version_later() {
         let known = known(&[told("a", "listed", 10), told("a", "new", 10)], 100, &["listed"]);
         let time = |version: &str, at: i64| known.date_purge("a", version, second(at));

@@ -232,7 +232,7 @@ impl ResourceCounts {
 
     /// How it is doing; none before it is known how it is protected.
     fn health(&self, now: Timestamp) -> Option<Health> {
-        let gap = |from| Gap { from, to: None, reason: String::new(), segment: None };
+        let gap = |from| Gap::without_events(from, None, "");
         let window = self.earliest.map(|earliest| Window {
             earliest,
             proven: self.proven,

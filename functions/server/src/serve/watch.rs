@@ -53,8 +53,7 @@ impl Watch {
         };
         let heard_until = capture.latest();
         if *events == Events::Webhook && heard_until > Timestamp::default() {
-            let reason = "nobody listened to the webhook".to_owned();
-            let gap = Gap { from: heard_until, to: Some(capture.clock().now()), reason, segment: None };
+            let gap = Gap::without_events(heard_until, Some(capture.clock().now()), "nobody listened to the webhook");
             capture.vault().append_record(&layout::state_folder(GAPS, capture.resource()), &gap).await?;
             watch.read_now.notify_one();
         }
@@ -91,11 +90,9 @@ impl Watch {
             }
             (Some(false), None) => {
                 let from = self.update(|state| state.on_at).unwrap_or(now);
-                Gap { from, to: None, reason: "events are turned off at the bucket".to_owned(), segment: None }
+                Gap::without_events(from, None, "events are turned off at the bucket")
             }
-            (Some(true), Some(from)) => {
-                Gap { from, to: Some(now), reason: "events were turned off at the bucket".to_owned(), segment: None }
-            }
+            (Some(true), Some(from)) => Gap::without_events(from, Some(now), "events were turned off at the bucket"),
             _ => return,
         };
         let resource = capture.resource();
