@@ -195,7 +195,10 @@ async fn damage_of_a_pack_names_the_objects_in_it_and_only_those() {
     let damage = kept.only(&pack).await;
     assert!(damage.reason.contains("its content is not the one it is named by"), "{}", damage.reason);
     assert!(damage.costs.objects.first.iter().all(|object| object.starts_with("c/d (")), "{:?}", damage.costs.objects);
-    assert!(damage.costs.objects.count >= 1);
+    let named = &damage.costs.objects;
+    assert!(named.count >= 1);
+    // Its event and a listing have told of it.
+    assert_eq!(named.first.iter().collect::<std::collections::BTreeSet<_>>().len() as u64, named.count, "{named:?}");
 
     let kept = Kept::new();
     let lost = kept.files("pack/").swap_remove(0);

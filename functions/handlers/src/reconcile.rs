@@ -79,12 +79,9 @@ pub fn rank_ties(tie: &[Shown], known: &Known, stream: &str, asked: Timestamp) -
     if tie.iter().all(is_known) && is_ordered() {
         return Vec::new();
     }
+    let known_ranks: Vec<Option<i32>> = tie.iter().map(|listed| find(listed).and_then(|known| known.rank)).collect();
     let mut rows = Vec::with_capacity(tie.len());
-    let mut next = 0;
-    for listed in tie {
-        let known_rank = find(listed).and_then(|known| known.rank);
-        let rank = known_rank.map_or(next, |rank| rank.max(next));
-        next = rank.saturating_add(1);
+    for (listed, rank) in tie.iter().zip(ranks(&known_ranks)) {
         rows.push(ObjectChange {
             via: "scan".to_owned(),
             stream: stream.to_owned(),
@@ -102,6 +99,31 @@ pub fn rank_ties(tie: &[Shown], known: &Known, stream: &str, asked: Timestamp) -
         });
     }
     rows
+}
+
+/// How far ranks are apart where nothing lies between them.
+const RANK_STEP: i32 = 1 << 10;
+
+/// Ranks for a tie, of which some are known. What is new goes between those, so that they stay as they are: a version that was
+/// listed with them and is gone by now keeps its place among them, too.
+fn ranks(known: &[Option<i32>]) -> Vec<i32> {
+    let mut ranks: Vec<i32> = Vec::with_capacity(known.len());
+    for (index, rank) in known.iter().enumerate() {
+        let last = ranks.last().copied();
+        let is_above = |rank: &i32| last.is_none_or(|last| *rank > last);
+        let above = || known[index + 1..].iter().flatten().copied().find(is_above);
+        ranks.push(match (rank.filter(is_above), last) {
+            (Some(rank), _) => rank,
+            (None, None) => above().map_or(0, |above| above.saturating_sub(RANK_STEP)),
+            (None, Some(last)) => match above() {
+                Some(above) if above.saturating_sub(last) > 1 => last + above.saturating_sub(last) / 2,
+                // There is no room: all that follow move on.
+                Some(_) => last.saturating_add(1),
+                None => last.saturating_add(RANK_STEP),
+            },
+        });
+    }
+    ranks
 }
 
 /// What shows that the vault is wrong about versions of a tie that it holds to be purged: they were listed. So is each that it
@@ -412,25 +434,37 @@ mod tests {
         known
     }
 
-    fn ranks(versions: &[(&str, &str)], known: &Known) -> Vec<(String, Option<i32>)> {
+    fn ranked(versions: &[(&str, &str)], known: &Known) -> Vec<(String, Option<i32>)> {
         rank_ties(&tie(versions), known, "scan", second(9)).into_iter().map(|row| (row.version, row.rank)).collect()
     }
 
     #[test]
     fn a_new_version_ranks_its_tie_and_what_is_known_is_not_said_again() {
         let both = [("v1", "e"), ("v2", "f")];
-        assert_eq!(ranks(&both, &known(&[("v1", None)])), [("v1".to_owned(), Some(0)), ("v2".to_owned(), Some(1))]);
-        assert_eq!(ranks(&both, &known(&[("v1", None), ("v2", None)])), [], "their events have told their order");
-        assert_eq!(ranks(&both, &known(&[("v1", Some(0)), ("v2", Some(1))])), []);
+        assert_eq!(ranked(&both, &known(&[("v1", None)])), [("v1".to_owned(), Some(0)), ("v2".to_owned(), Some(RANK_STEP))]);
+        assert_eq!(ranked(&both, &known(&[("v1", None), ("v2", None)])), [], "their events have told their order");
+        assert_eq!(ranked(&both, &known(&[("v1", Some(0)), ("v2", Some(RANK_STEP))])), []);
+    }
+
+    #[test]
+    fn what_is_new_goes_between_what_is_known_and_moves_it_only_where_there_is_no_room() {
+        assert_eq!(ranks(&[None, None]), [0, RANK_STEP]);
+        // An upload that began before them appears, and one that was listed behind the second may be gone.
+        assert_eq!(ranks(&[None, Some(0), Some(RANK_STEP)]), [-RANK_STEP, 0, RANK_STEP]);
+        assert_eq!(ranks(&[Some(0), None, Some(RANK_STEP)]), [0, RANK_STEP / 2, RANK_STEP]);
+        assert_eq!(ranks(&[Some(0), None, None, Some(3)]), [0, 1, 2, 3]);
+        assert_eq!(ranks(&[Some(0), None, Some(1), Some(2)]), [0, 1, 2, 2 + RANK_STEP]);
+        assert_eq!(ranks(&[Some(i32::MIN), None, Some(i32::MAX)]).len(), 3);
     }
 
     #[test]
     fn a_tie_that_sequencers_alone_cannot_order_is_ranked_once_all_of_it_is_seen() {
         // v2 was found by a listing; the event of v1 came after that.
-        let ranked = [("v1".to_owned(), Some(0)), ("v2".to_owned(), Some(1))];
-        assert_eq!(ranks(&[("v1", "e"), ("v2", "f")], &known(&[("v1", None), ("v2", Some(0))])), ranked);
+        let before = [("v1".to_owned(), Some(-RANK_STEP)), ("v2".to_owned(), Some(0))];
+        assert_eq!(ranked(&[("v1", "e"), ("v2", "f")], &known(&[("v1", None), ("v2", Some(0))])), before);
         // Whether the sequencer of an upload in parts is from its beginning or its end nobody knows.
-        assert_eq!(ranks(&[("v1", "e-2"), ("v2", "f")], &known(&[("v1", None), ("v2", None)])), ranked);
-        assert_eq!(ranks(&[("v1", "e-2")], &known(&[("v1", None)])), [], "it is alone");
+        let both = [("v1".to_owned(), Some(0)), ("v2".to_owned(), Some(RANK_STEP))];
+        assert_eq!(ranked(&[("v1", "e-2"), ("v2", "f")], &known(&[("v1", None), ("v2", None)])), both);
+        assert_eq!(ranked(&[("v1", "e-2")], &known(&[("v1", None)])), [], "it is alone");
     }
 }

@@ -174,15 +174,18 @@ pub fn bucket_and_rest(text: &str) -> Result<(ResourceId, String)> {
     Ok((bucket.parse()?, rest.to_owned()))
 }
 
-/// `s3://BUCKET` and nothing behind it.
+/// What to do instead where a command is for whole buckets.
+pub const WHOLE: &str = ": this is done for whole buckets";
+/// The same where the objects can be chosen.
+pub const WITH_PREFIX: &str = " and choose its objects with --prefix";
+
+/// `s3://BUCKET` and nothing behind it; `instead` is what to do where there is more.
 ///
 /// # Errors
 /// Anything else.
-pub fn bucket_only(text: &str) -> Result<ResourceId> {
+pub fn bucket_only(text: &str, instead: &str) -> Result<ResourceId> {
     match bucket_and_rest(text)? {
         (resource, rest) if rest.is_empty() => Ok(resource),
-        (resource, rest) => {
-            Err(Failure::usage(format!("{text:?} names more than a bucket; write {resource} and choose {rest:?} with --prefix")).into())
-        }
+        (resource, _) => Err(Failure::usage(format!("{text:?} names more than a bucket; write {resource}{instead}")).into()),
     }
 }

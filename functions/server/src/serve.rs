@@ -91,12 +91,10 @@ pub async fn serve(serving: Serving) -> Result<()> {
     loop {
         match protections(&vaults).await {
             Ok(wanted) => {
-                if first && inlet.is_none() && wanted.values().any(|(_, protection)| protection.record.events == Events::Webhook) {
-                    let variable = &app.config.webhook_token_env;
-                    return Err(Failure::usage(format!(
-                        "events are to be posted here, and there is no token to check: set {variable} or webhook_token_file"
-                    ))
-                    .into());
+                let mut all = wanted.values();
+                let all_posted = !wanted.is_empty() && all.all(|(_, protection)| protection.record.events == Events::Webhook);
+                if let Some(reason) = feeds.no_posts().filter(|_| first && all_posted) {
+                    return Err(Failure::usage(reason).into());
                 }
                 update(&mut kept, wanted, &app, &feeds, &metrics).await;
                 metrics.is_started();

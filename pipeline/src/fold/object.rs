@@ -276,7 +276,7 @@ impl ObjectJoin {
         let is_settled = gone && !delete.as_ref().is_some_and(|delete| self.may_be_void(delete.at));
         let mut state = VersionState { is_settled, ..VersionState::default() };
         if let Some(delete) = delete.as_ref().filter(|_| !gone && put.as_ref().is_none_or(|put| self.cut.includes(put.at))) {
-            self.name_removal(object, delete, out);
+            self.name_removal(object, delete, put.as_ref().is_some_and(|put| put.marker), out);
         }
         if matches!(self.keep, Keep::Base { .. }) {
             let distinct = purges.distinct(columns).into_iter();
@@ -308,7 +308,7 @@ impl ObjectJoin {
             Op::Put => {
                 let removal = |row: &&Light<'a>| row.facet == Facet::Version && row.op == Op::Delete && !self.cut.includes(row.at);
                 for delete in version.iter().filter(removal) {
-                    self.name_removal(object, delete, out);
+                    self.name_removal(object, delete, joined.marker, out);
                 }
                 // The event of what was shown may yet come, and say that it was there earlier: a base keeps what was set since then.
                 let earliest = last.same.iter().map(|&index| changes[index].at).min();
@@ -380,12 +380,13 @@ impl ObjectJoin {
         }
     }
 
-    /// A removal after the cut that may as well have been before it.
-    fn name_removal(&self, object: &str, delete: &Light<'_>, out: &mut Survivors) {
+    /// A removal after the cut that may as well have been before it, of a version or of a delete marker.
+    fn name_removal(&self, object: &str, delete: &Light<'_>, of_marker: bool, out: &mut Survivors) {
         if let (Some(lower), Cut::At(cut)) = (delete.bound, self.cut)
             && lower <= cut
         {
-            let reason = format!("it was removed between {lower} and {}", delete.at);
+            let what = if of_marker { "its delete marker" } else { "it" };
+            let reason = format!("{what} was removed between {lower} and {}", delete.at);
             out.uncertain.push(Uncertain { object: object.to_owned(), version: delete.version.to_owned(), reason });
         }
     }

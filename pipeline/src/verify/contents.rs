@@ -182,8 +182,7 @@ impl Work<'_> {
             Ok(()) => self.report.contents += 1,
             Err(error) => {
                 let path = path_of(&named.body);
-                let costs = self.findings.damage(&path, explain(&error));
-                costs.objects.push(format!("{} ({})", named.object, named.version));
+                self.findings.unrestorable(&path, explain(&error), format!("{} ({})", named.object, named.version));
             }
         }
     }

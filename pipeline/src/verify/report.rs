@@ -89,6 +89,8 @@ pub(super) struct Findings {
     others: HashSet<u64>,
     /// What those cost is not remembered.
     spare: Costs,
+    /// Hashes of the versions that were named: several rows tell of one.
+    versions: HashSet<u64>,
 }
 
 impl Findings {
@@ -101,6 +103,17 @@ impl Findings {
         }
         let new = || Damage { path: path.to_owned(), reason: reason.to_string(), costs: Costs::default() };
         &mut self.named.entry(path.to_owned()).or_insert_with(new).costs
+    }
+}
+
+impl Findings {
+    /// Notes that a version cannot be restored because of a damage to the file of its content.
+    pub(super) fn unrestorable(&mut self, path: &str, reason: impl fmt::Display, version: String) {
+        let is_new = self.versions.insert(xxh3_64(format!("{path}\n{version}").as_bytes()));
+        let costs = self.damage(path, reason);
+        if is_new {
+            costs.objects.push(version);
+        }
     }
 }
 

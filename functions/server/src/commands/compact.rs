@@ -6,7 +6,7 @@ use handlers::compact::{compact, dry_run};
 use pipeline::base::plan::Policy;
 use serde_json::json;
 
-use crate::app::{App, VaultFlag, bucket_only};
+use crate::app::{App, VaultFlag, WHOLE, bucket_only};
 use crate::exit::Ended;
 use crate::output::Output;
 use crate::protected::Protected;
@@ -28,7 +28,7 @@ pub struct Compact {
 }
 
 pub async fn run(app: &App, command: Compact) -> Result<Ended> {
-    let resource = bucket_only(&command.bucket)?;
+    let resource = bucket_only(&command.bucket, WHOLE)?;
     let Protected { opened, .. } = app.protected(&command.vault, &resource).await?;
     let policy = Policy { base_now: command.base_now, ..Policy::default() };
     let (segments, merges, base, manifest, missing) = if command.dry_run {

@@ -17,6 +17,8 @@ use crate::protected::Protected;
 ///
 /// Objects are the same if their bytes, metadata, tags, ACL and storage class are: another version id alone is no difference.
 #[derive(Debug, Args)]
+#[command(override_usage = "hindsight diff s3://BUCKET[/PREFIX] --from TIME [--to TIME] [OPTIONS]\n       \
+                            hindsight diff s3://BUCKET[/PREFIX] --target PLACE [--at TIME] [OPTIONS]")]
 pub struct Diff {
     /// The bucket, and the beginning of the keys that are compared.
     #[arg(value_name = "s3://BUCKET[/PREFIX]")]

@@ -12,7 +12,7 @@ use pipeline::s3::{Bucket, Versioning};
 use pipeline::vault::Vault;
 use serde::Serialize;
 
-use crate::app::{App, VaultFlag, bucket_only};
+use crate::app::{App, VaultFlag, WHOLE, bucket_only};
 use crate::contact::Reached;
 use crate::exit::{Ended, Failure};
 use crate::output::Output;
@@ -92,7 +92,7 @@ struct Decided<'a> {
 }
 
 pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
-    let resource = bucket_only(&command.bucket)?;
+    let resource = bucket_only(&command.bucket, WHOLE)?;
     let place = app.place(&command.vault)?;
     let endpoint = app.endpoint(command.endpoint.as_deref())?;
     if place.is_in_bucket(&resource, &endpoint) {
@@ -134,6 +134,12 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
         reconcile_seconds: command.reconcile_every.unwrap_or(RECONCILE_EVERY).as_secs().max(1),
         status: Status::Active,
     };
+    if protection.events == Events::Webhook && app.config.webhook_token()?.is_none() {
+        let variable = &app.config.webhook_token_env;
+        warnings.push(format!(
+            "no token is set here, and `hindsight serve` takes posted events only with one: {variable} or webhook_token_file"
+        ));
+    }
     let number = protection::record(&chosen.vault, &others, &protection).await?;
     warnings.extend(warn(&protection, bucket.as_ref()).await?);
     say(app, &Decided { vault: &place.name, number, protection: &protection, warnings }, |output, decided| {
@@ -146,7 +152,7 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
 }
 
 pub async fn unprotect(app: &App, command: Unprotect) -> Result<Ended> {
-    let resource = bucket_only(&command.bucket)?;
+    let resource = bucket_only(&command.bucket, WHOLE)?;
     let Protected { opened, number, protection: known } = app.protected(&command.vault, &resource).await?;
     let protection = Protection { status: Status::Stopped, ..known.clone() };
     let number = if protection == known { number } else { protection::record(&opened.vault, &[], &protection).await? };

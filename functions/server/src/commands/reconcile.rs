@@ -9,7 +9,7 @@ use handlers::capture::Capture;
 use handlers::reconcile::{Quiet, ScanProgress, reconcile};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::app::{App, VaultFlag, bucket_only};
+use crate::app::{App, VaultFlag, WHOLE, bucket_only};
 use crate::exit::Ended;
 use crate::output::Output;
 use crate::protected::Protected;
@@ -25,7 +25,7 @@ pub struct Reconcile {
 }
 
 pub async fn run(app: &App, command: Reconcile) -> Result<Ended> {
-    let resource = bucket_only(&command.bucket)?;
+    let resource = bucket_only(&command.bucket, WHOLE)?;
     let Protected { opened, protection, .. } = app.protected(&command.vault, &resource).await?;
     let reader = app.reader(&resource, protection.endpoint.as_deref(), protection.acls).await?;
     let copying = opened.place.copying(&app.endpoint(protection.endpoint.as_deref())?).await?;

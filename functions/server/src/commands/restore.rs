@@ -21,7 +21,7 @@ use self::options::Asked;
 pub use self::options::plain_options;
 use self::progress::Watcher;
 use self::unmatched::There;
-use crate::app::{App, VaultFlag, bucket_only};
+use crate::app::{App, VaultFlag, WITH_PREFIX, bucket_only};
 use crate::exit::{Ended, Failure};
 use crate::output::{Output, escaped};
 use crate::protected::Protected;
@@ -55,7 +55,7 @@ pub struct Restore {
 
 pub async fn run(app: &App, command: Restore) -> Result<Ended> {
     let asked = command.asked.with_file()?;
-    let resource = bucket_only(asked.bucket()?)?;
+    let resource = bucket_only(asked.bucket()?, WITH_PREFIX)?;
     let to = app.instant(asked.to()?)?;
     let certainty = if asked.proven { Certainty::Proven } else { Certainty::Arrived };
     let protected = app.protected(&command.vault, &resource).await?;

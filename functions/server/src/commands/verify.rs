@@ -9,7 +9,7 @@ use handlers::protection;
 use indicatif::{ProgressBar, ProgressStyle};
 use pipeline::verify::{Quiet, VerifyProgress, verify};
 
-use crate::app::{App, VaultFlag, bucket_only};
+use crate::app::{App, VaultFlag, WHOLE, bucket_only};
 use crate::exit::{Ended, Failure};
 use crate::output::{Output, bytes};
 
@@ -26,7 +26,7 @@ pub struct Verify {
 }
 
 pub async fn run(app: &App, command: Verify) -> Result<Ended> {
-    let resource = bucket_only(&command.bucket)?;
+    let resource = bucket_only(&command.bucket, WHOLE)?;
     let opened = app.vault(&command.vault).await?;
     let progress: Box<dyn VerifyProgress> =
         if std::io::stderr().is_terminal() && !app.flags.json { Box::new(Bar::new()) } else { Box::new(Quiet) };

@@ -55,6 +55,14 @@ impl Feeds {
         Feeds { app, metrics, webhook: webhook.map(Arc::new), stop, running: Mutex::default() }
     }
 
+    /// Why nothing can be posted to this process; nothing where it can.
+    pub fn no_posts(&self) -> Option<String> {
+        let variable = &self.app.config.webhook_token_env;
+        self.webhook
+            .is_none()
+            .then(|| format!("events are to be posted here, and there is no token to check: set {variable} or webhook_token_file"))
+    }
+
     /// Lets a feed fill a capture, too.
     ///
     /// # Errors
@@ -72,7 +80,7 @@ impl Feeds {
             }
             FeedName::Webhook => match &self.webhook {
                 Some(source) => Arc::clone(source) as Arc<dyn Source>,
-                None => anyhow::bail!("events are to be posted here, and there is no token to check"),
+                None => anyhow::bail!(self.no_posts().unwrap_or_default()),
             },
         };
         let intake = Intake::new(Vec::new(), capture.vault().clone(), Arc::clone(&self.app.clock), !endpoint.is_aws());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use futures::future::join4;
+use futures::future::{join, join4};
 use handlers::capture::Capture;
 use handlers::compact::compact;
 use handlers::health::Part;
@@ -26,6 +26,8 @@ use crate::vaults::OpenVault;
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// When small segments are merged for the first time, and how often then. Whether a base is due is for the plan to say.
 const COMPACT: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(3_600));
+/// How often it is said that a bucket's events cannot come.
+const REMIND: Duration = Duration::from_secs(900);
 /// When the measured lag is first written down, and how often then.
 const LAG: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(900));
 
@@ -98,11 +100,24 @@ impl Keeper {
         let truth = Truth::begin(&capture, &self.protection, Arc::clone(&self.metrics), Arc::clone(troubles)).await?;
         self.metrics.track(&capture);
         // Events flow before the first listing begins, so that what happens meanwhile is seen by one or the other.
-        if let Some(feed) = self.feed() {
+        let feed = self.feed();
+        let no_posts = self.feeds.no_posts().filter(|_| feed == Some(FeedName::Webhook));
+        if let Some(feed) = feed.filter(|_| no_posts.is_none()) {
             self.feeds.add(feed, &self.app.endpoint(endpoint.as_deref())?, capture.clone(), troubles).await?;
         }
-        join4(truth.run(&watch), watch.run(capture.clone()), self.compact(&watch, troubles), self.measure()).await;
+        let work = join4(truth.run(&watch), watch.run(capture.clone()), self.compact(&watch, troubles), self.measure());
+        join(work, self.remind(no_posts, troubles)).await;
         Ok(())
+    }
+
+    /// Says again and again why nothing can be posted, if so. Listings find what still exists all the same.
+    async fn remind(&self, no_posts: Option<String>, troubles: &Troubles) {
+        let Some(reason) = no_posts else { return };
+        loop {
+            tracing::error!(resource = %self.protection.resource, reason, "only listings tell of its changes");
+            troubles.note(Part::Feed, reason.clone()).await;
+            self.app.clock.sleep(REMIND).await;
+        }
     }
 
     /// Merges and bases, now and then.
