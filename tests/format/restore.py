@@ -165,7 +165,10 @@ def join(rows):
     etag = next((row["etag"] for row in rows if row["etag"]), None)
     if joined["via"] == "event" and joined["op"] == "put" and joined["version"] != "null" and etag and "-" in etag:
         joined["at_bound"] = min(born(row) for row in rows)
-    known = next((row for row in rows if row["body"]), None) or next((row for row in rows if row["marker"]), rows[0])
+    by_length = lambda text: (text is not None, len((text or "").encode()), (text or "").encode())
+    sized = lambda row: (row["size"] is not None, row["size"] or 0)
+    read = lambda row: ([by_length(row[name]) for name in ("digest", "etag", "tags", "acl", "metadata")], row["storage_class"] or "", sized(row), row["body"])
+    known = min((row for row in rows if row["body"]), key=read, default=None) or next((row for row in rows if row["marker"]), rows[0])
     for name in ("marker", "size", "etag", "storage_class", "metadata", "tags", "acl", "digest", "body", "lost"):
         joined[name] = known[name] if known[name] is not None else joined[name]
     return joined

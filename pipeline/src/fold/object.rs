@@ -468,8 +468,10 @@ where
     let rank = rows.iter().filter_map(|row| row.rank).max();
     let earliest = rows.iter().map(|row| row.earliest).min().unwrap_or(best.at);
     let full: Vec<ObjectRow<'_>> = rows.iter().map(|row| row.full(columns)).collect();
-    // Whoever read the version knows all of it; of several readers the one whose row stands first.
-    let reader = full.iter().find(|row| row.body.is_some()).or_else(|| full.iter().find(|row| row.marker)).copied();
+    // Whoever read the version knows all of it. Which of several readers does not depend on who told them: what a base has joined
+    // must be joined with what comes later as if nothing had been joined before.
+    let readers = full.iter().filter(|row| row.body.is_some());
+    let reader = readers.min_by(|a, b| what_was_read(a).cmp(&what_was_read(b))).or_else(|| full.iter().find(|row| row.marker)).copied();
     let known = reader.unwrap_or_else(|| full.iter().find(|row| row.lost.is_some()).copied().unwrap_or(full[0]));
     let first = full[0];
     // Where nobody knows the time exactly, it lies in every interval that was noted.
@@ -518,6 +520,13 @@ where
         joined.made = Some(Box::new(complete.to_change()));
     }
     Some(joined)
+}
+
+/// Orders what several have read of one version: fewest properties first, for most are set after the put.
+fn what_was_read<'a>(row: &ObjectRow<'a>) -> impl Ord + use<'a> {
+    let by_length = |text: Option<&'a str>| text.map(|text| (text.len(), text));
+    let properties = [row.digest, row.etag, row.tags, row.acl, row.metadata].map(by_length);
+    (properties, row.storage_class, row.size, row.body)
 }
 
 /// What tells apart rows that agree in everything that orders them.
