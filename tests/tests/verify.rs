@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use pipeline::base::inputs::Inventory;
 use pipeline::changelog::write;
 use pipeline::model::change::{ChangeBatch, ObjectChange};
 use pipeline::model::{Clock, Digest, ResourceId, Timestamp};
@@ -179,6 +180,20 @@ async fn a_segment_that_is_not_there_any_more_is_named() {
     let report = kept.verify().await;
     assert!(!report.sound && report.damages.len() == 1, "{report}");
     assert!(report.damages[0].reason.contains("it is missing, and others name it"), "{report}");
+}
+
+#[tokio::test]
+async fn a_newest_manifest_that_is_damaged_says_what_to_do_and_that_helps() {
+    let kept = Kept::new();
+    let before = Inventory::load(&kept.vault(), &resource()).await.expect("it is sound").window();
+    let newest = kept.path(kept.files("manifest/").last().expect("there is one"));
+    fs::write(&newest, &fs::read(&newest).expect("a file")[..100]).expect("a file");
+    let refused = Inventory::load(&kept.vault(), &resource()).await.map(drop).map_err(|error| error.to_string());
+    assert!(refused.as_ref().is_err_and(|told| told.contains("move this file out of the vault")), "{refused:?}");
+    fs::remove_file(&newest).expect("a file");
+    let again = Inventory::load(&kept.vault(), &resource()).await.expect("what is left is sound");
+    assert_eq!(again.window(), before);
+    assert!(again.missing.is_empty(), "{:?}", again.missing);
 }
 
 #[tokio::test]

@@ -106,7 +106,14 @@ pub struct Merge {
 /// # Errors
 /// As [`Vault::newest_record`].
 pub async fn newest(vault: &Vault, resource: &ResourceId) -> Result<Option<Numbered<Manifest>>, VaultError> {
-    vault.newest_record(&layout::manifest_folder(resource)).await
+    vault.newest_record(&layout::manifest_folder(resource)).await.map_err(|error| match error {
+        // Each names all that it rests on, and what it rests on stays: an older one only means that more of the log is read.
+        VaultError::Damaged { path, reason } => VaultError::Damaged {
+            path,
+            reason: format!("{reason}; nothing is lost: move this file out of the vault, and the manifest before it counts"),
+        },
+        error => error,
+    })
 }
 
 /// The segments that a restore must look at: those since what the newest manifest has sealed, and from when that is.
@@ -145,6 +152,10 @@ pub struct Unsealed {
 /// # Errors
 /// As [`Vault::read_checked`].
 pub async fn covered(vault: &Vault, covers: &Covers) -> Result<HashSet<String>, VaultError> {
+    // Of an empty list there is nothing to read, and so nothing to miss.
+    if covers.list.size == 0 {
+        return Ok(HashSet::new());
+    }
     let bytes = vault.read_checked(&covers.list).await?;
     let text = std::str::from_utf8(&bytes).map_err(|error| VaultError::damaged(&covers.list.path, error))?;
     Ok(text.lines().map(str::to_owned).collect())
