@@ -106,7 +106,7 @@ fn one_that_broke_off_completes_what_it_began_and_leaves_what_others_put_meanwhi
         breaks += 1;
         let unfinished = PutRequest { tags: Tags::from([("of".to_owned(), "nobody".to_owned())]), ..PutRequest::default() };
         put(&into, "a", "of somebody else");
-        into.put_object("c/d", &unfinished, Bytes::from(world.at(to)["c/d"].clone())).expect("its key is legal");
+        into.put_object("c/d", &unfinished, world.at(to)["c/d"].clone()).expect("its key is legal");
         let report = world.restore(to, ASK, &into).expect("nothing fails any more");
         assert_eq!((report.tally.skips, report.tally.overwrites, report.tally.failed), (1, 1, 0), "operation {at}: {report:?}");
         let held = contents(&into);
