@@ -67,6 +67,10 @@ impl Instant {
         if self == Instant::Now && age > NOW_LAG_MAX {
             tracing::warn!("what is shown for now is the last that is known: {}, {} ago", planned.to, span(age));
         }
+        for gap in &planned.open_gaps {
+            let to = gap.to.map_or_else(|| "now".to_owned(), |to| to.to_string());
+            tracing::warn!("what happened from {} to {to} may be missing: {}", gap.from, gap.reason);
+        }
         Ok(planned)
     }
 

@@ -153,9 +153,14 @@ pub struct Unsealed {
 /// As [`Vault::read_checked`].
 pub async fn covered(vault: &Vault, covers: &Covers) -> Result<HashSet<String>, VaultError> {
     // Of an empty list there is nothing to read, and so nothing to miss.
-    if covers.list.size == 0 {
-        return Ok(HashSet::new());
-    }
+    if covers.list.size == 0 { Ok(HashSet::new()) } else { read_covers(vault, covers).await }
+}
+
+/// The same, and an empty list is read, too.
+///
+/// # Errors
+/// As [`covered`].
+pub async fn read_covers(vault: &Vault, covers: &Covers) -> Result<HashSet<String>, VaultError> {
     let bytes = vault.read_checked(&covers.list).await?;
     let text = std::str::from_utf8(&bytes).map_err(|error| VaultError::damaged(&covers.list.path, error))?;
     Ok(text.lines().map(str::to_owned).collect())

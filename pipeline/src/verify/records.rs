@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Work, explain};
 use crate::base::inputs::Inventory;
-use crate::base::{Base, Covers, Manifest, Merge, covered};
+use crate::base::{Base, Covers, Manifest, Merge, read_covers};
 use crate::changelog::coverage::{GAPS, Gap, RECONCILIATIONS, Reconciliation};
 use crate::changelog::segment::SegmentName;
 use crate::model::Digest;
@@ -149,7 +149,7 @@ impl Work<'_> {
         for (path, covers) in lists {
             // A plan reads those that may still name a segment that is listed. The others are of all the years.
             let is_planned_with = sealed.is_none_or(|sealed| covers.arrived >= sealed);
-            match self.patiently(|| covered(vault, &covers)).await {
+            match self.patiently(|| read_covers(vault, &covers)).await {
                 Ok(paths) => {
                     self.count_file(covers.list.size);
                     if let Some(strange) = paths.iter().find(|path| SegmentName::parse(path).is_none()) {
@@ -159,7 +159,13 @@ impl Work<'_> {
                         inventory.covers.insert(path, Arc::new(paths));
                     }
                 }
-                Err(error) => self.findings.damage(&path, explain(&error)).everything = is_planned_with,
+                Err(error) => {
+                    let is_empty = covers.list.size == 0;
+                    self.findings.damage(&path, explain(&error)).everything = is_planned_with && !is_empty;
+                    if is_empty {
+                        inventory.covers.insert(path, Arc::default());
+                    }
+                }
             }
         }
     }

@@ -45,7 +45,7 @@ async fn a_server_that_goes_away_is_seen_in_status_metrics_and_health() {
     assert_eq!((listing["overdue"].as_bool(), health["behind"].as_bool()), (Some(false), Some(false)), "{health}");
     assert!(health["last_trouble"].is_null() && health["latest_lag_seconds"].is_u64(), "{health}");
     let told = program.ok(&["status", "--vault", "./vault"]);
-    for word in ["s3://cli-gone: ACTIVE, listed every 1 s", "  restorable ", "  proven ", "  last listing ", "took ", "  kept "] {
+    for word in ["s3://cli-gone: ACTIVE, listed every 1 s", "  restorable ", "  proven ", "  last listing ", "took ", "  at latest "] {
         assert!(told.contains(word), "{word} in {told}");
     }
     assert!(!told.contains("TROUBLE") && !told.contains("OVERDUE"), "{told}");

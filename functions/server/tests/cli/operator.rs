@@ -9,8 +9,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::program::{Ended, Program};
-use super::world::{World, seaweed};
+use super::traffic::now;
+use super::world::{World, make_bucket, seaweed};
 
+/// How long something may take that happens by itself, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(180);
 /// Somebody who owns nothing.
 const NOBODY: u32 = 65_534;
 
@@ -138,6 +141,30 @@ async fn a_port_that_is_taken_is_named_with_the_flag_that_chooses_another() {
     program.ok(&["status", "--vault", "./vault", "--wait"]);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!((serving.stop(), other.stop()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_nothing_can_be_posted_for_holds_up_no_other() {
+    let world = World::new(seaweed(), "cli-no-token", true).await;
+    make_bucket(&world.client, "cli-no-token-listed", true).await;
+    let program = &world.program;
+    let told = program.ok(&["protect", &world.url(), "--vault", "./vault", "--events", "webhook"]);
+    assert!(told.contains("warning: no token is set here") && told.contains("HINDSIGHT_WEBHOOK_TOKEN"), "{told}");
+    let alone = program.run(&["serve", "--vault", "./vault", "--listen", "127.0.0.1:0"]);
+    assert_eq!((alone.code, alone.errors.contains("there is no token to check")), (2, true), "{}", alone.errors);
+    program.ok(&["protect", "s3://cli-no-token-listed", "--vault", "./vault", "--events", "list:1"]);
+    let serving = program.serve(&["--vault", "./vault"]);
+    let given_up = now().plus(PATIENCE);
+    loop {
+        let status = program.ok(&["status", "--vault", "./vault"]);
+        // Both are listed, and what is missing is said of the one it is missing for.
+        if status.matches("last listing").count() == 2 && !status.contains("none yet") && status.contains("there is no token to check") {
+            break;
+        }
+        assert!(now() < given_up, "{status}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(serving.stop(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

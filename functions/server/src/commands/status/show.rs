@@ -50,8 +50,8 @@ fn lines(status: &ResourceStatus, now: Timestamp) -> Vec<(&'static str, String)>
     }
     let lost = if status.lost > 0 { format!("; {} LOST", status.lost) } else { String::new() };
     lines.push((
-        "kept",
-        format!("{} versions, {}{lost}; {} segments, {} bases", status.versions, bytes(status.bytes), status.segments, status.bases),
+        "at latest",
+        format!("{} live versions, {}{lost}; {} segments, {} bases", status.versions, bytes(status.bytes), status.segments, status.bases),
     ));
     lines.extend(wrong(window.as_ref(), health, now));
     lines
