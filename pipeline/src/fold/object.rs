@@ -375,8 +375,12 @@ impl ObjectJoin {
                     .then_with(|| content_of(a, columns).cmp(&content_of(b, columns)))
             });
             set.dedup_by(|after, before| change(after) == change(before));
-            let last = set.into_iter().max_by_key(|row| (row.at, row.position, !read(row).0, row.bound, Reverse(content_of(row, columns))));
-            state.facets.extend(last.cloned());
+            let last = set.iter().max_by_key(|row| (row.at, row.position, !read(row).0, row.bound, Reverse(content_of(row, columns))));
+            let Some(&last) = last else { continue };
+            // An event that is told again is read again: a base must know of each of these changes that it had been read before.
+            let base = matches!(self.keep, Keep::Base { .. });
+            let stays = |row: &&&Light<'a>| row.row == last.row || base && (row.at, row.position) == (last.at, last.position);
+            state.facets.extend(set.iter().filter(stays).map(|row| (*row).clone()));
         }
     }
 
