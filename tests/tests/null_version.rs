@@ -137,6 +137,26 @@ fn the_event_of_what_a_look_has_found_says_where_it_stands_in_its_second() {
 }
 
 #[test]
+fn the_removal_of_a_marker_just_put_puts_nothing() {
+    let mut world = SmallWorld::suspended();
+    world.put("a", "first");
+    world.tick(2);
+    world.reconcile().expect("nothing fails");
+    world.tick(5);
+    world.delete("a");
+    world.intake().expect("nothing fails");
+    world.purge("a");
+    world.intake().expect("nothing fails");
+    world.tick(5);
+    world.put("z", "afterwards");
+    world.intake().expect("nothing fails");
+    world.tick(5);
+    world.intake().expect("nothing fails");
+    let report = world.restore(world.instants()[2], Mode::Overwrite, &world.elsewhere()).expect("nothing fails");
+    assert_eq!((report.matched, report.tally.failed), (0, 0), "{report:?}");
+}
+
+#[test]
 fn what_was_put_in_parts_is_read_once_whoever_told_of_it() {
     let mut world = SmallWorld::suspended();
     world.put("a", "first");

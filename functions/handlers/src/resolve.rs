@@ -146,10 +146,16 @@ impl<'a> Resolving<'a> {
     /// Gives the put that a hint tells of the place and the time that the hint has for it. Says whether there is one, found
     /// or known.
     fn match_put(&mut self, hint: &Hint) -> bool {
-        let Some(found) = (0..self.new).rev().find(|&index| tells_of(hint, &self.changes[index])) else {
+        let marker = match hint.what {
+            Hinted::Put => false,
+            Hinted::Marker => true,
+            _ => return false,
+        };
+        let Some(found) = (0..self.new).rev().find(|&index| tells_of(hint, marker, &self.changes[index])) else {
             let is_known = |known: &KnownVersion| {
                 let same_content = known.etag.is_some() && known.etag.as_deref() == hint.etag.as_deref();
-                &*known.version == NULL_VERSION && (known.marker || same_content) && is_same_second(hint.at, known.at)
+                let same = known.marker == marker && (marker || same_content);
+                &*known.version == NULL_VERSION && same && is_same_second(hint.at, known.at)
             };
             let known = self.known.iter().any(is_known);
             if known && hint.position.is_some() {
@@ -224,21 +230,16 @@ impl<'a> Resolving<'a> {
     }
 }
 
-/// Whether a change that was found is the one a hint was about.
-fn tells_of(hint: &Hint, change: &ObjectChange) -> bool {
+/// Whether a change that was found is the one a hint of a put, or of a delete marker, was about.
+fn tells_of(hint: &Hint, marker: bool, change: &ObjectChange) -> bool {
     let same_content = hint.etag.is_some() && hint.etag == change.etag;
-    let kind = match hint.what {
-        Hinted::Put => !change.marker,
-        Hinted::Marker => change.marker,
-        _ => false,
-    };
     let same = match hint.version.as_deref() {
         // Version `null` is another one whenever it is put: only its content and its time tell which.
-        Some(NULL_VERSION) => change.version == NULL_VERSION && (same_content || change.marker) && is_same_second(hint.at, change.at),
+        Some(NULL_VERSION) => change.version == NULL_VERSION && (same_content || marker) && is_same_second(hint.at, change.at),
         Some(version) => version == change.version,
         None => same_content,
     };
-    change.op == Op::Put && kind && same
+    change.op == Op::Put && change.marker == marker && same
 }
 
 /// Whether an event and a listing may mean one moment: their clocks may be a second apart.
