@@ -137,6 +137,35 @@ fn the_event_of_what_a_look_has_found_says_where_it_stands_in_its_second() {
 }
 
 #[test]
+fn what_is_there_when_an_event_of_its_second_is_told_late_stays_there() {
+    for removal in [false, true] {
+        let mut world = SmallWorld::suspended();
+        world.put("a", "first");
+        world.tick(2);
+        world.reconcile().expect("nothing fails");
+        world.tick(5);
+        let put = |content: &'static str| world.bucket.put_object("a", &PutRequest::default(), Bytes::from_static(content.as_bytes()));
+        let early = put("early").expect("its key is legal");
+        world.tick(5);
+        let late = if removal { world.bucket.purge("a", "null").expect("it is there") } else { put("late").expect("its key is legal") };
+        put("last").expect("its key is legal");
+        world.note();
+        // The event of what was there before them leads to a look that finds the last, of which nobody tells.
+        world.tell(&early);
+        world.intake().expect("nothing fails");
+        world.tick(5);
+        world.tell(&late);
+        world.intake().expect("nothing fails");
+        world.tick(5);
+        world.put("z", "afterwards");
+        world.intake().expect("nothing fails");
+        world.tick(5);
+        world.intake().expect("nothing fails");
+        assert_eq!(restored(&world, 2), world.at(world.instants()[2]), "{removal}");
+    }
+}
+
+#[test]
 fn the_removal_of_a_marker_just_put_puts_nothing() {
     let mut world = SmallWorld::suspended();
     world.put("a", "first");

@@ -82,23 +82,27 @@ pub fn rank_ties(tie: &[Shown], known: &Known, stream: &str, asked: Timestamp) -
     let known_ranks: Vec<Option<i32>> = tie.iter().map(|listed| find(listed).and_then(|known| known.rank)).collect();
     let mut rows = Vec::with_capacity(tie.len());
     for (listed, rank) in tie.iter().zip(ranks(&known_ranks)) {
-        rows.push(ObjectChange {
-            via: "scan".to_owned(),
-            stream: stream.to_owned(),
-            marker: listed.marker,
-            rank: Some(rank),
-            size: listed.size,
-            etag: listed.etag.clone(),
-            storage_class: listed.storage_class.clone(),
-            position: Position::timed(0, listed.modified).as_bytes().to_vec(),
-            // Nor is the time of a version alone where its place is, that is overwritten: it was there when it was listed.
-            at_bound: (is_in_parts(listed) || listed.version == NULL_VERSION)
-                .then(|| listed.at.unwrap_or(asked).end_of_second())
-                .filter(|seen| *seen > listed.modified),
-            ..ObjectChange::put(&listed.object, &listed.version, listed.modified)
-        });
+        rows.push(ObjectChange { rank: Some(rank), ..shown(listed, stream, asked) });
     }
     rows
+}
+
+/// That a version was listed. `asked` as for [`rank_ties`].
+pub fn shown(listed: &Shown, stream: &str, asked: Timestamp) -> ObjectChange {
+    ObjectChange {
+        via: "scan".to_owned(),
+        stream: stream.to_owned(),
+        marker: listed.marker,
+        size: listed.size,
+        etag: listed.etag.clone(),
+        storage_class: listed.storage_class.clone(),
+        position: Position::timed(0, listed.modified).as_bytes().to_vec(),
+        // Nor is the time of a version alone where its place is, that is overwritten: it was there when it was listed.
+        at_bound: (is_in_parts(listed) || listed.version == NULL_VERSION)
+            .then(|| listed.at.unwrap_or(asked).end_of_second())
+            .filter(|seen| *seen > listed.modified),
+        ..ObjectChange::put(&listed.object, &listed.version, listed.modified)
+    }
 }
 
 /// How far ranks are apart where nothing lies between them.

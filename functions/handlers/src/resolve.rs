@@ -21,7 +21,7 @@ use pipeline::source::s3_scan::{Shown, list_object};
 
 use crate::capture::Capture;
 use crate::known::KnownVersion;
-use crate::reconcile::rank_ties;
+use crate::reconcile::{rank_ties, shown};
 
 /// Objects that are listed at the same time.
 const LISTINGS_AT_ONCE: usize = 16;
@@ -69,6 +69,8 @@ pub struct Resolving<'a> {
     new: usize,
     /// Those of them that a hint has told of.
     told: BTreeSet<usize>,
+    /// When the listing was asked for.
+    asked: Timestamp,
 }
 
 impl<'a> Resolving<'a> {
@@ -80,12 +82,24 @@ impl<'a> Resolving<'a> {
             let changes: Vec<ObjectChange> = ties.flat_map(|tie| rank_ties(tie, known, stream, at)).collect();
             (known.of(object).to_vec(), changes)
         });
-        Resolving { stream, listed, known, new: changes.len(), changes, told: BTreeSet::new() }
+        Resolving { stream, listed, known, new: changes.len(), changes, told: BTreeSet::new(), asked: at }
     }
 
     /// Everything that was found and told.
-    pub fn changes(self) -> Vec<ObjectChange> {
+    pub fn changes(mut self) -> Vec<ObjectChange> {
+        self.changes.extend(self.null_still_there());
         self.changes
+    }
+
+    /// Version `null`, where something else was told of it in its own second or later, and the listing shows it as it was known:
+    /// then it is what is there, although the last that was told is another one.
+    fn null_still_there(&self) -> Option<ObjectChange> {
+        let there = self.listed.iter().find(|listed| listed.version == NULL_VERSION)?;
+        let same = |change: &ObjectChange| change.op == Op::Put && change.marker == there.marker && change.etag == there.etag;
+        let of_null = || self.changes.iter().filter(|change| change.version == NULL_VERSION && change.facet == Facet::Version);
+        let another = of_null().any(|change| !same(change) && change.at.seconds() >= there.modified.seconds());
+        let rank = self.known.iter().find(|known| &*known.version == NULL_VERSION).and_then(|known| known.rank);
+        (another && !of_null().any(same)).then(|| ObjectChange { rank, ..shown(there, self.stream, self.asked) })
     }
 
     /// Takes in one hint.
