@@ -341,11 +341,15 @@ impl One<'_> {
         self.outcome.failed.get(&(self.object.to_owned(), version.id.clone())).map(String::as_str)
     }
 
-    /// Whether the vault may not have the content of a version whose object an earlier attempt has restored without it: then that
-    /// one has named it, and this one leaves what is there.
+    /// Whether this attempt leaves what an earlier one has restored of its object: the vault may not have the content of this
+    /// version, and that one has named it; or that one has broken off behind a version which was not known to be gone by then.
     fn is_left_out(&self, version: &Version) -> bool {
-        let skipped = || self.outcome.skipped.contains(&(self.object.to_owned(), version.id.clone()));
-        self.outcome.resumed && !self.books.content_is_due(version, self.readings) && skipped()
+        let skipped = self.outcome.skipped.contains(&(self.object.to_owned(), version.id.clone()));
+        let is_gone_by_now = |restored: &Restored| {
+            self.books.of(self.object).any(|version| version.id == restored.version && self.presence(version) != Presence::Live)
+        };
+        let may_be_left = || !self.books.content_is_due(version, self.readings) || self.restored().iter().any(is_gone_by_now);
+        self.outcome.resumed && skipped && may_be_left()
     }
 
     fn presence(&self, version: &Version) -> Presence {
