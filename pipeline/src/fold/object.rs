@@ -195,7 +195,7 @@ impl Join for ObjectJoin {
         }
         if self.cut == Cut::Nothing {
             for version in all.chunk_by(|a, b| a.version == b.version) {
-                for row in without_repetition(version, columns, false) {
+                for row in without_repetition(version, columns) {
                     self.emit(row, columns, out);
                 }
             }
@@ -235,12 +235,14 @@ impl ObjectJoin {
     /// The changes of one version. What is overwritten in place has as many puts as are told apart.
     fn each_once(&mut self, version: &[Light<'_>], configuration: bool, columns: &[ObjectColumns<'_>], out: &mut Survivors) {
         let in_place = configuration || version[0].version == NULL_VERSION;
-        let (own, facets): (Vec<Light<'_>>, Vec<Light<'_>>) =
-            version.iter().cloned().partition(|row| row.facet == Facet::Version && !in_place);
-        let puts = own.iter().filter(|row| row.op == Op::Put).collect();
-        let purges = if in_place { Vec::new() } else { Purges::of(version, columns).counting };
-        let joined = [puts, purges].into_iter().filter_map(|rows| join_rows(rows.into_iter(), columns));
-        for row in joined.collect::<Vec<_>>().into_iter().chain(without_repetition(&facets, columns, true)) {
+        let (own, facets): (Vec<Light<'_>>, Vec<Light<'_>>) = version.iter().cloned().partition(|row| row.facet == Facet::Version);
+        let changes: Vec<Vec<&Light<'_>>> = if in_place {
+            told_alike(&own, columns)
+        } else {
+            vec![own.iter().filter(|row| row.op == Op::Put).collect(), Purges::of(version, columns).counting]
+        };
+        let joined = changes.into_iter().filter_map(|rows| join_rows(rows.into_iter(), columns));
+        for row in joined.collect::<Vec<_>>().into_iter().chain(without_repetition(&facets, columns)) {
             self.emit(row, columns, out);
         }
     }
@@ -548,18 +550,33 @@ fn content_of<'a>(row: &'a Light<'_>, columns: &[ObjectColumns<'a>]) -> impl Ord
     )
 }
 
-/// All changes of one version, each once: repetition is all that goes, and with `shown_once` that something was shown again.
-fn without_repetition<'a>(version: &[Light<'a>], columns: &[ObjectColumns<'a>], shown_once: bool) -> Vec<Light<'a>> {
+/// The changes of what is overwritten in place, those together that tell of the same: an event once and again, whatever was to
+/// be read of it by then, and a listing that shows what an earlier one has shown.
+fn told_alike<'a, 'b>(rows: &'b [Light<'a>], columns: &[ObjectColumns<'a>]) -> Vec<Vec<&'b Light<'a>>> {
+    let mut alike: Vec<Vec<&Light<'a>>> = Vec::new();
+    for row in rows {
+        let is_alike = |same: &&mut Vec<&Light<'a>>| {
+            let (one, other) = (same[0].full(columns), row.full(columns));
+            let what = |row: &ObjectRow<'_>| (row.op, row.at, row.marker, row.via == "event");
+            // A document of the configuration has no etag.
+            let is_same_content = one.etag == other.etag && (!one.object.is_empty() || one.metadata == other.metadata);
+            what(&one) == what(&other) && is_same_content
+        };
+        match alike.iter_mut().rev().take_while(|same| same[0].position == row.position).find(is_alike) {
+            Some(same) => same.push(row),
+            None => alike.push(vec![row]),
+        }
+    }
+    alike
+}
+
+/// All changes of one version, each once: repetition is all that goes.
+fn without_repetition<'a>(version: &[Light<'a>], columns: &[ObjectColumns<'a>]) -> Vec<Light<'a>> {
     let mut kept: Vec<Light<'a>> = Vec::with_capacity(version.len());
     for row in version {
         let full = row.full(columns);
         // Where it was read is not part of what happened; the same facts read twice are one.
-        let same = |other: &Light<'a>| {
-            let known = other.full(columns);
-            let is_shown = shown_once && !row.event && row.facet == Facet::Version && row.op == Op::Put;
-            let at_bound = if is_shown { full.at_bound } else { known.at_bound };
-            ObjectRow { stream: full.stream, offset: full.offset, at_bound, ..known } == full
-        };
+        let same = |other: &Light<'a>| ObjectRow { stream: full.stream, offset: full.offset, ..other.full(columns) } == full;
         if !kept.iter().rev().take_while(|other| other.position == row.position).any(same) {
             kept.push(row.clone());
         }

@@ -356,13 +356,26 @@ fn a_history_has_each_change_once_whoever_told_of_it() {
         purge a v1 @7 #06
         put a null @3 etag=x
         put a null @5 etag=y
+        put a null @5 etag=y body=lost
+        put a null @5 etag=y body=x
+        put a null @5 etag=z
         tags a v1 @4 tags=t
         tags a v1 @4 tags=t";
     let (rows, _) = fold_runs(vec![changes(told)], Cut::Nothing, Keep::Changes);
     let line = |row: &ObjectChange| format!("{} {} {} @{}", row.op.as_str(), row.facet.as_str(), row.version, row.at.seconds());
     let mut found: Vec<String> = rows.iter().map(line).collect();
     found.sort();
-    assert_eq!(found, ["delete version v1 @7", "put tags v1 @4", "put version null @3", "put version null @5", "put version v1 @3"]);
+    assert_eq!(
+        found,
+        [
+            "delete version v1 @7",
+            "put tags v1 @4",
+            "put version null @3",
+            "put version null @5",
+            "put version null @5",
+            "put version v1 @3"
+        ]
+    );
 }
 
 #[test]
