@@ -12,6 +12,18 @@ use crate::model::key::khash;
 
 /// The places of the columns that a sieve looks at: `key`, `op`, `at`, `at_bound`, `position`, `via`, `facet`, `marker`, `rank`.
 pub const DECIDING: [usize; 9] = [0, 2, 3, 4, 5, 8, 13, 14, 15];
+/// Where they stand in a batch of deciding columns.
+pub(super) mod place {
+    pub const KEY: usize = 0;
+    pub const OP: usize = 1;
+    pub const AT: usize = 2;
+    pub const AT_BOUND: usize = 3;
+    pub const POSITION: usize = 4;
+    pub const VIA: usize = 5;
+    pub const FACET: usize = 6;
+    pub const RANK: usize = 8;
+}
+
 /// Those of them that hold one of a few words.
 const WORDS: [usize; 3] = [2, 8, 13];
 /// The places of the columns that follow from the key: `khash`, `object`, `version`.
@@ -77,7 +89,7 @@ pub(super) fn whole(deciding: &RecordBatch, others: &RecordBatch) -> Result<Reco
 }
 
 fn of_key(deciding: &RecordBatch) -> Result<[ArrayRef; 3], NoKey> {
-    let keys = deciding.column(0).as_binary::<i32>();
+    let keys = deciding.column(place::KEY).as_binary::<i32>();
     let bytes = keys.value_data().len();
     let mut hashes = Int64Builder::with_capacity(keys.len());
     let mut objects = StringBuilder::with_capacity(keys.len(), bytes);

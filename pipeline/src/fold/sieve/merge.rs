@@ -9,6 +9,7 @@ use arrow::array::{Array, AsArray, BinaryArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
 
+use super::columns::place;
 use super::tournament::{Head, Step, Tournament};
 use super::{KINDS, Sifted};
 use crate::fold::RowAt;
@@ -158,9 +159,10 @@ impl Held {
 
     /// Looks at every row of a batch, which comes after an object; says what is wrong with it where it cannot be looked at.
     fn new(run: usize, first: u64, rows: RecordBatch, after: Option<&[u8]>) -> Result<Held, String> {
-        let (key, position): (BinaryArray, BinaryArray) = (rows.column(0).as_binary().clone(), rows.column(4).as_binary().clone());
-        let at = rows.column(2).as_primitive::<TimestampMicrosecondType>();
-        let (bound, rank) = (are_set(rows.column(3)), are_set(rows.column(8)));
+        let binary = |place| -> BinaryArray { rows.column(place).as_binary().clone() };
+        let (key, position) = (binary(place::KEY), binary(place::POSITION));
+        let at = rows.column(place::AT).as_primitive::<TimestampMicrosecondType>();
+        let (bound, rank) = (are_set(rows.column(place::AT_BOUND)), are_set(rows.column(place::RANK)));
         let mut marks = vec![0; rows.num_rows()];
         let op = |word: &str| match Op::parse(word) {
             Some(Op::Put) => PUT,
@@ -173,9 +175,9 @@ impl Held {
             Some(_) => ODD | MORE,
             None => UNKNOWN,
         };
-        mark_words(rows.column(1), &mut marks, op);
-        mark_words(rows.column(5), &mut marks, |word| if word == "event" { 0 } else { ODD });
-        mark_words(rows.column(6), &mut marks, facet);
+        mark_words(rows.column(place::OP), &mut marks, op);
+        mark_words(rows.column(place::VIA), &mut marks, |word| if word == "event" { 0 } else { ODD });
+        mark_words(rows.column(place::FACET), &mut marks, facet);
         let mut looks = Vec::with_capacity(marks.len());
         let mut before = after.unwrap_or_default();
         for (index, mut mark) in marks.into_iter().enumerate() {
