@@ -11,6 +11,7 @@ pub mod health;
 pub mod intake;
 pub mod known;
 pub mod lag;
+mod listed;
 pub mod missing;
 pub mod outstanding;
 pub mod protection;

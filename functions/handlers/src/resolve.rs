@@ -21,7 +21,7 @@ use pipeline::source::s3_scan::{Shown, list_object};
 
 use crate::capture::Capture;
 use crate::known::KnownVersion;
-use crate::reconcile::{rank_ties, shown};
+use crate::listed::{rank_ties, shown};
 
 /// Objects that are listed at the same time.
 const LISTINGS_AT_ONCE: usize = 16;
