@@ -53,6 +53,11 @@ pub struct ObjectVersion {
 }
 
 impl ObjectVersion {
+    /// Whether it had a content that the vault does not hold.
+    pub fn is_lost(&self) -> bool {
+        self.body.is_none() && !self.marker
+    }
+
     /// What places it among the versions of its object.
     pub fn sibling(&self) -> Sibling<'_> {
         let in_parts = self.etag.as_deref().is_some_and(is_in_parts) && self.version != NULL_VERSION;

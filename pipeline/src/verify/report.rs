@@ -186,7 +186,7 @@ impl fmt::Display for VerifyReport {
             self.resource, self.files, self.packs, self.bytes, self.rows, self.contents
         )?;
         if self.lost > 0 {
-            writeln!(f, "{} rows name a content that could never be stored", self.lost)?;
+            writeln!(f, "{} rows say that a content or its properties could never be stored; a base repeats those of its log", self.lost)?;
         }
         for Damage { path, reason, costs } in &self.damages {
             writeln!(f, "{}: {}", path.escape_debug(), reason.escape_debug())?;

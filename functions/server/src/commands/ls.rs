@@ -96,10 +96,10 @@ fn write(output: &mut Output, command: &Ls, mut object: Vec<ObjectVersion>) -> R
 }
 
 fn line(version: &ObjectVersion, latest: Option<bool>) -> String {
-    let size = match (&version.lost, version.marker) {
-        (_, true) => "deleted".to_owned(),
-        (Some(_), _) if version.body.is_none() => format!("{} LOST", version.size),
-        _ => version.size.to_string(),
+    let size = match version.marker {
+        true => "deleted".to_owned(),
+        false if version.is_lost() => format!("{} LOST", version.size),
+        false => version.size.to_string(),
     };
     let id = match latest {
         None => String::new(),

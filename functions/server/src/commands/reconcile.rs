@@ -10,11 +10,14 @@ use handlers::reconcile::{Quiet, ScanProgress, reconcile};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::app::{App, VaultFlag, WHOLE, bucket_only};
-use crate::exit::Ended;
+use crate::exit::{Ended, Failure};
 use crate::output::Output;
 use crate::protected::Protected;
+use crate::vaults::Location;
 
 /// List all versions of a bucket now and keep what events missed; what was before is proven then. `serve` does it by itself.
+///
+/// The bucket is read at the server that its protection names.
 #[derive(Debug, Args)]
 pub struct Reconcile {
     /// The bucket.
@@ -27,8 +30,15 @@ pub struct Reconcile {
 pub async fn run(app: &App, command: Reconcile) -> Result<Ended> {
     let resource = bucket_only(&command.bucket, WHOLE)?;
     let Protected { opened, protection, .. } = app.protected(&command.vault, &resource).await?;
+    let endpoint = app.endpoint(protection.endpoint.as_deref())?;
+    // Of a vault in a bucket the flag says where that is.
+    let is_for_the_bucket = app.flags.endpoint_url.is_some() && matches!(opened.place.location, Location::Directory(_));
+    if is_for_the_bucket && !app.endpoint(None)?.is_same_server(&endpoint) {
+        let reason = format!("{resource} is protected at {}, and --endpoint-url is another server", endpoint.shown());
+        return Err(Failure::usage(reason).into());
+    }
     let reader = app.reader(&resource, protection.endpoint.as_deref(), protection.acls).await?;
-    let copying = opened.place.copying(&app.endpoint(protection.endpoint.as_deref())?).await?;
+    let copying = opened.place.copying(&endpoint).await?;
     let capture = Capture::open(opened.vault, resource.clone(), reader, Arc::clone(&app.clock)).await?;
     let mut capture = capture.with_copying(copying);
     let progress: Box<dyn ScanProgress> =

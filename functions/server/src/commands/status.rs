@@ -141,7 +141,7 @@ async fn look_at(opened: &OpenVault, protection: Protection, now: Timestamp) -> 
     state
         .for_each(|object| {
             versions += object.len() as u64;
-            lost += object.iter().filter(|version| version.body.is_none() && !version.marker).count() as u64;
+            lost += object.iter().filter(|version| version.is_lost()).count() as u64;
             bytes += object.iter().filter(|version| version.body.is_some()).map(|version| version.size).sum::<u64>();
             Ok::<(), BrowseError>(())
         })
