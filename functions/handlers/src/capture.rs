@@ -30,6 +30,7 @@ use self::log::last_read;
 use crate::copying::{COPIES_AT_ONCE, Copied, CopyCounts, Copying};
 use crate::dating;
 use crate::known::Known;
+use crate::source_clock::SourceClock;
 
 /// Versions read at the same time.
 const READS_AT_ONCE: usize = 64;
@@ -51,7 +52,7 @@ struct Shared {
     vault: Vault,
     resource: ResourceId,
     reader: Reader,
-    clock: Arc<dyn Clock>,
+    clock: Arc<SourceClock>,
     known: Mutex<Known>,
     latest: Mutex<Timestamp>,
     /// What the next segment is to name.
@@ -140,6 +141,7 @@ impl Capture {
         let latest = Mutex::new(inventory.latest().unwrap_or_default());
         let heads = Mutex::new(inventory.heads());
         let sealed = Mutex::new(inventory.sealed().unwrap_or(Timestamp::MIN));
+        let clock = Arc::new(SourceClock::new(clock));
         let shared = Shared { vault, resource, reader, clock, known, latest, heads, sealed };
         Ok(Capture { shared: Arc::new(shared), copying: None, writer: PackWriter::new() })
     }
@@ -170,8 +172,8 @@ impl Capture {
         &self.shared.reader
     }
 
-    /// The clock.
-    pub fn clock(&self) -> &Arc<dyn Clock> {
+    /// The clock of the source.
+    pub fn clock(&self) -> &Arc<SourceClock> {
         &self.shared.clock
     }
 

@@ -19,4 +19,5 @@ pub mod purges;
 pub mod reconcile;
 pub mod resolve;
 pub mod restore;
+pub mod source_clock;
 pub mod vault;

@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use futures::StreamExt;
+use pipeline::model::Clock;
 use pipeline::model::change::{Facet, NULL_VERSION, ObjectChange, Op};
 use pipeline::s3::BucketError;
 use pipeline::source::s3_read::Standing;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use fail::fail_point;
 use futures::{StreamExt, TryStreamExt};
 use pipeline::changelog::coverage::{self, GAPS, RECONCILIATIONS, Reconciliation, facts};
-use pipeline::model::Timestamp;
 use pipeline::model::change::{Facet, ObjectChange};
+use pipeline::model::{Clock, Timestamp};
 use pipeline::s3::{ListMarker, Versioning};
 use pipeline::source::s3_read::{GONE, Standing, UNREADABLE};
 use pipeline::source::s3_scan::{Scan, list_object};
@@ -104,8 +104,10 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
     let mut waiting: Vec<ObjectChange> = Vec::new();
     let mut pages = 0;
     loop {
-        let asked = capture.clock().now();
+        let own = capture.clock().own();
         let Some(page) = scan.next().await? else { break };
+        capture.clock().compare(scan.last_answer(), own, capture.clock().own());
+        let asked = capture.clock().not_before(own);
         let began = scan.began().unwrap_or(began_here);
         capture.known(|known| known.reading_began(began));
         for tie in &page.ties {

@@ -30,8 +30,8 @@ const LISTINGS_AT_ONCE: usize = 16;
 pub struct Look {
     /// Its versions, the oldest first.
     listed: Vec<Shown>,
-    /// By our own clock.
-    at: Timestamp,
+    /// When they were asked for, by the source's clock.
+    asked: Timestamp,
 }
 
 /// Lists each of these objects.
@@ -40,9 +40,12 @@ pub fn look_at(capture: &Capture, objects: Vec<String>) -> BoxStream<'static, (S
     let looks = futures::stream::iter(objects).map(move |object| {
         let (bucket, clock) = (bucket.clone(), clock.clone());
         async move {
-            let at = clock.now();
+            let asked = clock.own();
             let listed = list_object(&bucket, &object).await;
-            (object, listed.map(|listed| Look { listed, at }))
+            if let Ok(listed) = &listed {
+                clock.compare(listed.iter().filter_map(|shown| shown.at).max(), asked, clock.own());
+            }
+            (object, listed.map(|listed| Look { listed, asked: clock.not_before(asked) }))
         }
     });
     looks.buffered(LISTINGS_AT_ONCE).boxed()
@@ -76,13 +79,13 @@ pub struct Resolving<'a> {
 impl<'a> Resolving<'a> {
     /// What the listing alone says.
     pub fn new(capture: &Capture, stream: &'a str, object: &str, look: Look) -> Resolving<'a> {
-        let Look { listed, at } = look;
+        let Look { listed, asked } = look;
         let (known, changes) = capture.known(|known| {
             let ties = listed.chunk_by(|a, b| a.modified.floor_second() == b.modified.floor_second());
-            let changes: Vec<ObjectChange> = ties.flat_map(|tie| rank_ties(tie, known, stream, at)).collect();
+            let changes: Vec<ObjectChange> = ties.flat_map(|tie| rank_ties(tie, known, stream, asked)).collect();
             (known.of(object).to_vec(), changes)
         });
-        Resolving { stream, listed, known, new: changes.len(), changes, told: BTreeSet::new(), asked: at }
+        Resolving { stream, listed, known, new: changes.len(), changes, told: BTreeSet::new(), asked }
     }
 
     /// Everything that was found and told.

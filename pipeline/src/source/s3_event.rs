@@ -60,7 +60,7 @@ pub const AHEAD_OF_OTHERS_MAX: Duration = Duration::from_secs(86_400);
 pub struct Feed {
     /// The name of the feed for the `stream` column, such as `sqs:NAME`.
     pub stream: String,
-    /// When the messages arrived.
+    /// When the messages arrived, by the clock of the source.
     pub arrived: Timestamp,
     /// The feed is of something that imitates AWS. Its events look like AWS's, but their order means nothing.
     pub emulated: bool,

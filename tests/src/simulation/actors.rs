@@ -22,6 +22,7 @@ use pipeline::vault::{Vault, layout};
 
 use super::bugs::Bug;
 use super::check::{Checker, Outcome, Rows, options};
+use super::clocks::{Polled, Skew, Skewed};
 use super::door::Door;
 use super::executor::Task;
 use super::oracle::Readings;
@@ -121,11 +122,30 @@ pub struct Stage {
 impl Stage {
     /// A stage on which nobody has acted.
     pub fn new(world: Arc<World>, files: Files, bucket: Door, queue: Arc<Queue>, resource: ResourceId, checker: Arc<Checker>) -> Stage {
+        if world.swarm.skew_ms.iter().any(|skew| *skew != 0) {
+            world.mark("clocks differ");
+        }
         Stage { world, files, bucket: Arc::new(bucket), queue, resource, checker, shared: Mutex::default(), pending: Mutex::default() }
     }
 
     fn vault(&self, actor: Actor) -> Vault {
         Vault::new(Arc::new(SimStore::new(Arc::clone(&self.world), Arc::clone(&self.files), actor.name())), "")
+    }
+
+    /// What the clock of an actor's machine is ahead of the source's. One process has one.
+    fn skew(&self, actor: Actor) -> Skew {
+        let skews = &self.world.swarm.skew_ms;
+        let machine = match actor {
+            _ if self.world.swarm.shared_capture && !matches!(actor, Actor::Compactor(_)) => 0,
+            Actor::Intake(number) => usize::from(number),
+            Actor::Compactor(number) => 2 + usize::from(number),
+            _ => 4,
+        };
+        Skew(skews[machine % skews.len()])
+    }
+
+    fn clock(&self, actor: Actor) -> Arc<dyn Clock> {
+        Arc::new(Skewed { world: Arc::clone(&self.world), skew: self.skew(actor) })
     }
 
     async fn capture(&self, actor: Actor) -> Result<Capture, String> {
@@ -134,8 +154,8 @@ impl Stage {
             return Ok(shared);
         }
         let reader = Reader::new(Arc::clone(&self.bucket), Versioning::Enabled, self.world.swarm.acls);
-        let clock: Arc<dyn Clock> = self.world.clone();
-        let capture = Capture::open(self.vault(actor), self.resource.clone(), reader, clock).await.map_err(|error| error.to_string())?;
+        let capture =
+            Capture::open(self.vault(actor), self.resource.clone(), reader, self.clock(actor)).await.map_err(|error| error.to_string())?;
         *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = Some(capture.clone());
         Ok(capture)
     }
@@ -165,10 +185,10 @@ impl Stage {
 
     async fn intake(&self, actor: Actor) -> Result<(), String> {
         let capture = self.capture(actor).await?;
-        let clock: Arc<dyn Clock> = self.world.clone();
-        let mut intake = Intake::new(vec![capture], self.vault(actor), clock, self.world.swarm.form == Form::Blind);
+        let feed = Polled { queue: Arc::clone(&self.queue), skew: self.skew(actor) };
+        let mut intake = Intake::new(vec![capture], self.vault(actor), self.clock(actor), self.world.swarm.form == Form::Blind);
         loop {
-            match intake.round(self.queue.as_ref()).await {
+            match intake.round(&feed).await {
                 Ok(report) if report.messages == 0 => self.world.sleep(Duration::from_millis(500 + self.world.random.below(2_500))).await,
                 Ok(report) => {
                     self.world.mark("intake round");
@@ -249,7 +269,8 @@ impl Stage {
                 self.torn_base(&vault).await?;
                 continue;
             }
-            let report = compact(&vault, &self.resource, self.world.as_ref(), self.policy()).await.map_err(|error| error.to_string())?;
+            let report =
+                compact(&vault, &self.resource, self.clock(actor).as_ref(), self.policy()).await.map_err(|error| error.to_string())?;
             if report.merges > 0 {
                 self.world.mark("merge committed");
             }

@@ -15,6 +15,7 @@ pub mod actors;
 pub mod bugs;
 pub mod campaign;
 pub mod check;
+pub mod clocks;
 pub mod door;
 pub mod event;
 pub mod executor;

@@ -65,6 +65,7 @@ pub struct Swarm {
     pub base_every_ms: u64,
     pub shared_capture: bool,
     pub acls: bool,
+    pub skew_ms: [i64; 3],
 }
 
 /// What can be taken away from a history to see whether it fails without.
@@ -89,10 +90,11 @@ pub enum Ingredient {
     SmallPages,
     Earlier,
     Compaction,
+    Skew,
 }
 
 /// All of them, the most disturbing first.
-pub const INGREDIENTS: [Ingredient; 18] = [
+pub const INGREDIENTS: [Ingredient; 19] = [
     Ingredient::Crashes,
     Ingredient::StoreFaults,
     Ingredient::Flips,
@@ -111,6 +113,7 @@ pub const INGREDIENTS: [Ingredient; 18] = [
     Ingredient::SmallPages,
     Ingredient::Earlier,
     Ingredient::Compaction,
+    Ingredient::Skew,
 ];
 
 impl Ingredient {
@@ -142,6 +145,7 @@ impl Swarm {
             Ingredient::SmallPages => self.page = 1_000,
             Ingredient::Earlier => self.before_protection = 0,
             Ingredient::Compaction => self.compact_ms = 10_000_000,
+            Ingredient::Skew => self.skew_ms = [0; 3],
         }
     }
 
@@ -195,6 +199,7 @@ impl Swarm {
             base_every_ms: random.pick(&[2_000, 10_000, 30_000]),
             shared_capture: random.percent(50),
             acls: random.percent(25),
+            skew_ms: if random.percent(30) { [(); 3].map(|()| random.pick(&[0, 3_000, -3_000, 3_600_000, -3_600_000])) } else { [0; 3] },
         }
     }
 }

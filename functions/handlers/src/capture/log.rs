@@ -12,7 +12,7 @@ use pipeline::changelog::coverage::{self, Reconciliation};
 use pipeline::changelog::segment::Segment;
 use pipeline::changelog::{Link, SegmentName, chain, read, write};
 use pipeline::model::change::{ChangeBatch, ObjectChange};
-use pipeline::model::{ResourceId, Timestamp};
+use pipeline::model::{Clock, ResourceId, Timestamp};
 use pipeline::vault::{Vault, VaultError};
 
 use super::{Capture, CaptureError, Shared};

@@ -10,7 +10,7 @@ use handlers::health::{Facts, Health, Trouble, health};
 use handlers::intake::IntakeReport;
 use handlers::protection::Protection;
 use pipeline::changelog::coverage::{Gap, Reconciliation, Window};
-use pipeline::model::{ResourceId, Timestamp};
+use pipeline::model::{Clock, ResourceId, Timestamp};
 
 /// Upper bounds of the histogram from event to durable, in seconds.
 const BUCKETS: [f64; 12] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0];

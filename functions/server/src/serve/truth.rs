@@ -9,7 +9,7 @@ use handlers::health::{Part, interval};
 use handlers::protection::{Events, Protection};
 use handlers::reconcile::{ScanProgress, reconcile};
 use pipeline::changelog::coverage::{self, Reconciliation};
-use pipeline::model::{ResourceId, Timestamp};
+use pipeline::model::{Clock, ResourceId, Timestamp};
 
 use super::metrics::Metrics;
 use super::pace::{patience, wait_or};

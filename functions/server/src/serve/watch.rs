@@ -9,7 +9,7 @@ use handlers::health::Part;
 use handlers::protection::Events;
 use handlers::reconcile::keep_configuration;
 use pipeline::changelog::coverage::{self, GAPS, Gap};
-use pipeline::model::Timestamp;
+use pipeline::model::{Clock, Timestamp};
 use pipeline::vault::layout;
 use tokio::sync::Notify;
 
