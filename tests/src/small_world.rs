@@ -452,6 +452,11 @@ impl SmallWorld {
         });
     }
 
+    /// A message of whatever comes to the feed.
+    pub fn post(&self, body: impl Into<Bytes>) {
+        self.feed.waiting().insert(self.feed.sent.fetch_add(1, Ordering::Relaxed), body.into());
+    }
+
     /// Lets an event be lost that would come.
     pub fn lose_events(&self) {
         self.feed.waiting().clear();
@@ -464,7 +469,8 @@ impl SmallWorld {
             for file in self.vault().list(layout::DEAD_FOLDER).await.map_err(text)? {
                 let letter: serde_json::Value =
                     serde_json::from_slice(&self.vault().read(&file.path).await.map_err(text)?).map_err(text)?;
-                reasons.push(letter["reason"].as_str().unwrap_or_default().to_owned());
+                let told = letter["reasons"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_str);
+                reasons.extend(told.map(str::to_owned));
             }
             Ok(reasons)
         });

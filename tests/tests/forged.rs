@@ -214,3 +214,16 @@ fn an_event_that_is_told_again_adds_nothing() {
     // No more than the mark that all has arrived.
     assert_eq!(world.trap.paths("log/").len(), before);
 }
+
+#[test]
+fn a_message_is_one_dead_letter_however_much_of_it_cannot_be_taken_and_however_often_it_comes() {
+    let world = protected();
+    let strange: Vec<String> = (0..300).map(|number| format!("{{\"Records\":[{{\"eventSource\":\"aws:s3\",\"n\":{number}}}]}}")).collect();
+    for _ in 0..2 {
+        world.post(format!("[{}]", strange.join(",")));
+        world.intake().expect("nothing fails");
+        world.tick(5);
+    }
+    assert_eq!(world.trap.paths("dead/v1").len(), 1);
+    assert_eq!(world.dead_letters().len(), 100, "the first reasons are enough");
+}

@@ -244,15 +244,16 @@ async fn damage_of_records_says_whether_anything_can_be_restored() {
     kept.rot(&newest);
     let report = kept.verify().await;
     assert!(report.damages.iter().any(|damage| damage.path == newest && damage.costs.everything), "{report}");
+}
+
+#[tokio::test]
+async fn what_is_no_segment_is_named_and_costs_nothing() {
     let kept = Kept::new();
-    let stranger = format!("{}/notes.txt", Path::new(&kept.files("log/")[0]).parent().expect("a folder").display());
-    fs::write(kept.path(&stranger), "mine").expect("a file");
-    assert!(kept.only(&stranger).await.costs.everything);
-    let kept = Kept::new();
+    let among = format!("{}/notes.txt", Path::new(&kept.files("log/")[0]).parent().expect("a folder").display());
     let beside = "log/v1/res=bucket-photos/notes.txt";
-    fs::write(kept.path(beside), "mine").expect("a file");
-    // It is named; but once hours are sealed a restore lists only the days since.
-    assert!(!kept.only(beside).await.costs.everything);
+    [&among, beside].into_iter().for_each(|path| fs::write(kept.path(path), "mine").expect("a file"));
+    let report = kept.verify().await;
+    assert!(report.sound && report.strangers.first == [beside, &among], "{report}");
 }
 
 #[tokio::test]

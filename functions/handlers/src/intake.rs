@@ -79,15 +79,21 @@ pub enum IntakeError {
     Vault(#[from] VaultError),
 }
 
-/// An event that can never be decoded, kept whole.
+/// A message of which something can never be taken, kept whole. It has no time of its own, so that one that comes again is the
+/// same.
 #[derive(Debug, Serialize)]
 struct DeadLetter<'a> {
     stream: &'a str,
-    arrived: Timestamp,
-    reason: String,
-    /// The record's own bytes, base64.
+    /// What could not be taken, and why: the first [`REASONS_MAX`].
+    reasons: Vec<String>,
+    /// How many of its events could not be taken.
+    events: usize,
+    /// The message, base64.
     raw: String,
 }
+
+/// Reasons that a dead letter names.
+const REASONS_MAX: usize = 100;
 
 /// What one message amounts to.
 struct Parcel {
@@ -144,10 +150,11 @@ impl Intake {
         let arrived = self.clock.now();
         let mut report = IntakeReport { messages: delivery.messages.len() as u64, ..IntakeReport::default() };
         let Delivery { messages, drained } = delivery;
+        let by_source = self.arrived_at_source(arrived).await;
         let mut parcels: Vec<Parcel> = messages
             .into_iter()
             .map(|message| {
-                let feed = Feed { stream: source.stream().to_owned(), arrived, emulated: self.emulated };
+                let feed = Feed { stream: source.stream().to_owned(), arrived: by_source, emulated: self.emulated };
                 let decoded = decode(feed, [&message.body[..]]);
                 let digest = Digest::of(&message.body);
                 Parcel { receipt: message.receipt, digest, decoded, body: message.body, failed: false, doubted: false }
@@ -164,18 +171,18 @@ impl Intake {
             self.keep(&resource, source.stream(), &mut parcels, &mut report, &mut dead, drained).await?;
         }
         // What comes again says it again.
-        let dead = dead.into_iter().filter(|(owner, _)| !parcels[*owner].failed);
-        let mut dead: Vec<(Vec<u8>, String)> = dead.map(|(owner, reason)| (parcels[owner].body.to_vec(), reason)).collect();
-        for parcel in parcels.iter().filter(|parcel| !parcel.failed) {
+        let mut reasons: Vec<Vec<String>> = vec![Vec::new(); parcels.len()];
+        dead.into_iter().for_each(|(owner, reason)| reasons[owner].push(reason));
+        for (parcel, mut reasons) in parcels.iter().zip(reasons).filter(|(parcel, _)| !parcel.failed) {
             report.ignored += parcel.decoded.ignored.values().sum::<u64>();
             let strangers = parcel.decoded.buckets.keys().filter(|bucket| !self.captures.contains_key(*bucket));
             // Anybody who can reach the feed can write any bucket's name into an event.
-            dead.extend(strangers.map(|bucket| (parcel.body.to_vec(), format!("{bucket} is not protected through this feed"))));
-            dead.extend(parcel.decoded.rejects.iter().map(|reject| (reject.raw.clone(), reject.reason.to_string())));
-        }
-        report.dead = dead.len() as u64;
-        for (raw, reason) in dead {
-            self.bury(source.stream(), arrived, &raw, reason).await?;
+            reasons.extend(strangers.map(|bucket| format!("{bucket} is not protected through this feed")));
+            reasons.extend(parcel.decoded.rejects.iter().map(|reject| reject.reason.to_string()));
+            report.dead += reasons.len() as u64;
+            if !reasons.is_empty() {
+                self.bury(source.stream(), arrived, &parcel.body, reasons).await?;
+            }
         }
         fail_point!("intake::before-ack");
         for parcel in &parcels {
@@ -193,6 +200,19 @@ impl Intake {
         Ok(report)
     }
 
+    /// When messages arrived, by the clock of whichever source is farthest ahead; the end of all time while one has not said.
+    async fn arrived_at_source(&self, arrived: Timestamp) -> Timestamp {
+        let mut latest = None;
+        for (resource, capture) in &self.captures {
+            if let Err(error) = capture.clock().ask(capture.reader().bucket().as_ref()).await {
+                tracing::warn!(%resource, %error, "the source does not say what time it is; its events are left to come again");
+                return Timestamp::MAX;
+            }
+            latest = latest.max(Some(capture.clock().not_before(arrived)));
+        }
+        latest.unwrap_or(arrived)
+    }
+
     /// Keeps what the messages say of one resource.
     async fn keep(
         &mut self,
@@ -206,6 +226,11 @@ impl Intake {
         let Some(capture) = self.captures.get_mut(resource) else {
             return Ok(());
         };
+        if capture.clock().off_by().is_none() {
+            // What is dated by a clock that is wrong would stay so. It comes again.
+            parcels.iter_mut().filter(|parcel| parcel.decoded.buckets.contains_key(resource)).for_each(|parcel| parcel.failed = true);
+            return Ok(());
+        }
         let (mut told, mut purges, mut times) = (Told::default(), Told::default(), Vec::new());
         let mut hinted: BTreeMap<String, Vec<(usize, Hint)>> = BTreeMap::new();
         let now = self.clock.now();
@@ -271,8 +296,11 @@ impl Intake {
             }
         }
         let Told { changes, owners } = told;
-        let horizon =
-            self.clock.now().minus(pipeline::base::plan::REDELIVERY).max(capture.known(|known| known.horizon()).unwrap_or(Timestamp::MIN));
+        let horizon = capture
+            .clock()
+            .now()
+            .minus(pipeline::base::plan::REDELIVERY)
+            .max(capture.known(|known| known.horizon()).unwrap_or(Timestamp::MIN));
         let absorbed = capture.absorb(changes, horizon).await?;
         for (index, reason) in &absorbed.again {
             tracing::warn!(%resource, reason, "an object could not be read; its event is left to come again");
@@ -289,11 +317,12 @@ impl Intake {
         report.outdated += absorbed.outdated;
         let failing = parcels.iter().filter(|parcel| parcel.failed).filter_map(|parcel| earliest_of(&parcel.decoded));
         let barred = failing.chain(self.outstanding.earliest()).min();
-        let latest = drained.map(|drained| barred.map_or(drained, |barred| drained.min(barred.minus(std::time::Duration::from_micros(1)))));
+        let latest = drained.map(|drained| capture.clock().not_after(drained));
+        let latest = latest.map(|drained| barred.map_or(drained, |barred| drained.min(barred.minus(std::time::Duration::from_micros(1)))));
         if !absorbed.changes.is_empty() || latest.is_some_and(|latest| latest > capture.latest()) {
             capture.append(&absorbed.changes, latest).await?;
         }
-        let now = self.clock.now();
+        let now = capture.clock().now();
         let durable = times.into_iter().filter(|(owner, _)| !parcels[*owner].failed);
         let lags: Vec<u64> = durable.map(|(_, at)| now.since(at).as_millis() as u64).collect();
         report.lag_ms_max = report.lag_ms_max.max(lags.iter().copied().max().unwrap_or(0));
@@ -303,10 +332,12 @@ impl Intake {
         Ok(())
     }
 
-    /// Keeps a record that cannot be decoded, with the reason.
-    async fn bury(&self, stream: &str, arrived: Timestamp, raw: &[u8], reason: String) -> Result<(), VaultError> {
+    /// Keeps a message of which something cannot be taken, with the reasons.
+    async fn bury(&self, stream: &str, arrived: Timestamp, raw: &[u8], mut reasons: Vec<String>) -> Result<(), VaultError> {
+        let events = reasons.len();
+        reasons.truncate(REASONS_MAX);
         let raw = base64::engine::general_purpose::STANDARD.encode(raw);
-        let letter = serde_json::to_vec(&DeadLetter { stream, arrived, reason, raw }).expect("plain data with text keys");
+        let letter = serde_json::to_vec(&DeadLetter { stream, reasons, events, raw }).expect("plain data with text keys");
         self.vault.create_named_by_content(&layout::dead_letter(arrived, &Digest::of(&letter)), letter.into()).await?;
         Ok(())
     }

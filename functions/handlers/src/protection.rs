@@ -30,6 +30,22 @@ pub struct Protection {
     pub status: Status,
 }
 
+impl Protection {
+    /// What can be said of a resource whose record is lost: that it is not protected any more.
+    pub fn lost(resource: ResourceId) -> Protection {
+        Protection {
+            resource,
+            since: Timestamp::default(),
+            events: Events::Webhook,
+            endpoint: None,
+            acls: true,
+            unversioned: false,
+            reconcile_seconds: RECONCILE_EVERY.as_secs(),
+            status: Status::Stopped,
+        }
+    }
+}
+
 impl Record for Protection {
     const KIND: &'static str = "protection";
 }

@@ -34,8 +34,6 @@ pub enum Ended {
     InPart,
     /// There was nothing of what was selected.
     Unmatched,
-    /// Somebody pressed Ctrl-C.
-    Interrupted,
 }
 
 /// What kind of failure it is.
@@ -79,16 +77,18 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// Somebody pressed Ctrl-C: says so, and returns the exit code.
+pub fn interrupted(json: bool) -> i32 {
+    say("interrupted; nothing is half done, and the same can be asked for again", json);
+    130
+}
+
 /// Ends the process: writes the error, if there is one, and chooses the code.
 pub fn finish(result: anyhow::Result<Ended>, json: bool) -> ExitCode {
     let error = match result {
         Ok(Ended::Whole) => return ExitCode::SUCCESS,
         Ok(Ended::InPart) => return ExitCode::from(3),
         Ok(Ended::Unmatched) => return ExitCode::from(5),
-        Ok(Ended::Interrupted) => {
-            say("interrupted; nothing is half done, and the same can be asked for again", json);
-            return ExitCode::from(130);
-        }
         Err(error) => error,
     };
     // Whoever read our output has seen enough.
@@ -130,7 +130,9 @@ fn kind_of(cause: &(dyn std::error::Error + 'static)) -> Option<Kind> {
     }
     match cause.downcast_ref()? {
         RestoreJobError::Plan(_) => Some(Kind::Refused),
-        RestoreJobError::Run(RestoreError::ModeNeeded { .. } | RestoreError::Target(TargetError::Refused { .. })) => Some(Kind::Refused),
+        RestoreJobError::Run(
+            RestoreError::ModeNeeded { .. } | RestoreError::KeepsNoVersions { .. } | RestoreError::Target(TargetError::Refused { .. }),
+        ) => Some(Kind::Refused),
         RestoreJobError::Run(RestoreError::Selection(_)) => Some(Kind::Usage),
         RestoreJobError::Run(_) | RestoreJobError::Vault(_) => None,
     }

@@ -57,14 +57,17 @@ fn run(cli: Cli) -> anyhow::Result<Ended> {
         tracing::warn!("nothing reads the environment variable {name}; did you mean {meant}?");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let serves = matches!(cli.command, Command::Serve(_));
-    let ended = runtime.block_on(async {
-        tokio::select! {
-            ended = commands::run(&app, cli.command) => ended,
-            // `serve` ends in its own way.
-            interrupted = tokio::signal::ctrl_c(), if !serves => interrupted.map(|()| Ended::Interrupted).map_err(Into::into),
-        }
-    });
+    // `serve` ends in its own way.
+    if !matches!(cli.command, Command::Serve(_)) {
+        let json = app.flags.json;
+        // On a thread of its own: the command may be busy with a disk, and not look up for a long time.
+        runtime.spawn(async move {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                std::process::exit(exit::interrupted(json));
+            }
+        });
+    }
+    let ended = runtime.block_on(commands::run(&app, cli.command));
     // Nobody waits for an answer at a prompt that nobody will read.
     runtime.shutdown_background();
     ended
@@ -73,7 +76,7 @@ fn run(cli: Cli) -> anyhow::Result<Ended> {
 /// The command line could not be understood, or asks for help.
 fn unreadable(error: &clap::Error) -> ExitCode {
     // The flag itself may stand anywhere on a command line that cannot be read.
-    if error.use_stderr() && std::env::args().any(|argument| argument == "--json") {
+    if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
         return exit::finish(Err(Failure::usage(error.to_string().trim_end()).into()), true);
     }
     // Nobody reads it, so nobody misses it.

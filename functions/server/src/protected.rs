@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use handlers::protection::{self, Protection};
+use pipeline::base::inputs::Inventory;
 use pipeline::model::ResourceId;
 
 use crate::app::{App, VaultFlag};
@@ -33,6 +34,22 @@ impl App {
             Some(known) => Ok(Protected { opened, number: known.number, protection: known.record }),
             None => Err(unknown(&opened, resource).await?.into()),
         }
+    }
+
+    /// Opens the vault that a flag names to read of this bucket. That the record is missing which says how it is protected
+    /// keeps nobody from that, as long as there is anything to be read.
+    ///
+    /// # Errors
+    /// As [`App::protected`].
+    pub async fn kept(&self, flag: &VaultFlag, resource: &ResourceId) -> Result<Protected> {
+        let opened = self.vault(flag).await?;
+        if protection::newest(&opened.vault, resource).await?.is_none()
+            && Inventory::load(&opened.vault, resource).await?.window().is_some()
+        {
+            tracing::warn!(%resource, "the record that says how it is protected is missing from the vault; what was kept is read all the same");
+            return Ok(Protected { opened, number: 0, protection: Protection::lost(resource.clone()) });
+        }
+        self.protected(flag, resource).await
     }
 }
 

@@ -15,6 +15,8 @@ mod hindered;
 mod killing;
 #[path = "cli/listener.rs"]
 mod listener;
+#[path = "cli/mistakes.rs"]
+mod mistakes;
 #[path = "cli/naming.rs"]
 mod naming;
 #[path = "cli/network.rs"]

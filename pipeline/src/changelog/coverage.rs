@@ -147,7 +147,9 @@ impl Reconciliation {
 pub fn window(arrived: Option<Timestamp>, reconciliations: &[Reconciliation], gaps: &[Gap]) -> Option<Window> {
     let earliest = reconciliations.first()?.ended;
     let proven = reconciliations.iter().filter_map(|reading| proves_with(reading, gaps)).max().filter(|proven| *proven >= earliest);
-    let latest = arrived.max(proven).map_or(earliest, |latest| latest.max(earliest));
+    // What is missing from the log is a gap in it, and not its end: what followed has arrived.
+    let read = reconciliations.iter().filter_map(Reconciliation::proves).max();
+    let latest = arrived.max(read).map_or(earliest, |latest| latest.max(earliest));
     Some(Window { earliest, proven, latest, gaps: merge_gaps(gaps) })
 }
 

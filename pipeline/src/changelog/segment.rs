@@ -81,12 +81,12 @@ pub struct Segment {
     pub size: u64,
 }
 
-/// Every segment of a resource's change log, by path. A file that is no segment is damage: nothing else belongs there.
+/// Every segment of a resource's change log, by path. What is no segment is left alone.
 ///
 /// # Errors
-/// As [`Vault::list`]; [`VaultError::Damaged`] for a name that cannot be read.
+/// As [`Vault::list`].
 pub async fn segments(vault: &Vault, resource: &ResourceId) -> Result<Vec<Segment>, VaultError> {
-    segments_of(vault.list(&layout::log_folder(resource)).await?)
+    Ok(segments_of(vault.list(&layout::log_folder(resource)).await?))
 }
 
 /// Days that are listed at the same time.
@@ -112,10 +112,10 @@ pub async fn segments_since(vault: &Vault, resource: &ResourceId, from: Timestam
         }
     });
     let listed: Vec<Vec<Listed>> = listings.buffered(DAYS_AT_ONCE).try_collect().await?;
-    segments_of(listed.into_iter().flatten())
+    Ok(segments_of(listed.into_iter().flatten()))
 }
 
-fn segments_of(listed: impl IntoIterator<Item = Listed>) -> Result<Vec<Segment>, VaultError> {
+fn segments_of(listed: impl IntoIterator<Item = Listed>) -> Vec<Segment> {
     // Thousands in a row lie in one folder.
     let mut known: Option<(String, Timestamp)> = None;
     let mut name_of = |path: &str| {
@@ -126,11 +126,10 @@ fn segments_of(listed: impl IntoIterator<Item = Listed>) -> Result<Vec<Segment>,
         };
         SegmentName::parse_in(folder, arrived, file)
     };
-    let segment = |file: Listed| match name_of(&file.path) {
-        Some(name) => Ok(Segment { name, path: file.path, size: file.size }),
-        None => Err(VaultError::damaged(&file.path, "its name is not that of a segment; nothing else belongs into the change log")),
-    };
-    listed.into_iter().map(segment).collect()
+    // What file systems and tools for copying leave lying about is none of ours. Should one of them have been a segment, others
+    // name it.
+    let segment = |file: Listed| Some(Segment { name: name_of(&file.path)?, path: file.path, size: file.size });
+    listed.into_iter().filter_map(segment).collect()
 }
 
 #[cfg(test)]

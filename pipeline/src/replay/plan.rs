@@ -42,6 +42,8 @@ pub struct ReplayPlan {
     pub open_gaps: Vec<Gap>,
     /// What is read.
     pub inputs: Inputs,
+    /// What would be read for all that is known up to now.
+    pub inputs_now: Inputs,
 }
 
 impl ReplayPlan {
@@ -142,7 +144,15 @@ pub fn plan(inventory: &Inventory, point: RestorePoint, certainty: Certainty) ->
     if certainty == Certainty::Proven && !proven {
         return Err(PlanError::NotProven { resource, to, proven: window.proven });
     }
-    Ok(ReplayPlan { resource, to, proven, open_gaps, inputs: inventory.inputs(Cut::At(to)), window })
+    Ok(ReplayPlan {
+        resource,
+        to,
+        proven,
+        open_gaps,
+        inputs: inventory.inputs(Cut::At(to)),
+        inputs_now: inventory.inputs(Cut::At(Timestamp::MAX)),
+        window,
+    })
 }
 
 #[cfg(test)]

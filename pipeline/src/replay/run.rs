@@ -18,14 +18,15 @@ use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 use super::plan::ReplayPlan;
-use super::select::{Selection, SelectionError, Selector};
+use super::select::{Selection, SelectionError, Selector, Versions};
 use super::unmatched::Unmatched;
-use crate::base::inputs::{Folding, Loose};
-use crate::fold::Uncertain;
+use crate::base::inputs::{Folding, Inputs, Loose};
+use crate::fold::object::Keep;
 use crate::fold::siblings::{Sibling, order_siblings};
-use crate::model::Clock;
+use crate::fold::{Cut, Uncertain};
 use crate::model::change::ChangeBatch;
 use crate::model::key::{bucket_of, khash};
+use crate::model::{Clock, Timestamp};
 use crate::s3::{BucketError, Content};
 use crate::target::decide::{Case, decide};
 use crate::target::report::{ReportRow, RestoreReport};
@@ -88,6 +89,15 @@ pub enum RestoreError {
         /// The target.
         target: String,
     },
+    /// Of several versions it would keep one.
+    #[error(
+        "{target} keeps no versions: of several versions of an object only the newest would stay; restore the current ones, or \
+         choose a bucket with versioning"
+    )]
+    KeepsNoVersions {
+        /// The target.
+        target: String,
+    },
 }
 
 /// Hears of a restore while it runs.
@@ -130,6 +140,9 @@ pub async fn run(
         (None, Occupied::Empty) => Mode::Skip,
         (None, Occupied::Holds) => return Err(RestoreError::ModeNeeded { target: target.name() }),
     };
+    if !matches!(options.selection.versions, Versions::Current | Versions::Last(1)) && !target.keeps_versions() {
+        return Err(RestoreError::KeepsNoVersions { target: target.name() });
+    }
     let mut report = RestoreReport::begin(plan.resource.to_string(), target.name(), plan.to, mode, clock.now());
     report.dry_run = options.dry_run;
     report.proven = plan.proven;
@@ -142,6 +155,12 @@ pub async fn run(
     let surveys = Surveys::of(plan);
     let folding = Folding::new(plan.inputs.clone(), plan.cut(), surveys.bits_min());
     let blind = plan.open_gaps.iter().any(|gap| gap.segment.is_some());
+    // A prefix or a glob that is misspelled selects nothing of the vault, and perhaps a lot of the target.
+    let names_keys_alone = options.selection.prefixes.is_empty() && options.selection.globs.is_empty();
+    let unknown = mode == Mode::Exact
+        && !names_keys_alone
+        && !knows_any(vault, &plan.inputs, plan.cut(), &selector).await?
+        && !knows_any(vault, &plan.inputs_now, Cut::At(Timestamp::MAX), &selector).await?;
     let work = Work {
         vault,
         target,
@@ -152,6 +171,7 @@ pub async fn run(
         clock,
         occupied,
         blind,
+        unknown,
         outcomes: Outcomes::default(),
     };
     progress.total(1 << folding.bits);
@@ -172,6 +192,24 @@ pub async fn run(
     fail_point!("restore::before-report");
     report.finish(clock.now());
     Ok(report)
+}
+
+/// Whether any object is selected that was there at this cut.
+async fn knows_any(vault: &Vault, inputs: &Inputs, cut: Cut, selector: &Selector) -> Result<bool, RestoreError> {
+    let folding = Folding::new(inputs.clone(), cut, 0);
+    for pass in folding.passes() {
+        let loose = folding.load(vault, pass.clone()).await?;
+        for bucket in folding.occupied(&loose, pass) {
+            let mut fold = folding.fold_sieved(vault, &loose, bucket, Keep::Live, &selector.key_range());
+            while let Some(folded) = fold.next().await? {
+                let state = ChangeBatch::from_checked(folded.rows);
+                if versions(&state)?.iter().any(|version| selector.admits_key(&version.object)) {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// How a target is surveyed, so that what it holds of so many hash buckets fits into memory.
@@ -220,6 +258,8 @@ struct Work<'a> {
     occupied: Occupied,
     /// A segment of the log is missing: nobody can say of any object that it did not exist.
     blind: bool,
+    /// The vault knows of nothing that was selected: so nothing is removed.
+    unknown: bool,
     outcomes: Outcomes,
 }
 
@@ -359,7 +399,12 @@ impl Work<'_> {
             if existed.contains(&object) || !self.selector.is_by_key() {
                 continue;
             }
-            let case = Case { existing: Some(&there), uncertain: self.blind || uncertain.contains(&object), ..Case::default() };
+            let case = Case {
+                existing: Some(&there),
+                uncertain: self.blind || uncertain.contains(&object),
+                unknown: self.unknown,
+                ..Case::default()
+            };
             let Some(mut action) = decide(self.mode, &case) else { continue };
             if action == Action::Remove && !self.options.dry_run {
                 fail_point!("restore::before-remove");
@@ -411,6 +456,7 @@ impl Work<'_> {
                 same,
                 unfinished,
                 uncertain: uncertain.contains(&wanted.object),
+                unknown: false,
             };
             let mut action = decide(self.mode, &case).unwrap_or(Action::Same);
             let mut written = None;

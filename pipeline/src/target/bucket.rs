@@ -255,6 +255,10 @@ impl Target for BucketTarget {
         Ok(if page.versions.is_empty() && page.next.is_none() { Occupied::Empty } else { Occupied::Holds })
     }
 
+    fn keeps_versions(&self) -> bool {
+        self.versioning().is_none_or(|versioning| versioning == Versioning::Enabled)
+    }
+
     async fn survey(&self, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync)) -> Result<BTreeMap<String, ExistingObject>, TargetError> {
         let (mut found, mut after) = (BTreeMap::new(), None);
         loop {

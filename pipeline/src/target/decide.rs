@@ -81,6 +81,8 @@ pub struct Case<'a> {
     pub unfinished: bool,
     /// Nobody can say whether the object existed at the restored instant.
     pub uncertain: bool,
+    /// The vault knows of nothing that was selected.
+    pub unknown: bool,
 }
 
 /// What happens to one object.
@@ -113,6 +115,8 @@ pub enum Reason {
     NotRemoved,
     /// It may have existed at the restored instant.
     Uncertain,
+    /// Nothing that was selected is known to have existed at any time.
+    NothingKnown,
     /// Its content is not in the vault, and why.
     Lost(String),
     /// It was tried, and why it did not work.
@@ -152,6 +156,9 @@ impl fmt::Display for Reason {
         match self {
             Reason::Exists => f.write_str("the target has an object of this name"),
             Reason::NotRemoved => f.write_str("it did not exist at that time; only mode exact removes"),
+            Reason::NothingKnown => {
+                f.write_str("the vault knows of nothing that was selected, then or now; a selection that may be misspelled removes nothing")
+            }
             Reason::Uncertain => f.write_str("it is uncertain whether it existed at that time"),
             Reason::Lost(reason) => write!(f, "its content is not in the vault: {reason}"),
             Reason::Failed(reason) => f.write_str(reason),
@@ -164,6 +171,7 @@ pub fn decide(mode: Mode, case: &Case<'_>) -> Option<Action> {
     Some(match (case.wanted, case.existing) {
         (None, None) => return None,
         (None, Some(_)) if mode != Mode::Exact => Action::Keep(Reason::NotRemoved),
+        (None, Some(_)) if case.unknown => Action::Keep(Reason::NothingKnown),
         (None, Some(_)) if case.uncertain => Action::Keep(Reason::Uncertain),
         (None, Some(_)) => Action::Remove,
         // The bytes are at the target already: that the vault lost them does not matter.

@@ -192,6 +192,10 @@ impl Target for DirectoryTarget {
         Ok(if holds { Occupied::Holds } else { Occupied::Empty })
     }
 
+    fn keeps_versions(&self) -> bool {
+        false
+    }
+
     async fn survey(&self, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync)) -> Result<BTreeMap<String, ExistingObject>, TargetError> {
         let Some(root) = self.root()? else { return Ok(BTreeMap::new()) };
         survey(&root, wanted).map_err(|error| self.unusable(&error))

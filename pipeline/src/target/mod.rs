@@ -152,6 +152,11 @@ pub trait Target: Send + Sync {
     /// anything at all. Comes before all else.
     async fn open(&self) -> Result<Occupied, TargetError>;
 
+    /// Whether it keeps several versions of an object. To be asked once it is open.
+    fn keeps_versions(&self) -> bool {
+        true
+    }
+
     /// What it holds of the objects for which `wanted` says yes, by key, within the target's prefix; versions and markers
     /// that a plain reader does not see are left out.
     async fn survey(&self, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync)) -> Result<BTreeMap<String, ExistingObject>, TargetError>;

@@ -8,7 +8,7 @@
 //! manifest/v1/res=<resource>/<number>                     the chain of manifests
 //! pack/v1/<first two digits>/<digest>                     bodies
 //! body/v1/res=<resource>/<first two digits>/<name>        bodies kept whole, by the version that each is of
-//! dead/v1/date=<day>/<arrival>-<digest>.json              events that could not be decoded
+//! dead/v1/date=<day>/<digest>.json                        messages with events that could not be taken
 //! state/v1/<kind>/res=<resource>/<number>                 protections, cursors, reconciliations, journals
 //! ```
 //!
@@ -76,9 +76,9 @@ pub fn is_short_digest(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase())
 }
 
-/// A dead letter, by when it arrived and its content.
+/// A dead letter, by the day on which it arrived and its content.
 pub fn dead_letter(arrived: Timestamp, digest: &Digest) -> String {
-    format!("dead/v1/date={}/{:020}-{}.json", arrived.date(), arrived.micros().max(0), digest.short())
+    format!("dead/v1/date={}/{}.json", arrived.date(), digest.short())
 }
 
 /// The folder of all dead letters.

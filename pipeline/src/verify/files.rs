@@ -49,14 +49,14 @@ impl Work<'_> {
         let listed_from = inventory.sealed().map(|sealed| layout::log_hour_folder(self.resource, sealed));
         let is_listed = |path: &str| listed_from.as_ref().is_none_or(|from| path >= from.as_str());
         for file in vault.list_flat(&folder).await? {
-            self.stranger(&file.path, listed_from.is_none());
+            self.report.strangers.push(file.path);
         }
         for day in vault.folders(&folder).await? {
             let mut segments = Vec::new();
             for file in vault.list(&format!("{folder}/{day}")).await? {
                 match SegmentName::parse(&file.path) {
                     Some(name) => segments.push(Segment { name, path: file.path, size: file.size }),
-                    None => self.stranger(&file.path, is_listed(&file.path)),
+                    None => self.report.strangers.push(file.path),
                 }
             }
             self.progress.expected(segments.len() as u64);
@@ -83,11 +83,6 @@ impl Work<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Whoever lists the log refuses what is no segment.
-    fn stranger(&mut self, path: &str, is_listed: bool) {
-        self.findings.damage(path, "its name is not that of a segment; take it out of the change log").everything = is_listed;
     }
 
     /// The whole file against its digest, then its rows as a restore reads them.

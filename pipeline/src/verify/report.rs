@@ -40,6 +40,8 @@ pub struct VerifyReport {
     pub contents: u64,
     /// Rows that say why a content could never be stored: no damage, but nothing to restore either.
     pub lost: u64,
+    /// Files in the change log that are no segments, as file systems and tools for copying leave them: nobody reads them.
+    pub strangers: Named,
     /// Files that are damaged.
     pub damaged: u64,
     /// The first [`DAMAGES_MAX`] of them, by name.
@@ -130,6 +132,7 @@ impl VerifyReport {
             packs: 0,
             contents: 0,
             lost: 0,
+            strangers: Named::default(),
             damaged: 0,
             damages: Vec::new(),
         }
@@ -187,6 +190,9 @@ impl fmt::Display for VerifyReport {
         )?;
         if self.lost > 0 {
             writeln!(f, "{} rows say that a content or its properties could never be stored; a base repeats those of its log", self.lost)?;
+        }
+        for stranger in &self.strangers.first {
+            writeln!(f, "{}: it is none of the change log, and left alone", stranger.escape_debug())?;
         }
         for Damage { path, reason, costs } in &self.damages {
             writeln!(f, "{}: {}", path.escape_debug(), reason.escape_debug())?;

@@ -37,7 +37,7 @@ pub async fn run(app: &App, command: Cat) -> Result<Ended> {
         return Err(Failure::usage(format!("{:?} names no object; write s3://BUCKET/KEY", command.object)).into());
     }
     let at = app.instant(&command.at)?;
-    let Protected { opened, .. } = app.protected(&command.vault, &resource).await?;
+    let Protected { opened, .. } = app.kept(&command.vault, &resource).await?;
     let planned = at.to_look_at(app, &Inventory::load(&opened.vault, &resource).await?)?;
     let version = browse::find(&opened.vault, planned.inputs.clone(), planned.to, &key, command.version_id.as_deref()).await?;
     let mut content = browse::content(&opened.vault, &version).await?;

@@ -59,7 +59,7 @@ pub async fn run(app: &App, command: Diff) -> Result<Ended> {
     let (resource, prefix) = bucket_and_rest(&command.bucket)?;
     let from = command.from.as_deref().ok_or_else(|| Failure::usage("say from when: --from TIME"))?;
     let (from, to) = (app.instant(from)?, app.instant(command.to.as_deref().unwrap_or("latest"))?);
-    let Protected { opened, .. } = app.protected(&command.vault, &resource).await?;
+    let Protected { opened, .. } = app.kept(&command.vault, &resource).await?;
     let inventory = Inventory::load(&opened.vault, &resource).await?;
     let (from, to) = (from.to_look_at(app, &inventory)?.to, to.to_look_at(app, &inventory)?.to);
     let mut output = Output::new(app.flags.json);

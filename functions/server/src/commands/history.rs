@@ -47,7 +47,7 @@ pub async fn run(app: &App, command: History) -> Result<Ended> {
     if key.is_empty() {
         return Err(Failure::usage(format!("{:?} names no object; write s3://BUCKET/KEY", command.object)).into());
     }
-    let Protected { opened, .. } = app.protected(&command.vault, &resource).await?;
+    let Protected { opened, .. } = app.kept(&command.vault, &resource).await?;
     let inventory = Inventory::load(&opened.vault, &resource).await?;
     let changes = browse::history(&opened.vault, &inventory, &key).await?;
     let mut output = Output::new(app.flags.json);

@@ -46,7 +46,7 @@ struct Line<'a> {
 pub async fn run(app: &App, command: Ls) -> Result<Ended> {
     let (resource, prefix) = bucket_and_rest(&command.bucket)?;
     let at = app.instant(&command.at)?;
-    let Protected { opened, .. } = app.protected(&command.vault, &resource).await?;
+    let Protected { opened, .. } = app.kept(&command.vault, &resource).await?;
     let planned = at.to_look_at(app, &Inventory::load(&opened.vault, &resource).await?)?;
     let keep = if command.versions { Keep::Live } else { Keep::Current };
     let state = State::new(&opened.vault, planned.inputs.clone(), planned.cut(), keep, &prefix);

@@ -46,8 +46,11 @@ pub struct Protect {
     /// Protect a bucket that keeps no versions. Best effort: what is overwritten or deleted before it could be read is lost.
     #[arg(long)]
     unversioned: bool,
+    /// The bucket is the one that this vault knows, at a new address.
+    #[arg(long)]
+    moved: bool,
     /// How often all versions are listed, to find what events missed [default: 6h].
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_interval)]
     reconcile_every: Option<std::time::Duration>,
 }
 
@@ -63,6 +66,11 @@ pub struct Unprotect {
 
 #[derive(Debug, Clone)]
 struct EventsFlag(Events);
+
+fn parse_interval(text: &str) -> Result<std::time::Duration, String> {
+    let interval = parse_duration(text).map_err(|error| error.to_string())?;
+    if interval < std::time::Duration::from_secs(1) { Err("a second is the least".to_owned()) } else { Ok(interval) }
+}
 
 impl FromStr for EventsFlag {
     type Err = String;
@@ -124,6 +132,17 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
     if chosen.is_in_bucket(bucket.as_ref()).await? {
         return Err(ProtectError::OwnVault { resource }.into());
     }
+    if let Some(known) = protection::newest(&chosen.vault, &resource).await?.filter(|_| !command.moved) {
+        let before = app.endpoint(known.record.endpoint.as_deref())?;
+        if !before.is_same_server(&endpoint) {
+            let (before, now) = (before.shown(), endpoint.shown());
+            return Err(Failure::refused(format!(
+                "{resource} is kept in this vault as it is at {before}, and this is {now}: all that another bucket of that name does \
+                 not have would count as removed; if it is the same bucket at a new address, say --moved, and else choose another vault"
+            ))
+            .into());
+        }
+    }
     let protection = Protection {
         resource: resource.clone(),
         since: since(app, &chosen.vault, &resource).await?,
@@ -131,7 +150,7 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
         endpoint: endpoint.reference.clone(),
         acls: !command.no_acls,
         unversioned: command.unversioned,
-        reconcile_seconds: command.reconcile_every.unwrap_or(RECONCILE_EVERY).as_secs().max(1),
+        reconcile_seconds: command.reconcile_every.unwrap_or(RECONCILE_EVERY).as_secs(),
         status: Status::Active,
     };
     if protection.events == Events::Webhook && app.config.webhook_token()?.is_none() {

@@ -58,7 +58,7 @@ pub async fn run(app: &App, command: Restore) -> Result<Ended> {
     let resource = bucket_only(asked.bucket()?, WITH_PREFIX)?;
     let to = app.instant(asked.to()?)?;
     let certainty = if asked.proven { Certainty::Proven } else { Certainty::Arrived };
-    let protected = app.protected(&command.vault, &resource).await?;
+    let protected = app.kept(&command.vault, &resource).await?;
     let Place { target, prefix, .. } = app.target(&protected, asked.target()?, command.target_endpoint.as_deref()).await?;
     let target: Arc<dyn Target> = target;
     let Protected { opened, .. } = protected;

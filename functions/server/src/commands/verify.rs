@@ -7,6 +7,8 @@ use anyhow::Result;
 use clap::Args;
 use handlers::protection;
 use indicatif::{ProgressBar, ProgressStyle};
+use pipeline::vault::layout;
+use pipeline::verify::report::{Costs, Damage};
 use pipeline::verify::{Quiet, VerifyProgress, verify};
 
 use crate::app::{App, VaultFlag, WHOLE, bucket_only};
@@ -30,11 +32,19 @@ pub async fn run(app: &App, command: Verify) -> Result<Ended> {
     let opened = app.vault(&command.vault).await?;
     let progress: Box<dyn VerifyProgress> =
         if std::io::stderr().is_terminal() && !app.flags.json { Box::new(Bar::new()) } else { Box::new(Quiet) };
-    let report = verify(&opened.vault, &resource, app.clock.as_ref(), progress.as_ref()).await?;
+    let mut report = verify(&opened.vault, &resource, app.clock.as_ref(), progress.as_ref()).await?;
     drop(progress);
     // Of a bucket that was never protected there is nothing to be damaged, and that is no proof of anything.
-    if report.files <= 1 && report.sound && protection::newest(&opened.vault, &resource).await?.is_none() {
+    let is_protected = protection::newest(&opened.vault, &resource).await.map_or(true, |newest| newest.is_some());
+    if report.files <= 1 && report.sound && !is_protected {
         return Err(Failure::refused(format!("{resource} is not protected in vault {}", opened.place.name)).into());
+    }
+    if !is_protected {
+        let reason = "the record that says how the bucket is protected is missing: `serve` does not keep its changes; protect it again";
+        let path = layout::state_folder(protection::PROTECTIONS, &resource);
+        report.damages.push(Damage { path, reason: reason.to_owned(), costs: Costs::default() });
+        report.damaged += 1;
+        report.sound = false;
     }
     let mut output = Output::new(app.flags.json);
     if output.json {

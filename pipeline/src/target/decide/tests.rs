@@ -47,6 +47,14 @@ fn the_modes_differ_in_what_is_there_already() {
 }
 
 #[test]
+fn nothing_is_removed_for_a_selection_that_the_vault_knows_nothing_of() {
+    let there = existing("a", 2);
+    let case = Case { existing: Some(&there), unknown: true, ..Case::default() };
+    assert_eq!(decide(Mode::Exact, &case), Some(Action::Keep(Reason::NothingKnown)));
+    assert_eq!(decide(Mode::Exact, &Case { unknown: false, ..case }), Some(Action::Remove));
+}
+
+#[test]
 fn what_a_restore_that_broke_off_may_have_left_unfinished_is_written_again() {
     let (object, there) = (wanted("a", 1), existing("a", 2));
     let unfinished = Case { wanted: Some(&object), existing: Some(&there), unfinished: true, ..Case::default() };
@@ -131,6 +139,7 @@ proptest! {
                 existing: there.as_ref(),
                 same: want == have,
                 unfinished: false,
+                unknown: false,
                 uncertain: uncertain.contains(key),
             };
             let action = decide(mode, &case).expect("the key is on one side");

@@ -13,7 +13,7 @@ use crate::output::{Output, escaped};
 pub async fn run(app: &App, command: &Diff, target: &str) -> Result<Ended> {
     let (resource, prefix) = bucket_and_rest(&command.bucket)?;
     let at = app.instant(command.at.as_deref().unwrap_or("latest"))?;
-    let protected = app.protected(&command.vault, &resource).await?;
+    let protected = app.kept(&command.vault, &resource).await?;
     let place = app.target(&protected, target, command.target_endpoint.as_deref()).await?;
     place.must_exist()?;
     let vault = &protected.opened.vault;

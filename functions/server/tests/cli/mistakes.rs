@@ -1,0 +1,143 @@
+//! Mistakes of operators, and of tools that copy vaults about: none of them may cost what a vault holds, or what a target does.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tests::chaos::Chaos;
+
+use super::program::Ended;
+use super::traffic::now;
+use super::world::{World, seaweed};
+
+/// The folders below a vault's log that hold segments.
+fn hours(log: &Path) -> Vec<std::path::PathBuf> {
+    let within = |folder: &Path| fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect::<Vec<_>>();
+    within(log).iter().flat_map(|resource| within(resource)).flat_map(|day| within(&day)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_tool_leaves_in_the_log_is_left_alone_and_named_by_verify() {
+    let world = World::kept(seaweed(), "cli-strays", &[("a.txt", "content")]).await;
+    let (program, url) = (&world.program, world.url());
+    let hours = hours(&program.folder().join("vault/log/v1"));
+    assert!(!hours.is_empty());
+    for name in [".nfs000000000abc", ".DS_Store", "x.parquet.part", "conflict (1).parquet"] {
+        fs::write(hours[0].join(name), "x").expect("a file");
+    }
+    assert_eq!(program.ok(&["cat", &format!("{url}/a.txt"), "--vault", "./vault"]), "content");
+    program.ok(&["restore", &url, "--vault", "./vault", "--to", "latest", "--target", "./restored"]);
+    let verified = program.ok(&["verify", &url, "--vault", "./vault"]);
+    assert!(verified.contains(".DS_Store: it is none of the change log"), "{verified}");
+    // Nor does it keep the process from going on.
+    let serving = program.serve(&["--vault", "./vault"]);
+    world.put("b.txt", "later").await;
+    let given_up = now().plus(Duration::from_secs(120));
+    while program.run(&["cat", &format!("{url}/b.txt"), "--vault", "./vault"]).code != 0 {
+        assert!(now() < given_up, "{}", serving.running.log());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert_eq!(serving.stop(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_whose_protection_is_lost_is_restored_and_verify_says_so() {
+    let world = World::kept(seaweed(), "cli-unknown", &[("a.txt", "content")]).await;
+    let (program, url) = (&world.program, world.url());
+    fs::remove_dir_all(program.folder().join("vault/state/v1/protection")).expect("it is there");
+    let restored = program.run(&["restore", &url, "--vault", "./vault", "--to", "latest", "--target", "./restored"]);
+    assert_eq!(restored.code, 0, "{}", restored.errors);
+    assert!(restored.errors.contains("the record that says how it is protected is missing"), "{}", restored.errors);
+    assert_eq!(fs::read_to_string(program.folder().join("restored/a.txt")).expect("a file"), "content");
+    program.ok(&["ls", &url, "--vault", "./vault"]);
+    let verified = program.run(&["verify", &url, "--vault", "./vault"]);
+    assert_eq!(verified.code, 3, "{}{}", verified.output, verified.errors);
+    assert!(verified.output.contains("protect it again"), "{}", verified.output);
+    // Another bucket is as unknown as ever.
+    assert_eq!(program.run(&["ls", "s3://cli-unknowm", "--vault", "./vault"]).code, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_of_the_same_name_at_another_server_is_not_taken_for_the_one_that_is_known() {
+    let world = World::kept(seaweed(), "cli-twin", &[("a.txt", "content")]).await;
+    let (program, url) = (&world.program, world.url());
+    // For all that names tell, this is another server.
+    let proxy = Chaos::start(seaweed().endpoint()).expect("a free port");
+    let elsewhere = proxy.endpoint();
+    let protect = ["protect", &url, "--vault", "./vault", "--events", "list:1", "--endpoint", &elsewhere];
+    let refused = program.run(&protect);
+    assert_eq!(refused.code, 4, "{}{}", refused.output, refused.errors);
+    assert!(refused.errors.contains("--moved") && refused.errors.contains(&elsewhere), "{}", refused.errors);
+    program.ok(&[&protect[..], &["--moved"]].concat());
+    // The same address again is no question.
+    program.ok(&protect);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exact_restore_of_a_prefix_that_is_misspelled_removes_nothing() {
+    let world = World::kept(seaweed(), "cli-misspelled", &[("photos/a.txt", "content")]).await;
+    let (program, url) = (&world.program, world.url());
+    let target = program.folder().join("target");
+    fs::create_dir_all(target.join("mine")).expect("a folder");
+    (0..20).for_each(|number| fs::write(target.join(format!("mine/{number}")), "mine").expect("a file"));
+    let restore = ["restore", &url, "--vault", "./vault", "--to", "latest", "--target", "./target", "--mode", "exact", "--yes"];
+    let ended = program.run(&[&restore[..], &["--prefix", "mine"]].concat());
+    assert_eq!(ended.code, 5, "{}{}", ended.output, ended.errors);
+    assert_eq!(fs::read_dir(target.join("mine")).expect("a folder").count(), 20);
+    // Whoever names a key means it, and what the bucket has known may be removed.
+    program.ok(&[&restore[..], &["--key", "mine/0"]].concat());
+    assert!(!target.join("mine/0").exists());
+    fs::create_dir_all(target.join("photos")).expect("a folder");
+    fs::write(target.join("photos/b.txt"), "not there then").expect("a file");
+    program.ok(&[&restore[..], &["--prefix", "photos/"]].concat());
+    assert!(!target.join("photos/b.txt").exists() && target.join("photos/a.txt").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_versions_are_not_restored_to_where_only_one_would_stay() {
+    let world = World::kept(seaweed(), "cli-several", &[("a.txt", "one"), ("a.txt", "two")]).await;
+    let (program, url) = (&world.program, world.url());
+    let restore = ["restore", &url, "--vault", "./vault", "--to", "latest", "--versions", "all", "--target"];
+    super::world::make_bucket(&world.client, "cli-several-not", false).await;
+    for target in ["./target", "s3://cli-several-not"] {
+        let ended = program.run(&[&restore[..], &[target]].concat());
+        assert_eq!(ended.code, 4, "{}{}", ended.output, ended.errors);
+        assert!(ended.errors.contains("keeps no versions"), "{}", ended.errors);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_restore_stops_at_once_although_it_is_busy_with_the_disk() {
+    let world = World::kept(seaweed(), "cli-busy", &[("a.txt", "content")]).await;
+    let (program, url) = (&world.program, world.url());
+    let target = program.folder().join("target");
+    fs::create_dir_all(&target).expect("a folder");
+    (0..200).for_each(|number| fs::write(target.join(number.to_string()), "not there then").expect("a file"));
+    let restore = ["restore", &url, "--vault", "./vault", "--to", "latest", "--target", "./target", "--mode", "exact", "--yes"];
+    let mut command = program.command(&restore);
+    // At the second removal its thread stands still, as it would on a disk that does not answer.
+    command.env("HINDSIGHT_STAND_AT", "restore::before-remove@2").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    let mut errors = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let stands = errors.find(|line| line.as_ref().is_ok_and(|line| line.contains("standing at")));
+    assert!(stands.is_some(), "it never comes there");
+    let signalled = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
+    assert!(signalled.success());
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    let is_left = |number: &i32| target.join(number.to_string()).exists();
+    assert_eq!((0..200).filter(is_left).count(), 199);
+}
+
+#[test]
+fn an_argument_that_is_no_text_is_refused() {
+    let program = super::program::Program::new();
+    for argument in [&b"\xff"[..], b"--key=\xff"] {
+        let mut command = program.command(&["restore", "s3://photos"]);
+        let ended = Ended::of(command.arg(OsStr::from_bytes(argument)));
+        assert_eq!(ended.code, 2, "{}", ended.errors);
+    }
+}
