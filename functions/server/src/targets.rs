@@ -27,6 +27,11 @@ impl App {
     /// A bucket that is not there or must not be asked, and a vault that lies within.
     pub async fn target(&self, protected: &Protected, text: &str, endpoint: Option<&str>) -> Result<Place> {
         let Protected { opened, protection, .. } = protected;
+        let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
+        let is_misspelled = scheme.is_some_and(|scheme| scheme == "s3" || text.contains("://") && scheme != "file");
+        if is_misspelled && !text.starts_with("s3://") {
+            return Err(Failure::usage(format!("{text:?} is no target: write s3://BUCKET, s3://BUCKET/PREFIX or a directory")).into());
+        }
         if !text.starts_with("s3://") {
             let path = text.strip_prefix("file://").unwrap_or(text);
             let vaults = self.configured()?;

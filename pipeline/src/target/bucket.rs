@@ -162,10 +162,11 @@ impl BucketTarget {
             Err(BucketError::NotFound { .. }) => return Ok(false),
             Err(error) => return Err(error),
         };
-        // The etag of an upload in parts depends on the parts; a checksum of the whole does not.
+        // The etag of an upload in parts depends on the parts; a checksum of the whole does not. Where the server has none, reading
+        // costs what writing would, and leaves no version behind that differs in nothing.
         let same_content = match same_etag {
             true => wanted.etag.as_deref() == Some(&head.etag),
-            false => has_digest(&head, wanted.digest.as_deref()) || head.shows(wanted.size, &wanted.checksums),
+            false => self.is_same_content(wanted, existing, &head).await? == Some(true),
         };
         let sent = self.sendable(wanted).request;
         if !same_content || u64::try_from(head.size) != Ok(wanted.size) || !is_as_sent(&sent, wanted, &head.metadata, &head.storage_class) {

@@ -369,6 +369,16 @@ fn an_acl_follows_the_object_and_goes_over_to_the_new_owner() {
 }
 
 #[test]
+fn what_was_uploaded_in_parts_is_read_before_it_is_written_again() {
+    let target = Shelf::new(Quirks::default()).target("");
+    put(&target, &wanted("a", b"content"), b"content").unwrap();
+    let existing = block_on(target.survey(&|_: &str| true)).unwrap().remove("a").unwrap();
+    let in_parts = |content: &[u8]| WantedObject { etag: Some("0123456789abcdef0123456789abcdef-2".to_owned()), ..wanted("a", content) };
+    assert!(block_on(target.is_same(&in_parts(b"content"), &existing)).unwrap());
+    assert!(!block_on(target.is_same(&in_parts(b"CONTENT"), &existing)).unwrap());
+}
+
+#[test]
 fn a_bucket_without_acls_takes_the_object_and_says_so() {
     let target = Shelf::new(Quirks { no_acls: true, ..Quirks::default() }).target("");
     let written = put(&target, &public("a"), b"x").unwrap();

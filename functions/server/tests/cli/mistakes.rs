@@ -132,6 +132,16 @@ async fn an_interrupted_restore_stops_at_once_although_it_is_busy_with_the_disk(
     assert_eq!((0..200).filter(is_left).count(), 199);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_nearly_the_url_of_a_bucket_is_no_directory() {
+    let world = World::kept(seaweed(), "cli-nearly", &[("a.txt", "content")]).await;
+    for target in ["S3://cli-nearly", "s3:/cli-nearly", "s3:cli-nearly", "https://cli-nearly"] {
+        let ended = world.program.run(&["restore", &world.url(), "--vault", "./vault", "--to", "latest", "--target", target]);
+        assert_eq!(ended.code, 2, "{target}: {}{}", ended.output, ended.errors);
+        assert!(ended.errors.contains("write s3://BUCKET"), "{}", ended.errors);
+    }
+}
+
 #[test]
 fn an_argument_that_is_no_text_is_refused() {
     let program = super::program::Program::new();

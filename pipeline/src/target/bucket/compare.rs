@@ -50,7 +50,7 @@ impl BucketTarget {
 
     /// Whether the bytes are the same; none where the vault does not know them and the etags, which depend on how the
     /// object was uploaded and encrypted, differ.
-    async fn is_same_content(
+    pub(super) async fn is_same_content(
         &self,
         wanted: &WantedObject,
         existing: &ExistingObject,

@@ -197,6 +197,8 @@ pub fn plain_options() -> RestoreOptions {
 }
 
 fn keys_in(text: &str) -> Vec<String> {
+    // Some editors put a byte order mark before the first key.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let keys: Box<dyn Iterator<Item = &str>> = if text.contains('\0') { Box::new(text.split('\0')) } else { Box::new(text.lines()) };
     keys.filter(|key| !key.is_empty()).map(str::to_owned).collect()
 }
@@ -227,5 +229,6 @@ mod tests {
     fn keys_stand_on_lines_or_between_nuls() {
         assert_eq!(keys_in("a\n\nb c\r\n"), ["a", "b c"]);
         assert_eq!(keys_in("a\nb\0c\0"), ["a\nb", "c"]);
+        assert_eq!(keys_in("\u{feff}a\r\nb\r\n"), ["a", "b"]);
     }
 }
