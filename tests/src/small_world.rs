@@ -83,6 +83,8 @@ pub struct Trap {
     dead: AtomicBool,
     /// Files that so many listings do not show yet.
     lagging: Mutex<BTreeMap<String, u32>>,
+    /// It does not know how to create only what is not there.
+    overwrites: AtomicBool,
 }
 
 impl Trap {
@@ -93,6 +95,7 @@ impl Trap {
             spring: Mutex::default(),
             dead: AtomicBool::new(false),
             lagging: Mutex::default(),
+            overwrites: AtomicBool::new(false),
         })
     }
 
@@ -119,6 +122,11 @@ impl Trap {
     /// The next listings do not show a file, so many of them.
     pub fn lag(&self, path: &str, listings: u32) {
         self.lagging.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), listings);
+    }
+
+    /// From now on whoever creates what is there overwrites it, and is told that it is new.
+    pub fn let_overwrite(&self) {
+        self.overwrites.store(true, Ordering::Relaxed);
     }
 
     /// Whether a listing shows a file.
@@ -209,6 +217,7 @@ impl fmt::Display for Trapped {
 impl ObjectStore for Trapped {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let fault = self.0.begin().await?;
+        let options = if self.0.overwrites.load(Ordering::Relaxed) { PutOptions::default() } else { options };
         let done = self.0.store.put_opts(location, payload, options).await;
         self.0.end(fault, done).await
     }
