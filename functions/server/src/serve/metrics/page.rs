@@ -38,6 +38,10 @@ impl Metrics {
         gauge("known_versions", "Versions that the vault holds to be live.", &|counts| {
             counts.capture.as_ref().map(|capture| capture.known(|known| known.len()) as f64)
         });
+        gauge("clock_off_seconds", "What the clock of this machine lacks to the source's, where it cannot be right.", &|counts| {
+            let off_by = counts.capture.as_ref().and_then(|capture| capture.clock().off_by());
+            off_by.map(|off_by| off_by.least as f64 / 1e6)
+        });
         let mut gauge = |name, help, value: &dyn Fn(&Health) -> Option<f64>| {
             page.family(name, "gauge", help, healths.iter().map(|(labels, health)| (*labels, health.as_ref().and_then(value))))
         };
