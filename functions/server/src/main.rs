@@ -22,6 +22,7 @@ mod vaults;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::app::{App, Flags};
@@ -60,9 +61,12 @@ fn run(cli: Cli) -> anyhow::Result<Ended> {
     // `serve` ends in its own way.
     if !matches!(cli.command, Command::Serve(_)) {
         let json = app.flags.json;
+        let within = runtime.enter();
+        let mut interrupts = signal(SignalKind::interrupt())?;
+        drop(within);
         // On a thread of its own: the command may be busy with a disk, and not look up for a long time.
         runtime.spawn(async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
+            if interrupts.recv().await.is_some() {
                 std::process::exit(exit::interrupted(json));
             }
         });

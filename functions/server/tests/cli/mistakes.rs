@@ -122,6 +122,8 @@ async fn an_interrupted_restore_stops_at_once_although_it_is_busy_with_the_disk(
     // At the second removal its thread stands still, as it would on a disk that does not answer.
     command.env("HINDSIGHT_STAND_AT", "restore::before-remove@2").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("it starts");
+    // Who waits for it would close this, and so tell it that the test is gone.
+    let _stdin = child.stdin.take();
     let mut errors = BufReader::new(child.stderr.take().expect("a pipe")).lines();
     let stands = errors.find(|line| line.as_ref().is_ok_and(|line| line.contains("standing at")));
     assert!(stands.is_some(), "it never comes there");
