@@ -5,6 +5,24 @@ use pipeline::s3::PutRequest;
 use pipeline::target::Mode;
 use tests::small_world::{Contents, SmallWorld, contents};
 
+/// Versioning is suspended, one object is there, and the truth has been read.
+fn protected() -> SmallWorld {
+    let mut world = SmallWorld::suspended();
+    world.put("a", "first");
+    world.tick(2);
+    world.reconcile().expect("nothing fails");
+    world
+}
+
+/// Something else is put and kept, so that all before it can be restored.
+fn go_on(world: &mut SmallWorld) {
+    world.tick(5);
+    world.put("z", "afterwards");
+    world.intake().expect("nothing fails");
+    world.tick(5);
+    world.intake().expect("nothing fails");
+}
+
 fn restored(world: &SmallWorld, second: usize) -> Contents {
     let into = world.elsewhere();
     world.restore(world.instants()[second], Mode::Overwrite, &into).expect("nothing fails");
@@ -13,10 +31,7 @@ fn restored(world: &SmallWorld, second: usize) -> Contents {
 
 #[test]
 fn what_was_put_and_removed_before_anybody_looked_is_gone_from_then_on() {
-    let mut world = SmallWorld::suspended();
-    world.put("a", "first");
-    world.tick(2);
-    world.reconcile().expect("nothing fails");
+    let mut world = protected();
     world.tick(2);
     world.put("b", "short-lived");
     world.tick(2);
@@ -32,10 +47,7 @@ fn what_was_put_and_removed_before_anybody_looked_is_gone_from_then_on() {
 
 #[test]
 fn a_removal_that_is_told_late_is_part_of_the_history_although_it_is_there_again() {
-    let mut world = SmallWorld::suspended();
-    world.put("a", "first");
-    world.tick(2);
-    world.reconcile().expect("nothing fails");
+    let mut world = protected();
     world.tick(2);
     world.purge("a");
     world.tick(2);
@@ -70,10 +82,7 @@ fn settled(world: &mut SmallWorld) -> Contents {
 
 #[test]
 fn what_was_put_in_parts_and_told_by_nobody_is_there_although_it_was_removed_since_that_had_begun() {
-    let mut world = SmallWorld::suspended();
-    world.put("a", "first");
-    world.tick(2);
-    world.reconcile().expect("nothing fails");
+    let mut world = protected();
     world.tick(5);
     let upload = world.bucket.begin_upload("a", &PutRequest::default()).expect("its key is legal");
     world.tick(5);
@@ -86,10 +95,7 @@ fn what_was_put_in_parts_and_told_by_nobody_is_there_although_it_was_removed_sin
 
 #[test]
 fn what_was_put_again_within_the_second_of_its_removal_and_told_by_nobody_is_there() {
-    let mut world = SmallWorld::suspended();
-    world.put("a", "first");
-    world.tick(2);
-    world.reconcile().expect("nothing fails");
+    let mut world = protected();
     world.tick(5);
     world.purge("a");
     world.bucket.put_object("a", &PutRequest::default(), Bytes::from_static(b"again")).expect("its key is legal");
@@ -102,10 +108,7 @@ fn what_was_put_again_within_the_second_of_its_removal_and_told_by_nobody_is_the
 
 #[test]
 fn of_two_overwrites_within_a_second_the_last_is_known_although_nobody_told_of_it() {
-    let mut world = SmallWorld::suspended();
-    world.put("a", "first");
-    world.tick(2);
-    world.reconcile().expect("nothing fails");
+    let mut world = protected();
     world.tick(5);
     world.put("a", "told");
     world.bucket.put_object("a", &PutRequest::default(), Bytes::from_static(b"not told")).expect("its key is legal");
@@ -115,10 +118,7 @@ fn of_two_overwrites_within_a_second_the_last_is_known_although_nobody_told_of_i
 
 #[test]
 fn the_event_of_what_a_look_has_found_says_where_it_stands_in_its_second() {
-    let mut world = SmallWorld::suspended();
-    world.put("a", "first");
-    world.tick(2);
-    world.reconcile().expect("nothing fails");
+    let mut world = protected();
     world.tick(5);
     let put = |content: &'static str| world.bucket.put_object("a", &PutRequest::default(), Bytes::from_static(content.as_bytes()));
     let [one, two, last] = ["one", "two", "last"].map(|content| put(content).expect("its key is legal"));
@@ -128,21 +128,14 @@ fn the_event_of_what_a_look_has_found_says_where_it_stands_in_its_second() {
     world.intake().expect("nothing fails");
     [&two, &last].into_iter().for_each(|happened| world.tell(happened));
     world.intake().expect("nothing fails");
-    world.tick(5);
-    world.put("z", "afterwards");
-    world.intake().expect("nothing fails");
-    world.tick(5);
-    world.intake().expect("nothing fails");
+    go_on(&mut world);
     assert_eq!(restored(&world, 2), world.at(world.instants()[2]));
 }
 
 #[test]
 fn what_is_there_when_an_event_of_its_second_is_told_late_stays_there() {
     for removal in [false, true] {
-        let mut world = SmallWorld::suspended();
-        world.put("a", "first");
-        world.tick(2);
-        world.reconcile().expect("nothing fails");
+        let mut world = protected();
         world.tick(5);
         let put = |content: &'static str| world.bucket.put_object("a", &PutRequest::default(), Bytes::from_static(content.as_bytes()));
         let early = put("early").expect("its key is legal");
@@ -156,41 +149,27 @@ fn what_is_there_when_an_event_of_its_second_is_told_late_stays_there() {
         world.tick(5);
         world.tell(&late);
         world.intake().expect("nothing fails");
-        world.tick(5);
-        world.put("z", "afterwards");
-        world.intake().expect("nothing fails");
-        world.tick(5);
-        world.intake().expect("nothing fails");
+        go_on(&mut world);
         assert_eq!(restored(&world, 2), world.at(world.instants()[2]), "{removal}");
     }
 }
 
 #[test]
 fn the_removal_of_a_marker_just_put_puts_nothing() {
-    let mut world = SmallWorld::suspended();
-    world.put("a", "first");
-    world.tick(2);
-    world.reconcile().expect("nothing fails");
+    let mut world = protected();
     world.tick(5);
     world.delete("a");
     world.intake().expect("nothing fails");
     world.purge("a");
     world.intake().expect("nothing fails");
-    world.tick(5);
-    world.put("z", "afterwards");
-    world.intake().expect("nothing fails");
-    world.tick(5);
-    world.intake().expect("nothing fails");
+    go_on(&mut world);
     let report = world.restore(world.instants()[2], Mode::Overwrite, &world.elsewhere()).expect("nothing fails");
     assert_eq!((report.matched, report.tally.failed), (0, 0), "{report:?}");
 }
 
 #[test]
 fn what_was_put_in_parts_is_read_once_whoever_told_of_it() {
-    let mut world = SmallWorld::suspended();
-    world.put("a", "first");
-    world.tick(2);
-    world.reconcile().expect("nothing fails");
+    let mut world = protected();
     let upload = world.bucket.begin_upload("a", &PutRequest::default()).expect("its key is legal");
     world.tick(10);
     let happened = world.bucket.complete_upload(upload, Bytes::from_static(b"in parts")).expect("nobody aborts it");

@@ -65,8 +65,14 @@ pub async fn read(vault: &Vault, segment: &Segment) -> Result<Vec<RecordBatch>, 
     let path = segment.path.as_str();
     let bytes = vault.read(path).await?;
     let digest = Digest::of(&bytes);
-    check_name(path, &segment.name.digest, digest)?;
-    decoded(digest, 0, || decode(path, bytes))
+    let read = check_name(path, &segment.name.digest, digest).and_then(|()| decoded(digest, 0, || decode(path, bytes)));
+    read.map_err(|error| match error {
+        VaultError::Damaged { path, reason } => {
+            let next = "move this file out of the vault, and restores go on without what it told, and say so";
+            VaultError::Damaged { path, reason: format!("{reason}; {next}") }
+        }
+        other => other,
+    })
 }
 
 fn check_name(path: &str, named: &str, digest: Digest) -> Result<(), VaultError> {

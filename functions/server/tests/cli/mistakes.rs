@@ -45,6 +45,43 @@ async fn what_a_tool_leaves_in_the_log_is_left_alone_and_named_by_verify() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_segment_says_what_to_do_and_that_helps_although_the_bucket_is_gone() {
+    let world = World::kept(seaweed(), "cli-damaged", &[("a.txt", "content"), ("b.txt", "content")]).await;
+    let (program, url) = (&world.program, world.url());
+    let serving = program.serve(&["--vault", "./vault"]);
+    program.ok(&["status", "--vault", "./vault", "--wait"]);
+    world.put("c.txt", "later").await;
+    let given_up = now().plus(Duration::from_secs(120));
+    while program.run(&["cat", &format!("{url}/c.txt"), "--vault", "./vault"]).code != 0 {
+        assert!(now() < given_up, "{}", serving.running.log());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert_eq!(serving.stop(), 0);
+    for key in ["a.txt", "b.txt", "c.txt"] {
+        world.client.delete_object().bucket("cli-damaged").key(key).send().await.expect("a delete");
+    }
+    let mut segments: Vec<_> = hours(&program.folder().join("vault/log/v1"))
+        .iter()
+        .flat_map(|hour| fs::read_dir(hour).expect("a folder").map(|entry| entry.expect("an entry").path()))
+        .collect();
+    segments.sort_by_key(|segment| std::cmp::Reverse(fs::metadata(segment).expect("it is there").len()));
+    // The first backup has the most to tell.
+    let mut bytes = fs::read(&segments[0]).expect("a file");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&segments[0], bytes).expect("a file");
+    let restore = ["restore", &url, "--vault", "./vault", "--to", "latest", "--target", "./restored", "--mode", "overwrite"];
+    let damaged = program.run(&restore);
+    assert_eq!(damaged.code, 1, "{}{}", damaged.output, damaged.errors);
+    assert!(damaged.errors.contains("move this file out of the vault"), "{}", damaged.errors);
+    fs::remove_file(&segments[0]).expect("it is there");
+    let restored = program.run(&restore);
+    assert_eq!(restored.code, 0, "{}{}", restored.output, restored.errors);
+    assert!(restored.output.contains("of the change log is missing"), "{}", restored.output);
+    assert_eq!(fs::read_to_string(program.folder().join("restored/c.txt")).expect("a file"), "later");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_whose_protection_is_lost_is_restored_and_verify_says_so() {
     let world = World::kept(seaweed(), "cli-unknown", &[("a.txt", "content")]).await;
     let (program, url) = (&world.program, world.url());
