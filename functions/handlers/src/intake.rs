@@ -204,11 +204,14 @@ impl Intake {
     async fn arrived_at_source(&self, arrived: Timestamp) -> Timestamp {
         let mut latest = None;
         for (resource, capture) in &self.captures {
-            if let Err(error) = capture.clock().ask(capture.reader().bucket().as_ref()).await {
-                tracing::warn!(%resource, %error, "the source does not say what time it is; its events are left to come again");
-                return Timestamp::MAX;
-            }
-            latest = latest.max(Some(capture.clock().not_before(arrived)));
+            // One that does not answer keeps none of the others from being asked.
+            latest = latest.max(Some(match capture.clock().ask(capture.reader().bucket().as_ref()).await {
+                Ok(()) => capture.clock().not_before(arrived),
+                Err(error) => {
+                    tracing::warn!(%resource, %error, "the source does not say what time it is; its events are left to come again");
+                    Timestamp::MAX
+                }
+            }));
         }
         latest.unwrap_or(arrived)
     }
