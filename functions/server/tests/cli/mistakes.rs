@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tests::chaos::Chaos;
 
-use super::program::Ended;
+use super::program::{Ended, Program, Serving};
 use super::traffic::now;
 use super::world::{World, seaweed};
 
@@ -18,6 +18,15 @@ use super::world::{World, seaweed};
 fn hours(log: &Path) -> Vec<std::path::PathBuf> {
     let within = |folder: &Path| fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect::<Vec<_>>();
     within(log).iter().flat_map(|resource| within(resource)).flat_map(|day| within(&day)).collect()
+}
+
+/// Comes back when an object that was just put can be read from the vault.
+async fn wait_until_kept(program: &Program, object: &str, serving: &Serving) {
+    let given_up = now().plus(Duration::from_secs(120));
+    while program.run(&["cat", object, "--vault", "./vault"]).code != 0 {
+        assert!(now() < given_up, "{}", serving.running.log());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,11 +45,7 @@ async fn what_a_tool_leaves_in_the_log_is_left_alone_and_named_by_verify() {
     // Nor does it keep the process from going on.
     let serving = program.serve(&["--vault", "./vault"]);
     world.put("b.txt", "later").await;
-    let given_up = now().plus(Duration::from_secs(120));
-    while program.run(&["cat", &format!("{url}/b.txt"), "--vault", "./vault"]).code != 0 {
-        assert!(now() < given_up, "{}", serving.running.log());
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
+    wait_until_kept(program, &format!("{url}/b.txt"), &serving).await;
     assert_eq!(serving.stop(), 0);
 }
 
@@ -51,11 +56,7 @@ async fn a_damaged_segment_says_what_to_do_and_that_helps_although_the_bucket_is
     let serving = program.serve(&["--vault", "./vault"]);
     program.ok(&["status", "--vault", "./vault", "--wait"]);
     world.put("c.txt", "later").await;
-    let given_up = now().plus(Duration::from_secs(120));
-    while program.run(&["cat", &format!("{url}/c.txt"), "--vault", "./vault"]).code != 0 {
-        assert!(now() < given_up, "{}", serving.running.log());
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
+    wait_until_kept(program, &format!("{url}/c.txt"), &serving).await;
     assert_eq!(serving.stop(), 0);
     for key in ["a.txt", "b.txt", "c.txt"] {
         world.client.delete_object().bucket("cli-damaged").key(key).send().await.expect("a delete");
@@ -183,7 +184,7 @@ async fn a_target_that_is_nearly_the_url_of_a_bucket_is_no_directory() {
 
 #[test]
 fn an_argument_that_is_no_text_is_refused() {
-    let program = super::program::Program::new();
+    let program = Program::new();
     for argument in [&b"\xff"[..], b"--key=\xff"] {
         let mut command = program.command(&["restore", "s3://photos"]);
         let ended = Ended::of(command.arg(OsStr::from_bytes(argument)));
