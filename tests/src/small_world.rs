@@ -618,6 +618,38 @@ impl SmallWorld {
         })
     }
 
+    /// Another bucket, whose events come by the same feed.
+    pub fn neighbour(&self) -> Neighbour {
+        let away = Arc::new(Away::default());
+        let bucket = MemoryBucket::new(Settings::aws(Neighbour::NAME, 9), self.clock.clone(), away.clone());
+        bucket.set_versioning(Versioning::Enabled);
+        Neighbour { bucket, away }
+    }
+
+    /// Rounds as of [`SmallWorld::intake`], of a feed that tells of two buckets; how many objects of the neighbour were kept.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn intake_beside(&self, neighbour: &Neighbour, rounds: u32) -> Result<u64, Broken> {
+        self.live(async {
+            let reader = Reader::new(Arc::new(neighbour.bucket.clone()), Versioning::Enabled, false);
+            let resource = ResourceId::bucket(Neighbour::NAME).map_err(text)?;
+            let beside = Capture::open(self.vault(), resource.clone(), reader, self.clock.clone()).await.map_err(text)?;
+            let mut intake = Intake::new(vec![beside, self.capture().await?], self.vault(), self.clock.clone(), false);
+            let mut kept = 0;
+            for _ in 0..rounds {
+                let report = intake.round(self.feed.as_ref()).await.map_err(text)?;
+                kept += report.lags_ms.get(&resource).map_or(0, |lags| lags.len() as u64);
+            }
+            Ok(kept)
+        })
+    }
+
+    /// Messages that were not acknowledged.
+    pub fn waiting(&self) -> usize {
+        self.feed.waiting().len()
+    }
+
     /// What the vault says can be restored.
     ///
     /// # Errors

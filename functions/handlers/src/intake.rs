@@ -150,11 +150,12 @@ impl Intake {
         let arrived = self.clock.now();
         let mut report = IntakeReport { messages: delivery.messages.len() as u64, ..IntakeReport::default() };
         let Delivery { messages, drained } = delivery;
-        let by_source = self.arrived_at_source(arrived).await;
+        let arrived_by = Arc::new(self.arrived_by_sources(arrived).await);
         let mut parcels: Vec<Parcel> = messages
             .into_iter()
             .map(|message| {
-                let feed = Feed { stream: source.stream().to_owned(), arrived: by_source, emulated: self.emulated };
+                let feed =
+                    Feed { stream: source.stream().to_owned(), arrived, arrived_by: Arc::clone(&arrived_by), emulated: self.emulated };
                 let decoded = decode(feed, [&message.body[..]]);
                 let digest = Digest::of(&message.body);
                 Parcel { receipt: message.receipt, digest, decoded, body: message.body, failed: false, doubted: false }
@@ -200,20 +201,20 @@ impl Intake {
         Ok(report)
     }
 
-    /// When messages arrived, by the clock of whichever source is farthest ahead; the end of all time while one has not said.
-    async fn arrived_at_source(&self, arrived: Timestamp) -> Timestamp {
-        let mut latest = None;
+    /// When messages arrived, by the clocks of the sources; the end of all time where one does not say.
+    async fn arrived_by_sources(&self, arrived: Timestamp) -> BTreeMap<String, Timestamp> {
+        let mut by_bucket = BTreeMap::new();
         for (resource, capture) in &self.captures {
-            // One that does not answer keeps none of the others from being asked.
-            latest = latest.max(Some(match capture.clock().ask(capture.reader().bucket().as_ref()).await {
+            let at = match capture.clock().ask(capture.reader().bucket().as_ref()).await {
                 Ok(()) => capture.clock().not_before(arrived),
                 Err(error) => {
                     tracing::warn!(%resource, %error, "the source does not say what time it is; its events are left to come again");
                     Timestamp::MAX
                 }
-            }));
+            };
+            by_bucket.insert(resource.bucket_name().to_owned(), at);
         }
-        latest.unwrap_or(arrived)
+        by_bucket
     }
 
     /// Keeps what the messages say of one resource.

@@ -30,6 +30,7 @@ pub use dialect::{Dialect, KeyEncoding};
 pub use outcome::{Decoded, DecodedBucket, Hint, Hinted, Ignored, Reject, RejectReason};
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::UInt32Array;
@@ -60,10 +61,19 @@ pub const AHEAD_OF_OTHERS_MAX: Duration = Duration::from_secs(86_400);
 pub struct Feed {
     /// The name of the feed for the `stream` column, such as `sqs:NAME`.
     pub stream: String,
-    /// When the messages arrived, by the clock of the source.
+    /// When the messages arrived.
     pub arrived: Timestamp,
+    /// The same by the clocks of the sources, for the buckets whose sources were asked.
+    pub arrived_by: Arc<BTreeMap<String, Timestamp>>,
     /// The feed is of something that imitates AWS. Its events look like AWS's, but their order means nothing.
     pub emulated: bool,
+}
+
+impl Feed {
+    /// When the messages arrived, by the clock of a bucket's source.
+    fn arrived(&self, bucket: &str) -> Timestamp {
+        self.arrived_by.get(bucket).copied().unwrap_or(self.arrived)
+    }
 }
 
 /// Decodes these messages, each the body of one delivery. See [`Decoder`].
@@ -179,7 +189,7 @@ impl Decoder {
         }
         // Everything is checked before anything is kept: a record is wholly a change or wholly a reject.
         let ahead = if event.dialect.orders_changes() { AHEAD_MAX } else { AHEAD_OF_OTHERS_MAX };
-        let at = field::time(event.time, self.feed.arrived.plus(ahead))?;
+        let at = field::time(event.time, self.feed.arrived(event.bucket).plus(ahead))?;
         let size = field::size(event.size)?;
         let version = field::short("version id", event.version)?.filter(|_| event.dialect.names_version_of(event.action));
         let etag = field::short("entity tag", event.etag)?.map(|etag| etag.trim_matches('"'));

@@ -1,12 +1,19 @@
 //! Whatever arrives as an S3 event is a change, a hint, ignored or a reject, never a panic and never nothing.
 #![no_main]
 
+use std::sync::Arc;
+
 use libfuzzer_sys::fuzz_target;
 use pipeline::model::Timestamp;
 use pipeline::source::s3_event::{Feed, KEY_BYTES_MAX, TEXT_BYTES_MAX, decode};
 
 fuzz_target!(|message: &[u8]| {
-    let feed = Feed { stream: "fuzz".to_owned(), arrived: Timestamp::from_seconds(1_787_400_009), emulated: false };
+    let feed = Feed {
+        stream: "fuzz".to_owned(),
+        arrived: Timestamp::from_seconds(1_787_400_009),
+        arrived_by: Arc::default(),
+        emulated: false,
+    };
     let decoded = decode(feed.clone(), [message]);
     let mut counted = decoded.rejects.len() as u64 + decoded.ignored.values().sum::<u64>();
     for bucket in decoded.buckets.values() {

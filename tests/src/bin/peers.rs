@@ -203,7 +203,7 @@ fn append_all(events: &Path, out: &Path) -> Result<(), Failure> {
                 (length > 0).then(|| &from[..length - 1])
             });
             let arrived = Timestamp::from_seconds(BEGIN_SECONDS as i64 + 100_000);
-            let feed = Feed { stream: "sqs:photos".to_owned(), arrived, emulated: false };
+            let feed = Feed { stream: "sqs:photos".to_owned(), arrived, arrived_by: Arc::default(), emulated: false };
             let decoded = decode(feed, messages);
             let bucket = decoded.buckets.get(&resource).ok_or("the events name no bucket")?;
             count += bucket.changes.len();

@@ -10,7 +10,7 @@ use crate::model::position;
 const ARRIVED: &str = "2026-08-22T12:00:09Z";
 
 fn feed() -> Feed {
-    Feed { stream: "sqs:events".to_owned(), arrived: ARRIVED.parse().unwrap(), emulated: false }
+    Feed { stream: "sqs:events".to_owned(), arrived: ARRIVED.parse().unwrap(), arrived_by: Arc::default(), emulated: false }
 }
 
 fn example(name: &str) -> Vec<u8> {
