@@ -167,7 +167,7 @@ def join(rows):
         joined["at_bound"] = min(born(row) for row in rows)
     by_length = lambda text: (text is not None, len((text or "").encode()), (text or "").encode())
     sized = lambda row: (row["size"] is not None, row["size"] or 0)
-    read = lambda row: ([by_length(row[name]) for name in ("digest", "etag", "tags", "acl", "metadata")], row["storage_class"] or "", sized(row), row["body"])
+    read = lambda row: (row["tags"] is None, row["acl"] is None, [by_length(row[name]) for name in ("digest", "etag", "tags", "acl", "metadata")], row["storage_class"] or "", sized(row), row["body"])
     known = min((row for row in rows if row["body"]), key=read, default=None) or next((row for row in rows if row["marker"]), rows[0])
     for name in ("marker", "size", "etag", "storage_class", "metadata", "tags", "acl", "digest", "body", "lost"):
         joined[name] = known[name] if known[name] is not None else joined[name]
@@ -297,7 +297,7 @@ def state(rows, at):
                 first_readings.setdefault((row["at"], row["position"], row["request"]), row)
             if later:
                 last = max(first_readings.values(), key=lambda row: (row["at"], row["position"], row["lost"] is None, row["at_bound"] or 0))
-                put[column] = last[column]
+                put[column] = put[column] if last["lost"] is not None else last[column]
         objects.setdefault(name, []).append(put)
     return {name: oldest_first(versions) for name, versions in objects.items()}
 

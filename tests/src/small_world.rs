@@ -298,6 +298,41 @@ struct Feed {
     unreadable: Mutex<BTreeSet<String>>,
     /// Objects that the server says it does not have where it is asked for one of their versions.
     denied: Mutex<BTreeSet<String>>,
+    /// Objects of which the server says that they are not there where it is asked for their tags.
+    tagless: Mutex<BTreeSet<String>>,
+}
+
+/// A bucket whose events come by the same feed, at a server that may be away.
+pub struct Neighbour {
+    /// The bucket.
+    pub bucket: MemoryBucket,
+    away: Arc<Away>,
+}
+
+impl Neighbour {
+    /// Its name.
+    pub const NAME: &str = "albums";
+
+    /// From now on its server answers, or does not.
+    pub fn answers(&self, answers: bool) {
+        self.away.0.store(!answers, Ordering::Relaxed);
+    }
+
+    /// An event of the neighbour, as it comes by the feed.
+    pub fn event(happened: &Happened) -> Bytes {
+        message(Form::EventBridge, vec![event(Form::EventBridge, Neighbour::NAME, happened, &happened.sequencer)], 5)
+    }
+}
+
+#[derive(Default)]
+struct Away(AtomicBool);
+
+#[async_trait]
+impl Hook for Away {
+    async fn before(&self, _: &Call) -> Result<(), BucketError> {
+        let away = self.0.load(Ordering::Relaxed);
+        if away { Err(BucketError::Transient { what: "asking".to_owned(), reason: "nobody answers".to_owned() }) } else { Ok(()) }
+    }
 }
 
 impl Feed {
@@ -311,7 +346,9 @@ impl Hook for Feed {
     async fn before(&self, call: &Call) -> Result<(), BucketError> {
         let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
         let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        let tagless = self.tagless.lock().unwrap_or_else(PoisonError::into_inner);
         match call.operation {
+            Operation::Tags if tagless.contains(&call.object) => Err(BucketError::NotFound { what: format!("tags of {}", call.object) }),
             Operation::Head if denied.contains(&call.object) => Err(BucketError::NotFound { what: call.object.clone() }),
             Operation::Get if unreadable.contains(&call.object) => {
                 Err(BucketError::Transient { what: "reading".to_owned(), reason: "what comes is not what was announced".to_owned() })
@@ -438,6 +475,11 @@ impl SmallWorld {
             true => objects.insert(object.to_owned()),
             false => objects.remove(object),
         };
+    }
+
+    /// From now on the server says that an object is not there where it is asked for its tags.
+    pub fn make_tagless(&self, object: &str) {
+        self.feed.tagless.lock().unwrap_or_else(PoisonError::into_inner).insert(object.to_owned());
     }
 
     /// The newest version of an object.

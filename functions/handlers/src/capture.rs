@@ -21,7 +21,7 @@ use pipeline::model::change::{Facet, NULL_VERSION, ObjectChange, Op};
 use pipeline::model::position::is_sequenced;
 use pipeline::model::{Clock, Digest, ResourceId, Timestamp};
 use pipeline::s3::BucketError;
-use pipeline::source::s3_read::{Found, GONE, Properties, Reader, Standing};
+use pipeline::source::s3_read::{Found, GONE, Properties, Reader, Standing, Unread};
 use pipeline::vault::body::{Body, SLICE_BYTES, Slice, Whole};
 use pipeline::vault::pack::{PACK_BYTES, PackWriter, Placed};
 use pipeline::vault::{Vault, VaultError};
@@ -307,10 +307,11 @@ impl Capture {
         }
         self.writer.flush(&self.shared.vault).await?;
         fail_point!("capture::bodies-stored");
-        self.fill_in(&mut changes, placements).await?;
+        let unread = self.fill_in(&mut changes, placements).await?;
         let purges = self.purges_of(&gone, &changes);
         absorbed.changes = changes.into_iter().zip(left_out).filter(|(_, out)| !out).map(|(change, _)| change).collect();
         absorbed.changes.extend(purges);
+        absorbed.changes.extend(unread);
         Ok(absorbed)
     }
 
@@ -484,8 +485,9 @@ impl Capture {
         Ok(())
     }
 
-    /// Writes into the changes where their contents lie.
-    async fn fill_in(&mut self, changes: &mut [ObjectChange], placements: Vec<Placement>) -> Result<(), CaptureError> {
+    /// Writes into the changes where their contents lie. What could not be read beside a content comes back as a change that says so.
+    async fn fill_in(&mut self, changes: &mut [ObjectChange], placements: Vec<Placement>) -> Result<Vec<ObjectChange>, CaptureError> {
+        let mut missing = Vec::new();
         let mut indirect: Vec<(usize, Placed)> = Vec::new();
         for Placement { index, content, properties } in placements {
             let change = &mut changes[index];
@@ -508,8 +510,9 @@ impl Capture {
             }
             change.storage_class = Some(head.storage_class.clone());
             change.metadata = Some(to_json(&head.metadata));
-            change.tags = Some(to_json(&properties.tags));
+            change.tags = properties.tags.as_ref().map(to_json);
             change.acl = properties.acl.as_ref().map(to_json);
+            missing.extend(properties.unread.into_iter().map(|unread| self.missing(change, unread)));
         }
         if !indirect.is_empty() {
             self.writer.flush(&self.shared.vault).await?;
@@ -518,7 +521,21 @@ impl Capture {
             changes[index].body = Some(Body::Indirect(self.writer.find(&placed)).to_string());
         }
         self.writer.settle();
-        Ok(())
+        Ok(missing)
+    }
+
+    /// That a property of a version could not be read when its content was.
+    fn missing(&self, put: &ObjectChange, Unread { facet, reason }: Unread) -> ObjectChange {
+        let ObjectChange { object, version, .. } = put;
+        tracing::warn!(resource = %self.shared.resource, object, version, reason, facet = facet.as_str(), "a property of it is lost");
+        ObjectChange {
+            facet,
+            via: put.via.clone(),
+            stream: put.stream.clone(),
+            at_bound: Some(self.shared.clock.now()),
+            lost: Some(reason),
+            ..ObjectChange::put(object, version, put.at)
+        }
     }
 }
 

@@ -204,7 +204,7 @@ async fn keep(capture: &mut Capture, waiting: &mut Vec<ObjectChange>, reading: u
             if change.lost.is_some() && tries < KEEP_TRIES && is_still_listed(capture, &change).await? {
                 again.push(ObjectChange { lost: None, ..change });
             } else {
-                lost += u64::from(change.lost.is_some());
+                lost += u64::from(change.lost.is_some() && change.facet == Facet::Version);
                 kept.push(change);
             }
         }

@@ -215,11 +215,7 @@ impl Join for ObjectJoin {
             }
             if let Some(live) = &state.live {
                 self.name_uncertain(object, live, out);
-                for facet in state.facets.iter().filter(|facet| columns[facet.row.0].row(facet.row.1).lost.is_some()) {
-                    let reason =
-                        format!("its {} were set at {} and could not be read before it was removed", facet.facet.as_str(), facet.at);
-                    out.uncertain.push(Uncertain { object: object.to_owned(), version: facet.version.to_owned(), reason });
-                }
+                name_unread(object, live, &state.facets, columns, out);
             }
             states.push(state);
         }
@@ -455,6 +451,24 @@ impl ObjectJoin {
     }
 }
 
+/// What was set on a version and could not be read, in time or ever.
+fn name_unread(object: &str, live: &Light<'_>, facets: &[Light<'_>], columns: &[ObjectColumns<'_>], out: &mut Survivors) {
+    let put = live.full(columns);
+    for facet in facets {
+        let Some(lost) = columns[facet.row.0].row(facet.row.1).lost else { continue };
+        let known = match facet.facet {
+            Facet::Tags => put.tags.is_some(),
+            Facet::Acl => put.acl.is_some(),
+            _ => false,
+        };
+        // What was put with the content, another who read it may know.
+        if !known || facet.at > live.at {
+            let reason = format!("its {} of {} could not be read: {lost}", facet.facet.as_str(), facet.at);
+            out.uncertain.push(Uncertain { object: object.to_owned(), version: facet.version.to_owned(), reason });
+        }
+    }
+}
+
 fn just_before(at: Timestamp) -> Timestamp {
     Timestamp::from_micros(at.micros().saturating_sub(1))
 }
@@ -511,8 +525,8 @@ where
         etag,
         storage_class: known.storage_class.or_else(|| full.iter().find_map(|row| row.storage_class)),
         metadata: known.metadata,
-        tags: known.tags.or_else(|| full.iter().find_map(|row| row.tags)),
-        acl: known.acl.or_else(|| full.iter().find_map(|row| row.acl)),
+        tags: known.tags,
+        acl: known.acl,
         digest: known.digest,
         body: known.body,
         lost: if known.body.is_some() || known.marker { None } else { known.lost },
@@ -528,11 +542,12 @@ where
     Some(joined)
 }
 
-/// Orders what several have read of one version: fewest properties first, for most are set after the put.
+/// Orders what several have read of one version: whoever could read all of it first, then fewest properties, for most are set
+/// after the put.
 fn what_was_read<'a>(row: &ObjectRow<'a>) -> impl Ord + use<'a> {
     let by_length = |text: Option<&'a str>| text.map(|text| (text.len(), text));
     let properties = [row.digest, row.etag, row.tags, row.acl, row.metadata].map(by_length);
-    (properties, row.storage_class, row.size, row.body)
+    (row.tags.is_none(), row.acl.is_none(), properties, row.storage_class, row.size, row.body)
 }
 
 /// What tells apart rows that agree in everything that orders them.

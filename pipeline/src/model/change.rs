@@ -323,7 +323,7 @@ static OBJECT_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
 /// | `tags`, `acl` | JSON, as read at the version |
 /// | `digest` | SHA-256 of the content |
 /// | `body` | where the content lies in the vault, see [`crate::vault::pack`] |
-/// | `lost` | why the content could not be stored |
+/// | `lost` | why the content could not be stored, or tags or ACL not be read |
 pub fn object_schema() -> SchemaRef {
     OBJECT_SCHEMA.clone()
 }

@@ -47,11 +47,10 @@ impl Reader {
         };
         let tags = match self.tags_now(object, version).await {
             // Who may not see tags is not told by a GET either that there are some.
-            Err(BucketError::Denied { .. }) if head.tag_count.is_none() => Tags::new(),
-            tags => tags?,
+            Err(BucketError::Denied { .. }) if head.tag_count.is_none() => Ok(Tags::new()),
+            tags => tags,
         };
-        let acl = self.read_acl_if_kept(object, version).await?;
-        Ok(Copyable::Yes(Box::new(Properties { head, tags, acl }), source))
+        Ok(Copyable::Yes(self.with_properties(object, version, head, tags).await?, source))
     }
 }
 

@@ -8,6 +8,7 @@ use md5::{Digest as _, Md5};
 
 use super::s3_scan::list_object;
 use crate::model::Timestamp;
+use crate::model::change::Facet;
 use crate::s3::{Acl, Bucket, BucketError, Content, NULL_VERSION, ObjectHead, Tags, Versioning};
 use crate::vault::body::SLICE_BYTES;
 
@@ -59,10 +60,21 @@ pub enum Standing {
 pub struct Properties {
     /// What a GET says.
     pub head: ObjectHead,
-    /// Its tags.
-    pub tags: Tags,
+    /// Its tags, where the server has them.
+    pub tags: Option<Tags>,
     /// Its ACL, where ACLs are kept and the server has them.
     pub acl: Option<Acl>,
+    /// What the server says it does not have, although it gave the content.
+    pub unread: Vec<Unread>,
+}
+
+/// A property that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// Tags or ACL.
+    pub facet: Facet,
+    /// What the server said.
+    pub reason: String,
 }
 
 impl Reader {
@@ -92,10 +104,9 @@ impl Reader {
             Ok(found) => found,
             Err(error) => return why_lost(error).map(Found::Lost),
         };
-        let tags = self.read_tags(object, version, head.tag_count).await?;
-        let acl = self.read_acl_if_kept(object, version).await?;
+        let tags = self.read_tags(object, version, head.tag_count).await;
         let mut check = Check::of(&head);
-        let properties = Box::new(Properties { head, tags, acl });
+        let properties = self.with_properties(object, version, head, tags).await?;
         if properties.head.size as u64 > SLICE_BYTES as u64 {
             return Ok(Found::Large(properties, content, check));
         }
@@ -105,6 +116,34 @@ impl Reader {
             Ok(()) => Ok(Found::Small(properties, whole)),
             Err(reason) => Err(BucketError::Transient { what: format!("reading {object} ({version})"), reason }),
         }
+    }
+
+    /// What belongs to a content that the server gives. That it says of the tags or the ACL that there is no such version (some
+    /// do below a delete marker, and any does once it was removed meanwhile) keeps nobody from the content.
+    pub(super) async fn with_properties(
+        &self,
+        object: &str,
+        version: &str,
+        head: ObjectHead,
+        tags: Result<Tags, BucketError>,
+    ) -> Result<Box<Properties>, BucketError> {
+        let mut unread = Vec::new();
+        let mut missing = |facet, error: &BucketError| unread.push(Unread { facet, reason: error.to_string() });
+        let tags = match tags {
+            Err(error @ BucketError::NotFound { .. }) => {
+                missing(Facet::Tags, &error);
+                None
+            }
+            tags => Some(tags?),
+        };
+        let acl = match self.read_acl_if_kept(object, version).await {
+            Err(error @ BucketError::NotFound { .. }) => {
+                missing(Facet::Acl, &error);
+                None
+            }
+            acl => acl?,
+        };
+        Ok(Box::new(Properties { head, tags, acl, unread }))
     }
 
     /// The tags of a version; `count` spares the request where the server said there are none.

@@ -296,8 +296,9 @@ impl Checker {
             let justified = known.clone().any(|version| {
                 let acknowledged = |change: usize| books.changes[change].fate.acknowledged;
                 let untold = |change: usize| acknowledged(change).is_none_or(|at| at > readings.as_of);
-                let tags_gone = version.purge.is_some() && version.tags.len() > 1;
-                tags_gone || version.purge.is_some_and(untold) || version.in_parts && untold(version.put) || version.id == NULL_VERSION
+                // Its tags or its ACL may have been gone before they could be read.
+                let unread = version.purge.is_some() && named.contains("could not be read");
+                unread || version.purge.is_some_and(untold) || version.in_parts && untold(version.put) || version.id == NULL_VERSION
             });
             let disguised = named.contains(&format!("({DISGUISED_NULL})"));
             if !justified && !disguised && self.world.swarm.form != Form::Blind {
@@ -397,10 +398,10 @@ impl One<'_> {
     }
 
     fn has_tags(&self, version: &Version, restored: &Restored) -> bool {
+        let gone = version.purge.is_some() && self.outcome.names(version);
         if self.world.swarm.form == Form::Blind || version.id == NULL_VERSION {
-            return version.id == NULL_VERSION || version.tags.iter().any(|(_, tags)| *tags == restored.tags);
+            return gone || version.id == NULL_VERSION || version.tags.iter().any(|(_, tags)| *tags == restored.tags);
         }
-        let gone = version.purge.is_some() && version.tags.len() > 1 && self.outcome.names(version);
         gone || self.books.may_have_tags(version, &restored.tags, self.to, self.readings)
     }
 

@@ -273,6 +273,13 @@ fn histories() -> impl Strategy<Value = Vec<ObjectChange>> {
                     let last = rows.last_mut().expect("it was just told");
                     (last.body, last.tags) = read("B", "{n: 1}");
                     (row.body, row.tags) = read("C", "{}");
+                    // To the first one the server said that there are no tags, as if the version were gone.
+                    if index % 4 == 3 {
+                        last.tags = None;
+                        let mut unread = parse(&format!("tags {object} v{index} @{began} ~{}", began + 1));
+                        unread.lost = Some("it is not there".to_owned());
+                        rows.push(unread);
+                    }
                 }
                 rows.push(row);
             }
@@ -390,6 +397,19 @@ fn which_of_two_readers_counts_does_not_depend_on_what_a_base_has_joined() {
         let (base, _) = fold_runs(early, cut, BASE);
         assert_eq!(fold_runs(vec![base, told[late].clone()], cut, Keep::Live), all, "the base is without {late}");
     }
+}
+
+#[test]
+fn tags_that_one_reader_could_not_read_another_one_knows() {
+    let mut unread = parse("tags a v1 @3 ~4");
+    unread.lost = Some("it is not there".to_owned());
+    let first = vec![parse("scan a v1 @3 rank=0 body=x"), unread];
+    let cut = Cut::At(Timestamp::from_seconds(5));
+    let (rows, uncertain) = fold_runs(vec![first.clone()], cut, Keep::Live);
+    assert_eq!((rows[0].tags.as_deref(), uncertain.len()), (None, 1));
+    assert!(uncertain[0].reason.starts_with("its tags of 1970-01-01T00:00:03Z could not be read: it is not there"), "{uncertain:?}");
+    let (rows, uncertain) = fold_runs(vec![first, changes("scan a v1 @3 rank=0 body=x tags={\"n\":1}")], cut, Keep::Live);
+    assert_eq!((rows[0].tags.as_deref(), uncertain.len()), (Some("{\"n\":1}"), 0));
 }
 
 #[test]
