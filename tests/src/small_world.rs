@@ -41,7 +41,7 @@ use pipeline::base::plan::Policy;
 use pipeline::changelog::coverage::Window;
 use pipeline::changelog::segments;
 use pipeline::model::{Clock, ResourceId, Timestamp};
-use pipeline::replay::run::{Quiet as NobodyWatches, RestoreOptions};
+use pipeline::replay::run::{Progress, Quiet as NobodyWatches, RestoreOptions};
 use pipeline::replay::{Certainty, RestorePoint};
 use pipeline::s3::{BucketError, ListedVersion, PutRequest, Versioning};
 use pipeline::source::s3_read::Reader;
@@ -725,11 +725,25 @@ impl SmallWorld {
     /// # Errors
     /// [`Broken`].
     pub fn restore(&self, to: Timestamp, mode: impl Into<Option<Mode>>, into: &MemoryBucket) -> Result<RestoreReport, Broken> {
+        self.restore_told(to, mode, into, &NobodyWatches)
+    }
+
+    /// The same, to somebody who hears of every object.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn restore_told(
+        &self,
+        to: Timestamp,
+        mode: impl Into<Option<Mode>>,
+        into: &MemoryBucket,
+        progress: &dyn Progress,
+    ) -> Result<RestoreReport, Broken> {
         let options = RestoreOptions { mode: mode.into(), ..RestoreOptions::default() };
         let request =
             RestoreRequest { resource: self.resource.clone(), to: RestorePoint::Time(to), certainty: Certainty::Arrived, options };
         let target: Arc<dyn Target> = Arc::new(BucketTarget::new(Arc::new(into.clone()), ""));
-        self.live(async { restore(&self.vault(), &request, &target, self.clock.as_ref(), &NobodyWatches).await.map_err(text) })
+        self.live(async { restore(&self.vault(), &request, &target, self.clock.as_ref(), progress).await.map_err(text) })
     }
 
     /// An empty bucket to restore into.

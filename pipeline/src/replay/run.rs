@@ -8,33 +8,40 @@
 //! Objects are independent of each other, and writing one twice is writing it once. So a restore that was killed is
 //! simply run again: what is there already as wanted is found to be the same.
 
+mod object;
+mod outcome;
+mod reading;
+mod surveys;
+mod uncertain;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use fail::fail_point;
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
+use self::object::group;
+use self::outcome::{Outcome, Teller};
+use self::reading::Outcomes;
+pub use self::surveys::Surveys;
+use self::surveys::split_by_bucket;
+use self::uncertain::Doubts;
 use super::plan::ReplayPlan;
 use super::select::{Selection, SelectionError, Selector, Versions};
 use super::unmatched::Unmatched;
 use crate::base::inputs::{Folding, Inputs, Loose};
 use crate::fold::object::Keep;
-use crate::fold::siblings::{Sibling, order_siblings};
 use crate::fold::{Cut, Uncertain};
 use crate::model::change::ChangeBatch;
 use crate::model::key::{bucket_of, khash};
 use crate::model::{Clock, Timestamp};
-use crate::s3::{BucketError, Content};
 use crate::target::decide::{Case, decide};
 use crate::target::report::{ReportRow, RestoreReport};
-use crate::target::{Action, ExistingObject, Mode, Occupied, Reason, Target, TargetError, WantedObject, Written};
-use crate::vault::ahead::{self, Ahead};
-use crate::vault::body::Body;
+use crate::target::{Action, ExistingObject, Mode, Occupied, Reason, Target, TargetError};
 use crate::vault::{Vault, VaultError};
-use crate::view::{ObjectVersion, ViewError, versions};
+use crate::view::{ViewError, versions};
 
 /// How a restore is to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -56,14 +63,6 @@ pub struct RestoreOptions {
 
 /// Objects written at the same time.
 pub const WRITES_AT_ONCE: usize = 64;
-/// Contents of neighbours are read together up to so many bytes of them, while earlier ones are still being written.
-const READ_AHEAD_BYTES: u64 = 8 << 20;
-/// Where a target holds objects, contents are read ahead when at least one of so many is written.
-const READ_AHEAD_SHARE_MIN: u64 = 4;
-/// How often an object is tried before it is reported as failed.
-const TRIES: u32 = 5;
-/// Objects surveyed at the target at the same time, roughly: what bounds the memory of a survey.
-const SURVEYED_OBJECTS_MAX: u64 = 2_000_000;
 
 /// Why a restore ended without a report.
 #[derive(Debug, thiserror::Error)]
@@ -212,41 +211,6 @@ async fn knows_any(vault: &Vault, inputs: &Inputs, cut: Cut, selector: &Selector
     Ok(false)
 }
 
-/// How a target is surveyed, so that what it holds of so many hash buckets fits into memory.
-#[derive(Debug, Clone, Copy)]
-pub struct Surveys {
-    /// Objects in all, roughly.
-    rows: u64,
-}
-
-impl Surveys {
-    /// Those that a plan takes.
-    pub fn of(plan: &ReplayPlan) -> Surveys {
-        Surveys { rows: plan.inputs.base.iter().flat_map(|base| &base.files).map(|file| file.rows).sum() }
-    }
-
-    /// In `2^bits` hash buckets at least. No more than that takes: a file of fewer is read once for each of them.
-    pub fn bits_min(&self) -> u32 {
-        (self.rows / SURVEYED_OBJECTS_MAX + 1).next_power_of_two().ilog2()
-    }
-
-    /// A range of the buckets, of `2^bits`, in parts that are surveyed together.
-    pub fn parts(&self, bits: u32, buckets: Range<u32>) -> impl Iterator<Item = Range<u32>> {
-        let per_bucket = (self.rows >> bits).max(1);
-        let step = usize::try_from(SURVEYED_OBJECTS_MAX / per_bucket).unwrap_or(usize::MAX).clamp(1, 1 << bits);
-        buckets.clone().step_by(step).map(move |from| from..from.saturating_add(step as u32).min(buckets.end))
-    }
-}
-
-fn split_by_bucket(existing: BTreeMap<String, ExistingObject>, bits: u32, prefix: &str) -> BTreeMap<u32, BTreeMap<String, ExistingObject>> {
-    let mut split: BTreeMap<u32, BTreeMap<String, ExistingObject>> = BTreeMap::new();
-    for (object, found) in existing {
-        let source_key = object.strip_prefix(prefix).unwrap_or(&object);
-        split.entry(bucket_of(khash(source_key), bits)).or_default().insert(object, found);
-    }
-    split
-}
-
 struct Work<'a> {
     vault: &'a Vault,
     target: &'a Arc<dyn Target>,
@@ -261,34 +225,6 @@ struct Work<'a> {
     /// The vault knows of nothing that was selected: so nothing is removed.
     unknown: bool,
     outcomes: Outcomes,
-}
-
-/// How many objects were dealt with so far, and how many of them were written.
-#[derive(Default)]
-struct Outcomes {
-    all: AtomicU64,
-    written: AtomicU64,
-}
-
-impl Outcomes {
-    fn note(&self, outcomes: &[Outcome]) {
-        self.all.fetch_add(1, Ordering::Relaxed);
-        self.written.fetch_add(u64::from(outcomes.iter().any(|outcome| outcome.action.is_write())), Ordering::Relaxed);
-    }
-
-    fn are_often_writes(&self) -> bool {
-        let (all, written) = (self.all.load(Ordering::Relaxed), self.written.load(Ordering::Relaxed));
-        written > 0 && written * READ_AHEAD_SHARE_MIN >= all
-    }
-}
-
-/// An object with what the target holds of it, and how its contents are read.
-type Task = (Arc<Ahead>, Option<ExistingObject>, WantedVersions);
-
-/// All that is wanted of one object: its versions, the oldest first.
-struct WantedVersions {
-    object: String,
-    versions: Vec<ObjectVersion>,
 }
 
 impl Work<'_> {
@@ -316,13 +252,14 @@ impl Work<'_> {
         let mut report = RestoreReport::begin("", "", self.clock.now(), self.mode, self.clock.now());
         let keep = self.options.selection.versions.keep();
         let mut fold = self.folding.fold_sieved(self.vault, loose, bucket, keep, &self.selector.key_range());
-        let mut uncertain: BTreeSet<String> = BTreeSet::new();
+        let mut doubts = Doubts::default();
+        let mut teller = Teller::new(self.target, progress);
         let mut existed: BTreeSet<String> = BTreeSet::new();
         while let Some(folded) = fold.next().await? {
             for Uncertain { object, version, reason } in folded.uncertain {
                 if self.selector.admits_key(&object) {
                     report.uncertain.push(format!("{object} ({version}): {reason}"));
-                    uncertain.insert(format!("{}{object}", self.options.prefix));
+                    doubts.push(self.target_key(&object), version, reason);
                 }
             }
             let state = ChangeBatch::from_checked(folded.rows);
@@ -336,48 +273,18 @@ impl Work<'_> {
                     existed.insert(self.target_key(&object.object));
                 }
             }
-            let uncertain = &uncertain;
+            let doubts = &doubts;
             let mut done = futures::stream::iter(self.read_ahead(wanted))
-                .map(|(ahead, there, object)| async move { self.object(&object, there, &ahead, uncertain).await })
+                .map(|(ahead, there, object)| async move { self.object(&object, there, &ahead, doubts).await })
                 .buffer_unordered(WRITES_AT_ONCE);
             while let Some(rows) = done.try_next().await? {
                 self.outcomes.note(&rows);
-                record(&mut report, rows, self.target, progress);
+                teller.record(&mut report, rows, doubts);
             }
         }
-        self.removals(&mut report, existing, &uncertain, &existed, unmatched, progress).await?;
+        self.removals(&mut report, existing, &doubts, &existed, unmatched, &mut teller).await?;
+        teller.tell_rest(doubts);
         Ok(report)
-    }
-
-    /// Plans to read the contents of neighbours together, piece by piece so that memory is bounded. Where the target holds most
-    /// of them already, what would be read along would be read in vain.
-    fn read_ahead(&self, wanted: Vec<(Option<ExistingObject>, WantedVersions)>) -> Vec<Task> {
-        let alone: Arc<Ahead> = Arc::default();
-        if self.options.dry_run || self.occupied == Occupied::Holds && !self.outcomes.are_often_writes() {
-            return wanted.into_iter().map(|(there, object)| (Arc::clone(&alone), there, object)).collect();
-        }
-        let mut tasks = Vec::with_capacity(wanted.len());
-        let (mut piece, mut bodies, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let mut close = |piece: &mut Vec<_>, bodies: &mut Vec<Body>| {
-            let ahead = Arc::new(Ahead::of(&*bodies));
-            bodies.clear();
-            tasks.extend(piece.drain(..).map(|(there, object)| (Arc::clone(&ahead), there, object)));
-        };
-        for (there, object) in wanted {
-            for version in &object.versions {
-                // What cannot be read is named when it is tried.
-                let Some(Ok(body)) = version.body.as_deref().map(str::parse::<Body>) else { continue };
-                bytes += version.size.min(u64::from(ahead::SMALL_BYTES));
-                bodies.push(body);
-            }
-            piece.push((there, object));
-            if bytes >= READ_AHEAD_BYTES {
-                close(&mut piece, &mut bodies);
-                bytes = 0;
-            }
-        }
-        close(&mut piece, &mut bodies);
-        tasks
     }
 
     fn target_key(&self, object: &str) -> String {
@@ -389,22 +296,18 @@ impl Work<'_> {
         &self,
         report: &mut RestoreReport,
         existing: BTreeMap<String, ExistingObject>,
-        uncertain: &BTreeSet<String>,
+        doubts: &Doubts,
         existed: &BTreeSet<String>,
         unmatched: &mut Unmatched,
-        progress: &dyn Progress,
+        teller: &mut Teller<'_>,
     ) -> Result<(), RestoreError> {
         for (object, there) in existing {
             // Whether an object that is not in the state would have been selected by size or tags nobody can say.
             if existed.contains(&object) || !self.selector.is_by_key() {
                 continue;
             }
-            let case = Case {
-                existing: Some(&there),
-                uncertain: self.blind || uncertain.contains(&object),
-                unknown: self.unknown,
-                ..Case::default()
-            };
+            let case =
+                Case { existing: Some(&there), uncertain: self.blind || doubts.has(&object), unknown: self.unknown, ..Case::default() };
             let Some(mut action) = decide(self.mode, &case) else { continue };
             if action == Action::Remove && !self.options.dry_run {
                 fail_point!("restore::before-remove");
@@ -416,197 +319,8 @@ impl Work<'_> {
                 // That it did not exist is what was asked for.
                 unmatched.saw(object.strip_prefix(&self.options.prefix).unwrap_or(&object));
             }
-            record(report, vec![Outcome { object, wanted: None, action, written: None }], self.target, progress);
+            teller.record(report, vec![Outcome { object, wanted: None, action, written: None }], doubts);
         }
         Ok(())
     }
-
-    /// Deals with one object. Several versions are written one after the other, the oldest first.
-    async fn object(
-        &self,
-        object: &WantedVersions,
-        existing: Option<ExistingObject>,
-        ahead: &Arc<Ahead>,
-        uncertain: &BTreeSet<String>,
-    ) -> Result<Vec<Outcome>, RestoreError> {
-        let mut outcomes = Vec::with_capacity(object.versions.len());
-        let several = object.versions.len() > 1;
-        let newest = object.versions.len() - 1;
-        let mut same_until_now = true;
-        for (index, version) in object.versions.iter().enumerate() {
-            let wanted = WantedObject::of(version, self.target_key(&version.object), self.options.acls);
-            let compared = existing.as_ref().filter(|_| index == newest);
-            let same = match compared {
-                Some(existing) if !wanted.marker && (!several || same_until_now) => {
-                    self.retried(|| self.target.is_same(&wanted, existing)).await?
-                }
-                _ => false,
-            };
-            let unfinished = match &existing {
-                // Of several versions perhaps not all are there: none tells whose it is.
-                Some(existing) if self.options.resumes && !same => {
-                    several || self.retried(|| self.target.is_unfinished(&wanted, existing)).await?
-                }
-                _ => false,
-            };
-            let case = Case {
-                wanted: Some(&wanted),
-                lost: version.lost.as_deref(),
-                existing: existing.as_ref(),
-                same,
-                unfinished,
-                uncertain: uncertain.contains(&wanted.object),
-                unknown: false,
-            };
-            let mut action = decide(self.mode, &case).unwrap_or(Action::Same);
-            let mut written = None;
-            if action.is_write() {
-                same_until_now = false;
-                if !self.options.dry_run {
-                    fail_point!("restore::before-object");
-                    match self.write(version, &wanted, ahead).await? {
-                        Ok(done) => written = Some(done),
-                        Err(reason) => action = Action::Fail(reason),
-                    }
-                    fail_point!("restore::after-object");
-                }
-            }
-            outcomes.push(Outcome { object: wanted.object.clone(), wanted: Some(wanted), action, written });
-        }
-        Ok(outcomes)
-    }
-
-    /// Writes one version. What is wrong with this object alone is the inner error.
-    async fn write(
-        &self,
-        version: &ObjectVersion,
-        wanted: &WantedObject,
-        ahead: &Arc<Ahead>,
-    ) -> Result<Result<Written, Reason>, RestoreError> {
-        let (body, digest) = match (&version.body, version.marker) {
-            (_, true) => (Body::Slices(Vec::new()), Some(crate::model::Digest::of(b""))),
-            (Some(body), false) => match body.parse() {
-                Ok(body) => (body, version.digest),
-                Err(error) => return Ok(Err(Reason::Lost(format!("{error}")))),
-            },
-            (None, false) => {
-                return Ok(Err(Reason::Lost(version.lost.clone().unwrap_or_else(|| "the vault names no content for it".to_owned()))));
-            }
-        };
-        let mut tries = 0;
-        // What the vault said of a content that it does not have, while the target was reading it.
-        let lost = Arc::new(OnceLock::new());
-        loop {
-            tries += 1;
-            let done = match self.copy(&body, wanted).await {
-                Ok(None) => {
-                    let content = match self.vault.read_body_ahead(ahead, &body, digest).await {
-                        Ok(content) => content,
-                        Err(error) if error.is_transient() && tries < TRIES => continue,
-                        Err(error) => return Ok(Err(Reason::Lost(explain(&error)))),
-                    };
-                    let lost = Arc::clone(&lost);
-                    let content: Content = content
-                        .map_err(move |error| {
-                            if !error.is_transient() {
-                                lost.get_or_init(|| explain(&error));
-                            }
-                            of_the_vault(&error)
-                        })
-                        .boxed();
-                    self.target.write(wanted, content).await
-                }
-                Ok(Some(written)) => Ok(written),
-                Err(error) => Err(error),
-            };
-            match done {
-                Ok(written) => return Ok(Ok(written)),
-                Err(error @ TargetError::Refused { .. }) => return Err(error.into()),
-                Err(error) if error.is_transient() && tries < TRIES => self.clock.sleep(backoff(tries)).await,
-                Err(error) => {
-                    return Ok(Err(lost.get().map_or_else(|| Reason::Failed(error.to_string()), |lost| Reason::Lost(lost.clone()))));
-                }
-            }
-        }
-    }
-
-    /// Has the target's server copy the content; nothing where it lies in packs, or cannot be copied.
-    async fn copy(&self, body: &Body, wanted: &WantedObject) -> Result<Option<Written>, TargetError> {
-        match body {
-            Body::Whole(whole) => self.target.copy(wanted, whole, &self.vault.key_of(&whole.path())).await,
-            Body::Slices(_) | Body::Indirect(_) => Ok(None),
-        }
-    }
-
-    async fn retried<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, TargetError>
-    where
-        F: Future<Output = Result<T, TargetError>>,
-    {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match attempt().await {
-                Err(error) if error.is_transient() && tries < TRIES => self.clock.sleep(backoff(tries)).await,
-                result => return result,
-            }
-        }
-    }
-}
-
-/// How long to wait before the next try.
-fn backoff(tries: u32) -> std::time::Duration {
-    std::time::Duration::from_millis(50 << tries.min(6))
-}
-
-/// What the target is told of a content that breaks off: that it may be tried again, or that it may not.
-fn of_the_vault(error: &VaultError) -> BucketError {
-    let (what, reason) = ("reading the vault".to_owned(), explain(error));
-    if error.is_transient() { BucketError::Transient { what, reason } } else { BucketError::Other { what, reason } }
-}
-
-/// An error with its causes in one line.
-fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
-/// What became of one version.
-struct Outcome {
-    object: String,
-    wanted: Option<WantedObject>,
-    action: Action,
-    written: Option<Written>,
-}
-
-fn record(report: &mut RestoreReport, outcomes: Vec<Outcome>, target: &Arc<dyn Target>, progress: &dyn Progress) {
-    for Outcome { object, wanted, action, written } in outcomes {
-        let requests = written.as_ref().map_or_else(|| target.requests(wanted.as_ref()), |written| written.requests);
-        report.count(&object, wanted.as_ref(), &action, requests, written.as_ref());
-        progress.object(&ReportRow::new(&object, wanted.as_ref(), &action, written));
-    }
-}
-
-/// Versions by object, the oldest first within each. They come sorted by key, all of one object together.
-fn group(versions: Vec<ObjectVersion>) -> Vec<WantedVersions> {
-    let mut objects: Vec<WantedVersions> = Vec::new();
-    for version in versions {
-        match objects.last_mut() {
-            Some(last) if last.object == version.object => last.versions.push(version),
-            _ => objects.push(WantedVersions { object: version.object.clone(), versions: vec![version] }),
-        }
-    }
-    for object in &mut objects {
-        if object.versions.len() > 1 {
-            let siblings: Vec<Sibling<'_>> = object.versions.iter().map(ObjectVersion::sibling).collect();
-            let order = order_siblings(&siblings);
-            object.versions = order.into_iter().map(|index| object.versions[index].clone()).collect();
-        }
-    }
-    objects
 }

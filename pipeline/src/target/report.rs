@@ -32,7 +32,8 @@ pub struct ReportRow {
     pub object: String,
     /// Its version id at the source; none for what did not exist there at that time.
     pub version: Option<String>,
-    /// `create`, `overwrite`, `same`, `remove`, `skip`, `keep` or `fail`.
+    /// `create`, `overwrite`, `same`, `remove`, `skip`, `keep` or `fail`; `none` of what was not there then as far as is known,
+    /// but is uncertain.
     pub action: String,
     /// Content written, in bytes.
     pub bytes: u64,
@@ -42,6 +43,8 @@ pub struct ReportRow {
     pub reason: Option<String>,
     /// Properties that the target could not take, each with the reason.
     pub left_out: Vec<String>,
+    /// Why nobody can say whether it was there so at that time, where that is so.
+    pub uncertain: Option<String>,
 }
 
 impl ReportRow {
@@ -56,12 +59,27 @@ impl ReportRow {
             target_version: written.version,
             reason: action.reason().map(ToString::to_string),
             left_out: written.left_out,
+            uncertain: None,
+        }
+    }
+
+    /// The row of a version that was not there at that time as far as is known, but nobody can say for certain.
+    pub fn of_doubt(object: String, version: String, reason: String) -> ReportRow {
+        ReportRow {
+            object,
+            version: Some(version),
+            action: "none".to_owned(),
+            bytes: 0,
+            target_version: None,
+            reason: None,
+            left_out: Vec::new(),
+            uncertain: Some(reason),
         }
     }
 }
 
 /// The columns of a report, in order.
-pub const COLUMNS: [&str; 7] = ["object", "version", "action", "bytes", "target_version", "reason", "left_out"];
+pub const COLUMNS: [&str; 8] = ["object", "version", "action", "bytes", "target_version", "reason", "left_out", "uncertain"];
 
 /// What parts the properties of one object in the column `left_out` of a CSV.
 const LEFT_OUT_SEPARATOR: &str = "; ";
@@ -171,6 +189,8 @@ pub struct RestoreReport {
     pub lost: Named,
     /// Keys that could not be written, lost ones apart.
     pub failed_keys: Named,
+    /// Keys that were removed, because they did not exist at that instant.
+    pub removed: Named,
 }
 
 impl RestoreReport {
@@ -199,6 +219,7 @@ impl RestoreReport {
             uncertain: Named::default(),
             lost: Named::default(),
             failed_keys: Named::default(),
+            removed: Named::default(),
         }
     }
 
@@ -211,6 +232,9 @@ impl RestoreReport {
             self.left_out.push(object);
         }
         left_out.iter().for_each(|reason| self.left_out_reasons.push(reason, object));
+        if *action == Action::Remove {
+            self.removed.push(object);
+        }
         if let Action::Fail(reason) = action {
             self.reasons.push(&reason.to_string(), object);
             let named = if matches!(reason, super::Reason::Lost(_)) { &mut self.lost } else { &mut self.failed_keys };
@@ -229,6 +253,7 @@ impl RestoreReport {
         self.uncertain.add(part.uncertain);
         self.lost.add(part.lost);
         self.failed_keys.add(part.failed_keys);
+        self.removed.add(part.removed);
     }
 
     /// Ends the report: the status follows from the counts.
@@ -270,24 +295,27 @@ impl fmt::Display for RestoreReport {
             row(f, "status", &self.status)?;
             row(f, "took", &format_args!("{seconds:.1} s, from {} to {}", self.started, self.finished))?;
         }
+        // What a dry run counts has not happened.
+        let word = |done: &'static str, planned: &'static str| if self.dry_run { planned } else { done };
         for (name, count) in [
             ("matched", self.matched),
-            ("created", tally.creates),
-            ("overwritten", tally.overwrites),
-            ("removed", tally.deletes),
+            (word("created", "to create"), tally.creates),
+            (word("overwritten", "to overwrite"), tally.overwrites),
+            (word("removed", "to remove"), tally.deletes),
             ("same", tally.same),
-            ("skipped", tally.skips),
-            ("kept", tally.kept),
-            ("failed", tally.failed),
+            (word("skipped", "to skip"), tally.skips),
+            (word("kept", "to keep"), tally.kept),
+            (word("failed", "would fail"), tally.failed),
         ] {
             row(f, name, &format_args!("{:>15}", grouped(count)))?;
         }
-        row(f, "written", &format_args!("{:>15} bytes", grouped(tally.bytes)))?;
+        row(f, word("written", "to write"), &format_args!("{:>15} bytes", grouped(tally.bytes)))?;
         row(f, "requests", &format_args!("{:>15}", grouped(tally.requests)))?;
         list(f, "unmatched", &self.unmatched)?;
         list(f, "gaps", &self.gaps)?;
         list(f, "uncertain", &self.uncertain)?;
-        why(f, "failed as", &self.reasons)?;
+        list(f, word("removed", "to remove"), &self.removed)?;
+        why(f, word("failed as", "would fail"), &self.reasons)?;
         why(f, "left out", &self.left_out_reasons)
     }
 }

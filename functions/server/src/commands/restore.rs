@@ -23,7 +23,7 @@ use self::progress::Watcher;
 use self::unmatched::There;
 use crate::app::{App, VaultFlag, WITH_PREFIX, bucket_only};
 use crate::exit::{Ended, Failure};
-use crate::output::{Output, escaped};
+use crate::output::{Output, counted, escaped};
 use crate::protected::Protected;
 use crate::targets::Place;
 use crate::vaults::OpenVault;
@@ -122,6 +122,9 @@ pub fn ended(report: &RestoreReport) -> Ended {
     }
 }
 
+/// Objects that are named before it is asked whether they are to be removed.
+const REMOVED_SHOWN_MAX: usize = 20;
+
 /// Shows what an exact restore would remove, and asks.
 async fn confirm(app: &App, opened: &OpenVault, request: &mut RestoreRequest, target: &Arc<dyn Target>) -> Result<()> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
@@ -132,14 +135,20 @@ async fn confirm(app: &App, opened: &OpenVault, request: &mut RestoreRequest, ta
     let watcher = Watcher::new(None, true)?;
     let report = restore(&opened.vault, request, target, app.clock.as_ref(), &watcher).await;
     watcher.finish()?;
-    let tally = report?.tally;
+    let RestoreReport { tally, removed, .. } = report?;
     request.options.dry_run = false;
     let mut terminal = std::io::stderr();
+    for object in removed.first.iter().take(REMOVED_SHOWN_MAX) {
+        writeln!(terminal, "to remove  {}", escaped(object))?;
+    }
+    if removed.count > REMOVED_SHOWN_MAX as u64 {
+        writeln!(terminal, "and {} more; --dry-run --report FILE.csv names all", removed.count - REMOVED_SHOWN_MAX as u64)?;
+    }
     write!(
         terminal,
-        "{} will get {} objects, {} be overwritten and {} be removed. Go on? [y/N] ",
+        "{}: {} will be created, {} overwritten and {} removed. Go on? [y/N] ",
         escaped(&target.name()),
-        tally.creates,
+        counted(tally.creates, "object"),
         tally.overwrites,
         tally.deletes
     )?;

@@ -41,6 +41,7 @@ impl<W: Write> CsvReport<W> {
                 text(&row.target_version),
                 text(&row.reason),
                 cell(&left_out),
+                text(&row.uncertain),
             ];
             self.out.write_all(line(&cells).as_bytes())?;
         }

@@ -28,6 +28,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         (DataType::Utf8, true),
         (DataType::Utf8, true),
         (DataType::List(Arc::new(Field::new("item", DataType::Utf8, true))), false),
+        (DataType::Utf8, true),
     ];
     let fields = COLUMNS.into_iter().zip(types).map(|(name, (data_type, nullable))| Field::new(name, data_type, nullable));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
@@ -101,6 +102,7 @@ fn columns(rows: &[ReportRow]) -> Result<RecordBatch, ParquetError> {
         texts(|row| row.target_version.as_deref()),
         texts(|row| row.reason.as_deref()),
         Arc::new(left_out.finish()),
+        texts(|row| row.uncertain.as_deref()),
     ];
     Ok(RecordBatch::try_new(SCHEMA.clone(), columns)?)
 }

@@ -17,6 +17,7 @@ fn row(object: &str) -> ReportRow {
         target_version: None,
         reason: None,
         left_out: vec!["acl: no".to_owned(), "tag x: no".to_owned()],
+        uncertain: None,
     }
 }
 
@@ -50,7 +51,7 @@ fn read_csv(text: &str) -> Vec<Vec<String>> {
 fn a_csv_row_is_a_line_with_the_columns_of_the_header() {
     assert_eq!(
         csv(&[row("a b.jpg")]),
-        "object,version,action,bytes,target_version,reason,left_out\r\na b.jpg,v1,create,3,,,acl: no; tag x: no\r\n"
+        "object,version,action,bytes,target_version,reason,left_out,uncertain\r\na b.jpg,v1,create,3,,,acl: no; tag x: no,\r\n"
     );
 }
 
