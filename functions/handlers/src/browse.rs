@@ -14,7 +14,7 @@ use pipeline::base::inputs::{Folding, Inputs, Inventory, Loose};
 use pipeline::fold::object::{Keep, ObjectJoin};
 use pipeline::fold::siblings::{Sibling, order_siblings};
 use pipeline::fold::{Cut, Fold, Folded, Uncertain};
-use pipeline::model::change::{ChangeBatch, ObjectChange};
+use pipeline::model::change::{ChangeBatch, ObjectChange, ObjectRow};
 use pipeline::model::key::{bucket_of, khash};
 use pipeline::model::{Key, Timestamp};
 use pipeline::vault::body::Body;
@@ -47,6 +47,12 @@ pub enum BrowseError {
         version: String,
         /// The instant.
         at: Timestamp,
+    },
+    /// More changes than can be sorted.
+    #[error("there are more than {changes_max} changes; name a shorter time with --from and --to, or a longer beginning of the keys")]
+    TooMany {
+        /// How many can be.
+        changes_max: usize,
     },
     /// The version is known, its content is not.
     #[error("the content of {object:?} ({version}) is not in the vault: {reason}")]
@@ -301,28 +307,67 @@ pub async fn content(vault: &Vault, version: &ObjectVersion) -> Result<BoxStream
     }
 }
 
-/// Every change of one key that the vault holds, by time.
+/// Which changes a history tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryOf {
+    /// The key, or the beginning of keys.
+    pub object: String,
+    /// All keys that begin so, and not just this one.
+    pub recursive: bool,
+    /// Only changes at this instant and later.
+    pub from: Timestamp,
+    /// Only changes at this instant and earlier.
+    pub to: Timestamp,
+}
+
+impl HistoryOf {
+    fn is_under(&self, object: &str) -> bool {
+        if self.recursive { object.starts_with(&self.object) && !object.is_empty() } else { object == self.object }
+    }
+
+    /// Whether a change may have happened then: of one that is not dated exactly both ends count.
+    fn is_then(&self, change: &ObjectRow<'_>) -> bool {
+        let (first, last) = change.at_bound.map_or((change.at, change.at), |bound| (change.at.min(bound), change.at.max(bound)));
+        first <= self.to && last >= self.from
+    }
+}
+
+/// Every change that the vault holds of a key, or of those below a beginning, by time: each once, however often it was told.
 ///
 /// # Errors
-/// [`BrowseError::Vault`].
-pub async fn history(vault: &Vault, inventory: &Inventory, object: &str) -> Result<Vec<ObjectChange>, BrowseError> {
+/// [`BrowseError::Vault`]; [`BrowseError::TooMany`] where there are more than `changes_max`, which are sorted in memory.
+pub async fn history(vault: &Vault, inventory: &Inventory, of: &HistoryOf, changes_max: usize) -> Result<Vec<ObjectChange>, BrowseError> {
     let folding = Folding::new(inventory.inputs(Cut::Nothing), Cut::Nothing, 0);
-    let bucket = bucket_of(khash(object), folding.bits);
-    let loose = folding.load(vault, bucket..bucket + 1).await?;
-    let mut fold = folding.fold(vault, &loose, bucket, Keep::Changes, &KeyRange { from: first_key(object), until: None });
-    let mut changes: Vec<ObjectChange> = Vec::new();
-    while let Some(Folded { rows, .. }) = fold.next().await? {
-        if rows.num_rows() == 0 {
-            continue;
+    let passes = match of.recursive {
+        true => folding.passes(),
+        false => {
+            let bucket = bucket_of(khash(&of.object), folding.bits);
+            std::iter::once(bucket..bucket + 1).collect()
         }
-        let rows = ChangeBatch::objects(rows).map_err(|error| VaultError::damaged("a folded state", error))?;
-        let columns = rows.object_columns();
-        changes.extend(columns.iter().filter(|row| row.object == object).map(|row| row.to_change()));
-        if columns.iter().last().is_some_and(|row| !row.object.starts_with(object) && row.object > object) {
-            break;
+    };
+    let mut changes: Vec<ObjectChange> = Vec::new();
+    for pass in passes {
+        let loose = folding.load(vault, pass.clone()).await?;
+        for bucket in folding.occupied(&loose, pass) {
+            let mut fold = folding.fold(vault, &loose, bucket, Keep::Changes, &KeyRange { from: first_key(&of.object), until: None });
+            while let Some(Folded { rows, .. }) = fold.next().await? {
+                if rows.num_rows() == 0 {
+                    continue;
+                }
+                let rows = ChangeBatch::objects(rows).map_err(|error| VaultError::damaged("a folded state", error))?;
+                let columns = rows.object_columns();
+                changes.extend(columns.iter().filter(|row| of.is_under(row.object) && of.is_then(row)).map(|row| row.to_change()));
+                if changes.len() > changes_max {
+                    return Err(BrowseError::TooMany { changes_max });
+                }
+                // Keys come in order.
+                if columns.iter().last().is_some_and(|row| !row.object.starts_with(&of.object) && row.object > of.object.as_str()) {
+                    break;
+                }
+            }
         }
     }
-    changes.sort_by(|a, b| (a.at, &a.position, &a.version).cmp(&(b.at, &b.position, &b.version)));
+    changes.sort_by(|a, b| (a.at, &a.object, &a.position, &a.version).cmp(&(b.at, &b.object, &b.position, &b.version)));
     Ok(changes)
 }
 

@@ -1,5 +1,14 @@
 //! What somebody may have meant who wrote a name that nothing has.
 
+use handlers::browse::{BrowseError, State};
+
+use crate::output::escaped;
+
+/// Keys that are proposed.
+const PROPOSED_MAX: usize = 3;
+/// Of longer keys only so much is compared.
+const COMPARED_CHARS_MAX: usize = 200;
+
 /// The known names, those that are most like what was written first.
 pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let mut known: Vec<(usize, &str)> = known.into_iter().map(|name| (distance(written, name), name)).collect();
@@ -57,5 +66,34 @@ impl Nearest {
     /// The nearest first.
     pub fn names(self) -> Vec<String> {
         self.kept.into_iter().map(|(_, name)| name).collect()
+    }
+}
+
+/// The keys of a state that are so much like what was written that they may have been meant.
+///
+/// # Errors
+/// As [`State::for_each`].
+pub async fn nearest_keys(state: &State, written: &str) -> Result<Vec<String>, BrowseError> {
+    let start: String = written.chars().take(COMPARED_CHARS_MAX).collect();
+    let mut nearest = Nearest::new(PROPOSED_MAX);
+    let each = |versions: Vec<pipeline::view::ObjectVersion>| {
+        let Some(version) = versions.first() else { return Ok(()) };
+        let key: String = version.object.chars().take(COMPARED_CHARS_MAX).collect();
+        let apart = distance(&start, &key);
+        // A third of it may be wrong.
+        if apart * 3 <= start.chars().count().max(key.chars().count()) {
+            nearest.offer(apart, &version.object);
+        }
+        Ok::<(), BrowseError>(())
+    };
+    state.for_each(each).await?;
+    Ok(nearest.names())
+}
+
+/// The end of a sentence that proposes names; empty where there are none.
+pub fn did_you_mean(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        names => format!("; did you mean {}?", names.iter().map(|name| escaped(name)).collect::<Vec<_>>().join(" or ")),
     }
 }

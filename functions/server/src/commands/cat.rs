@@ -7,11 +7,13 @@ use base64::engine::general_purpose::STANDARD;
 use base64::write::EncoderWriter;
 use clap::Args;
 use futures::TryStreamExt;
-use handlers::browse;
+use handlers::browse::{self, BrowseError, State};
 use pipeline::base::inputs::Inventory;
+use pipeline::fold::object::Keep;
 
 use crate::app::{App, VaultFlag, bucket_and_rest};
 use crate::exit::{Ended, Failure};
+use crate::nearest::{did_you_mean, nearest_keys};
 use crate::output::Output;
 use crate::protected::Protected;
 
@@ -39,7 +41,15 @@ pub async fn run(app: &App, command: Cat) -> Result<Ended> {
     let at = app.instant(&command.at)?;
     let Protected { opened, .. } = app.kept(&command.vault, &resource).await?;
     let planned = at.to_look_at(app, &Inventory::load(&opened.vault, &resource).await?)?;
-    let version = browse::find(&opened.vault, planned.inputs.clone(), planned.to, &key, command.version_id.as_deref()).await?;
+    let found = browse::find(&opened.vault, planned.inputs.clone(), planned.to, &key, command.version_id.as_deref()).await;
+    let version = match found {
+        Err(error @ BrowseError::NotThere { .. }) => {
+            let state = State::new(&opened.vault, planned.inputs.clone(), planned.cut(), Keep::Current, "");
+            let meant = did_you_mean(&nearest_keys(&state, &key).await?);
+            return Err(Failure::refused(format!("{error}{meant}")).into());
+        }
+        found => found?,
+    };
     let mut content = browse::content(&opened.vault, &version).await?;
     if app.flags.json {
         // Piece by piece: a content may be larger than the memory.

@@ -2,25 +2,41 @@
 
 use anyhow::Result;
 use clap::Args;
-use handlers::browse;
+use handlers::browse::{self, HistoryOf, State};
 use pipeline::base::inputs::Inventory;
+use pipeline::fold::Cut;
+use pipeline::fold::object::Keep;
 use pipeline::model::Timestamp;
 use pipeline::model::change::{Facet, ObjectChange, Op, is_in_parts};
 use serde::Serialize;
 
 use crate::app::{App, VaultFlag, bucket_and_rest};
 use crate::exit::{Ended, Failure};
+use crate::nearest::{did_you_mean, nearest_keys};
 use crate::output::{Output, Table, escaped};
 use crate::protected::Protected;
+use crate::vaults::OpenVault;
 
-/// Show every change of an object that the vault knows: when, what, which version, who.
+/// Changes that are sorted in memory.
+const CHANGES_MAX: usize = 1_000_000;
+
+/// Show every change that the vault knows of an object, or of many: when, what, which version, who.
 #[derive(Debug, Args)]
 pub struct History {
-    /// The object.
+    /// The object; with --recursive the beginning of keys.
     #[arg(value_name = "s3://BUCKET/KEY")]
     object: String,
     #[command(flatten)]
     vault: VaultFlag,
+    /// All objects whose keys begin so, in order of time.
+    #[arg(long, short)]
+    recursive: bool,
+    /// Only what happened at this time or later: RFC 3339, or 5m ago.
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// Only what happened at this time or earlier.
+    #[arg(long, value_name = "TIME")]
+    to: Option<String>,
 }
 
 /// One change, as JSON.
@@ -44,29 +60,58 @@ struct Line<'a> {
 
 pub async fn run(app: &App, command: History) -> Result<Ended> {
     let (resource, key) = bucket_and_rest(&command.object)?;
-    if key.is_empty() {
-        return Err(Failure::usage(format!("{:?} names no object; write s3://BUCKET/KEY", command.object)).into());
+    if key.is_empty() && !command.recursive {
+        let text = format!("{:?} names no object; write s3://BUCKET/KEY, or --recursive for all of them", command.object);
+        return Err(Failure::usage(text).into());
     }
+    let end = |text: &Option<String>| text.as_deref().map(|text| Timestamp::parse(text, app.clock.now())).transpose();
+    let (from, to) = (end(&command.from)?, end(&command.to)?);
+    if let (Some(from), Some(to)) = (from, to)
+        && from > to
+    {
+        return Err(Failure::usage(format!("--from {from} is later than --to {to}; write the earlier time first")).into());
+    }
+    let of =
+        HistoryOf { object: key, recursive: command.recursive, from: from.unwrap_or(Timestamp::MIN), to: to.unwrap_or(Timestamp::MAX) };
     let Protected { opened, .. } = app.kept(&command.vault, &resource).await?;
     let inventory = Inventory::load(&opened.vault, &resource).await?;
-    let changes = browse::history(&opened.vault, &inventory, &key).await?;
+    let changes = browse::history(&opened.vault, &inventory, &of, CHANGES_MAX).await?;
     let mut output = Output::new(app.flags.json);
-    let mut table = Table::new(&["when", "change", "version", "size", "who", "via"]);
+    let mut table = Table::new(match of.recursive {
+        true => &["when", "change", "object", "version", "size", "who", "via"][..],
+        false => &["when", "change", "version", "size", "who", "via"],
+    });
     for change in &changes {
         if output.json {
             output.document(&line(change))?;
         } else {
-            table.row(row(change));
+            let mut cells = row(change);
+            if of.recursive {
+                cells.insert(2, escaped(&change.object));
+            }
+            table.row(cells);
         }
     }
     if !output.json {
         match table.len() {
-            0 => output.line(format_args!("the vault knows of no change of {}", escaped(&key)))?,
+            0 => output.line(nothing(&opened, &inventory, &of).await?)?,
             _ => output.line(table)?,
         }
     }
     output.finish()?;
     Ok(Ended::Whole)
+}
+
+/// What to say where there is no change.
+async fn nothing(opened: &OpenVault, inventory: &Inventory, of: &HistoryOf) -> Result<String> {
+    let below = if of.recursive { "any object whose key begins with " } else { "" };
+    let then = if of.from > Timestamp::MIN || of.to < Timestamp::MAX { " in that time" } else { "" };
+    let text = format!("the vault knows of no change of {below}{}{then}", escaped(&of.object));
+    if of.recursive || !then.is_empty() {
+        return Ok(text);
+    }
+    let state = State::new(&opened.vault, inventory.inputs(Cut::At(Timestamp::MAX)), Cut::At(Timestamp::MAX), Keep::Live, "");
+    Ok(format!("{text}{}", did_you_mean(&nearest_keys(&state, &of.object).await?)))
 }
 
 fn what(change: &ObjectChange) -> &'static str {

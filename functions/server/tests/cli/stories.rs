@@ -65,6 +65,13 @@ fn look(world: &World, before: &str) {
     assert_eq!(program.ok(&["cat", &one, "--vault", "./vault"]), "second");
     let history = program.json(&["history", &one, "--vault", "./vault"]);
     assert_eq!(history.iter().map(|change| change["change"].as_str().unwrap_or_default()).collect::<Vec<_>>(), ["put", "put"]);
+    let everything = ["history", &format!("{url}/"), "--recursive", "--vault", "./vault"];
+    let told = |window: &[&str]| keys(program.json(&[&everything[..], window].concat()));
+    assert_eq!(told(&["--to", before]), ["a/one.txt", "two \u{202e}gpj.txt"], "in the order of time");
+    assert_eq!(told(&["--from", before]), ["a/one.txt", "three.txt", "two \u{202e}gpj.txt"]);
+    assert_eq!(keys(program.json(&["history", &format!("{url}/a"), "--recursive", "--vault", "./vault"])), ["a/one.txt", "a/one.txt"]);
+    let shown = program.ok(&[&everything[..], &["--from", before]].concat());
+    assert!(shown.lines().any(|line| line.contains("delete marker  two \\u{202e}gpj.txt")), "{shown}");
     let first = history[0]["version"].as_str().expect("a version");
     assert_eq!(program.ok(&["cat", &one, "--vault", "./vault", "--version-id", first]), "first");
 
@@ -81,6 +88,8 @@ fn restore(world: &World, before: &str) {
     let base = ["restore", &url, "--vault", "./vault", "--to", before, "--target"];
     let dry = program.json(&[&base[..], &["./out", "--dry-run"]].concat());
     assert_eq!((dry[0]["creates"].as_u64(), program.folder().join("out").exists()), (Some(2), false));
+    let shown = program.ok(&[&base[..], &["./out", "--dry-run"]].concat());
+    assert!(shown.contains("to create") && !shown.contains("created"), "{shown}");
     let done = program.json(&[&base[..], &["./out", "--report", "report.csv"]].concat());
     assert_eq!((done[0]["creates"].as_u64(), done[0]["status"].as_str()), (Some(2), Some("COMPLETED")));
     let read = |path: &str| std::fs::read_to_string(program.folder().join(path)).expect(path);
