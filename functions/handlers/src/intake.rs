@@ -13,7 +13,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use base64::Engine;
 use fail::fail_point;
 use futures::StreamExt;
 use pipeline::model::change::ObjectChange;
@@ -24,6 +23,7 @@ use pipeline::vault::{Vault, VaultError, layout};
 use serde::Serialize;
 
 use crate::capture::{Capture, CaptureError};
+use crate::letters::DeadLetter;
 use crate::outstanding::Outstanding;
 use crate::purges::{self, Verdict};
 use crate::resolve::{self, Heard, Resolving};
@@ -78,22 +78,6 @@ pub enum IntakeError {
     #[error(transparent)]
     Vault(#[from] VaultError),
 }
-
-/// A message of which something can never be taken, kept whole. It has no time of its own, so that one that comes again is the
-/// same.
-#[derive(Debug, Serialize)]
-struct DeadLetter<'a> {
-    stream: &'a str,
-    /// What could not be taken, and why: the first [`REASONS_MAX`].
-    reasons: Vec<String>,
-    /// How many of its events could not be taken.
-    events: usize,
-    /// The message, base64.
-    raw: String,
-}
-
-/// Reasons that a dead letter names.
-const REASONS_MAX: usize = 100;
 
 /// What one message amounts to.
 struct Parcel {
@@ -337,11 +321,8 @@ impl Intake {
     }
 
     /// Keeps a message of which something cannot be taken, with the reasons.
-    async fn bury(&self, stream: &str, arrived: Timestamp, raw: &[u8], mut reasons: Vec<String>) -> Result<(), VaultError> {
-        let events = reasons.len();
-        reasons.truncate(REASONS_MAX);
-        let raw = base64::engine::general_purpose::STANDARD.encode(raw);
-        let letter = serde_json::to_vec(&DeadLetter { stream, reasons, events, raw }).expect("plain data with text keys");
+    async fn bury(&self, stream: &str, arrived: Timestamp, raw: &[u8], reasons: Vec<String>) -> Result<(), VaultError> {
+        let letter = serde_json::to_vec(&DeadLetter::new(stream, reasons, raw)).expect("plain data with text keys");
         self.vault.create_named_by_content(&layout::dead_letter(arrived, &Digest::of(&letter)), letter.into()).await?;
         Ok(())
     }

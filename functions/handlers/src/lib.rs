@@ -1,4 +1,13 @@
 //! What each function of Hindsight does. Hosts (one process, Kafka workers, Lambda) run the same handlers.
+//!
+//! | job | modules |
+//! |---|---|
+//! | keeping what events tell | [`intake`], with [`resolve`] (events without a version), [`purges`] (those that tell of one), [`outstanding`] (messages left to come again) |
+//! | keeping what a listing shows | [`reconcile`], with `listed` (versions of one second) |
+//! | both of them | [`capture`] (contents first, then changes), with [`known`] (what the vault has), [`copying`] (by the server), [`dating`] and [`source_clock`] (whose time it is), [`missing`] (segments that are gone) |
+//! | keeping the vault small and quick | [`compact`] |
+//! | giving back | [`restore`]; [`browse`] and [`diff`] look without restoring |
+//! | knowing how it stands | [`health`], [`lag`], [`protection`] (what is kept, and how), [`vault`] (making one), [`letters`] (what could not be taken) |
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop where it fails"))]
 
 pub mod browse;
@@ -11,6 +20,7 @@ pub mod health;
 pub mod intake;
 pub mod known;
 pub mod lag;
+pub mod letters;
 mod listed;
 pub mod missing;
 pub mod outstanding;

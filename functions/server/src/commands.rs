@@ -3,6 +3,7 @@
 mod cat;
 mod compact;
 mod completions;
+mod dead_letters;
 mod demo;
 mod diff;
 mod history;
@@ -35,6 +36,7 @@ pub enum Command {
     Compact(compact::Compact),
     Reconcile(reconcile::Reconcile),
     Verify(verify::Verify),
+    DeadLetters(dead_letters::DeadLetters),
     Demo(demo::Demo),
     Completions(completions::Completions),
     #[command(hide = true)]
@@ -56,6 +58,7 @@ pub async fn run(app: &App, command: Command) -> Result<Ended> {
         Command::Compact(command) => compact::run(app, command).await,
         Command::Reconcile(command) => reconcile::run(app, command).await,
         Command::Verify(command) => verify::run(app, command).await,
+        Command::DeadLetters(command) => dead_letters::run(app, command).await,
         Command::Demo(command) => demo::run(app, command).await,
         Command::Completions(command) => completions::run(app, command),
         Command::Config(command) => completions::config(app, command),
