@@ -89,6 +89,10 @@ impl Timestamp {
         if let Some(span) = text.strip_suffix("ago") {
             return Ok(now.minus(parse_duration(span.trim())?));
         }
+        // A leap second would be taken for the second before it; nobody who restores means one.
+        if text.contains(":60") {
+            return Err(TimeError::Instant { text: text.to_owned() });
+        }
         text.parse()
     }
 
@@ -205,6 +209,11 @@ mod tests {
     fn a_bare_local_time_is_refused_because_it_names_no_instant() {
         let error = Timestamp::parse("2026-08-22T12:00:07", Timestamp::default()).unwrap_err();
         assert!(error.to_string().contains("with a zone"), "{error}");
+    }
+
+    #[test]
+    fn a_sixtieth_second_is_a_typing_error() {
+        assert!(Timestamp::parse("2026-08-22T12:00:60Z", Timestamp::default()).is_err());
     }
 
     #[test]

@@ -66,6 +66,11 @@ pub fn pack_file(short_digest: &str) -> String {
     format!("pack/v1/{}/{short_digest}", short_digest.get(..2).unwrap_or("00"))
 }
 
+/// Whether a path is that of a pack.
+pub fn is_pack(path: &str) -> bool {
+    path.starts_with("pack/")
+}
+
 /// A content kept whole, by its name: the short digest of the key of the version that it is of.
 pub fn body_file(resource: &ResourceId, name: &str) -> String {
     format!("body/v1/res={}/{}/{name}", resource.as_str(), name.get(..2).unwrap_or("00"))

@@ -12,6 +12,7 @@ use crate::changelog::SegmentName;
 use crate::fold::Cut;
 use crate::model::{ResourceId, Timestamp};
 use crate::target::report::Named;
+use crate::vault::layout;
 
 /// Damaged files that are described at most; all are counted.
 pub const DAMAGES_MAX: usize = 1_000;
@@ -195,7 +196,10 @@ impl fmt::Display for VerifyReport {
             writeln!(f, "{}: it is none of the change log, and left alone", stranger.escape_debug())?;
         }
         for Damage { path, reason, costs } in &self.damages {
-            writeln!(f, "{}: {}", path.escape_debug(), reason.escape_debug())?;
+            // Most reasons name the file themselves.
+            let path_shown = path.escape_debug();
+            let names = reason.starts_with(path.as_str());
+            writeln!(f, "{}{}", if names { String::new() } else { format!("{path_shown}: ") }, reason.escape_debug())?;
             if costs.everything {
                 writeln!(f, "  nothing can be restored without it")?;
             }
@@ -212,12 +216,15 @@ impl fmt::Display for VerifyReport {
                 0 => {}
                 more => writeln!(f, "  and of {more} more")?,
             }
-            if costs.is_nothing() {
-                writeln!(f, "  no restore needs it")?;
+            match costs.is_nothing() {
+                true if layout::is_pack(path) => writeln!(f, "  every content in it that is needed can be restored")?,
+                true => writeln!(f, "  no restore needs it")?,
+                false => {}
             }
         }
         match self.damaged {
             0 => writeln!(f, "all of it is as it was written"),
+            1 => writeln!(f, "1 file is damaged"),
             damaged => writeln!(f, "{damaged} files are damaged"),
         }
     }

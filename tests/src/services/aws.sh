@@ -18,4 +18,6 @@ describe() {
   echo "AWS_ACCESS_KEY_ID=test"
   echo "AWS_SECRET_ACCESS_KEY=test"
   echo "AWS_REGION=us-east-1"
+  # The command line of AWS reads this one only.
+  echo "AWS_DEFAULT_REGION=us-east-1"
 }

@@ -34,6 +34,8 @@ describe() {
   echo "AWS_ACCESS_KEY_ID=$access_key"
   echo "AWS_SECRET_ACCESS_KEY=$secret_key"
   echo "AWS_REGION=us-east-1"
+  # The command line of AWS reads this one only.
+  echo "AWS_DEFAULT_REGION=us-east-1"
 }
 
 # Its sockets for gRPC lie in /tmp, whatever TMPDIR says, and stay there when it is killed.

@@ -102,11 +102,13 @@ pub async fn run(app: &App, command: Demo) -> Result<Ended> {
     let (good, proof) = ended?;
 
     let proven = proof.is_equal();
+    let program = program();
     let commands = [
-        format!("hindsight status --vault {url}"),
-        format!("hindsight ls s3://{name} --vault {url} --at {good}"),
-        format!("hindsight diff s3://{name} --vault {url} --from {good}"),
-        format!("hindsight restore s3://{name} --vault {url} --to {good} --target ./restored"),
+        format!("{program} status --vault {url}"),
+        format!("{program} ls s3://{name} --vault {url} --at {good}"),
+        format!("{program} diff s3://{name} --vault {url} --from {good}"),
+        format!("{program} history s3://{name}/ --recursive --vault {url} --from {good}"),
+        format!("{program} restore s3://{name} --vault {url} --to {good} --target ./restored"),
     ];
     steps.finish(
         &proof,
@@ -114,6 +116,11 @@ pub async fn run(app: &App, command: Demo) -> Result<Ended> {
         json!({ "bucket": name, "vault": url, "good": good, "proof": proof, "proven": proven, "next": commands }),
     )?;
     Ok(if proven { Ended::Whole } else { Ended::InPart })
+}
+
+/// How this program is called from here: it need not be where a shell looks for programs.
+fn program() -> String {
+    std::env::args().next().filter(|called| called.contains('/')).unwrap_or_else(|| "hindsight".to_owned())
 }
 
 /// What happens to the bucket, and how it is put right.

@@ -62,6 +62,9 @@ pub async fn run(app: &App, command: Diff) -> Result<Ended> {
     let Protected { opened, .. } = app.kept(&command.vault, &resource).await?;
     let inventory = Inventory::load(&opened.vault, &resource).await?;
     let (from, to) = (from.to_look_at(app, &inventory)?.to, to.to_look_at(app, &inventory)?.to);
+    if from > to {
+        return Err(Failure::usage(format!("--from {from} is later than --to {to}; write the earlier time first")).into());
+    }
     let mut output = Output::new(app.flags.json);
     let report = diff(&opened.vault, &inventory, (from, to), &prefix, |difference| -> Result<()> {
         if !write_key(&mut output, &command, difference.change, &difference.object)? {

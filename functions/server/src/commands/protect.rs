@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::app::{App, VaultFlag, WHOLE, bucket_only};
 use crate::contact::Reached;
 use crate::exit::{Ended, Failure};
-use crate::output::Output;
+use crate::output::{Output, escaped, span};
 use crate::protected::Protected;
 use crate::sources::sqs::{self, QueueTrouble};
 use crate::vaults::OpenVault;
@@ -34,7 +34,7 @@ pub struct Protect {
     #[command(flatten)]
     vault: VaultFlag,
     /// How changes are learned: sqs:URL (a queue that gets the bucket's events), webhook (events are posted to `serve`),
-    /// or list[:SECONDS] (no events: all versions are listed again and again).
+    /// or list[:EVERY] (no events: all versions are listed again and again, every 60s, 5m ... [default: 60s]).
     #[arg(long, value_name = "EVENTS")]
     events: EventsFlag,
     /// The S3 server of the bucket: an endpoint's name or URL.
@@ -76,15 +76,16 @@ impl FromStr for EventsFlag {
     type Err = String;
 
     fn from_str(text: &str) -> Result<EventsFlag, String> {
-        let wrong = || format!("{text:?} is no source of events: write sqs:URL, webhook, or list[:SECONDS], of four weeks at most");
+        let wrong = || format!("{text:?} is no source of events: write sqs:URL, webhook, or list[:30s|:5m|...], of four weeks at most");
         Ok(EventsFlag(match text.split_once(':') {
             None if text == "webhook" => Events::Webhook,
             None if text == "list" => Events::List { seconds: LIST_EVERY_SECONDS },
             Some(("sqs", url)) if url.contains("://") => Events::Sqs { url: url.to_owned() },
-            Some(("list", seconds)) => match seconds.parse() {
-                Ok(seconds) if (1..=LIST_EVERY_SECONDS_MAX).contains(&seconds) => Events::List { seconds },
-                _ => return Err(wrong()),
-            },
+            Some(("list", every)) => {
+                let seconds = every.parse().ok().or_else(|| parse_duration(every).ok().map(|every| every.as_secs()));
+                let seconds = seconds.filter(|seconds| (1..=LIST_EVERY_SECONDS_MAX).contains(seconds)).ok_or_else(wrong)?;
+                Events::List { seconds }
+            }
             _ => return Err(wrong()),
         }))
     }
@@ -96,6 +97,9 @@ struct Decided<'a> {
     vault: &'a str,
     number: u64,
     protection: &'a Protection,
+    /// How it was protected until now, where that was otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<&'a Protection>,
     warnings: Vec<String>,
 }
 
@@ -132,8 +136,9 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
     if chosen.is_in_bucket(bucket.as_ref()).await? {
         return Err(ProtectError::OwnVault { resource }.into());
     }
-    if let Some(known) = protection::newest(&chosen.vault, &resource).await?.filter(|_| !command.moved) {
-        let before = app.endpoint(known.record.endpoint.as_deref())?;
+    let before = protection::newest(&chosen.vault, &resource).await?.map(|known| known.record);
+    if let Some(known) = before.as_ref().filter(|_| !command.moved) {
+        let before = app.endpoint(known.endpoint.as_deref())?;
         if !before.is_same_server(&endpoint) {
             let (before, now) = (before.shown(), endpoint.shown());
             return Err(Failure::refused(format!(
@@ -161,13 +166,43 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
     }
     let number = protection::record(&chosen.vault, &others, &protection).await?;
     warnings.extend(warn(&protection, bucket.as_ref()).await?);
-    say(app, &Decided { vault: &place.name, number, protection: &protection, warnings }, |output, decided| {
+    let before = before.as_ref().filter(|before| **before != protection);
+    say(app, &Decided { vault: &place.name, number, protection: &protection, before, warnings }, |output, decided| {
         for warning in &decided.warnings {
             output.line(format_args!("warning: {warning}"))?;
         }
         output.line(format_args!("protected {resource} in vault {}", decided.vault))?;
+        for (what, was, is) in decided.before.into_iter().flat_map(|before| changed(before, decided.protection)) {
+            output.line(format_args!("{what}: {was} until now, {is} from now on"))?;
+        }
         output.line("`hindsight serve` keeps its changes from now on")
     })
+}
+
+/// What another protection changes: its name, how it was and how it is.
+fn changed(before: &Protection, now: &Protection) -> Vec<(&'static str, String, String)> {
+    let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let shown = |protection: &Protection| {
+        let status = match protection.status {
+            Status::Active => "active",
+            Status::Stopped => "stopped",
+        };
+        let events = match &protection.events {
+            Events::Sqs { url } => format!("sqs:{}", escaped(url)),
+            Events::Webhook => "webhook".to_owned(),
+            Events::List { seconds } => format!("list:{seconds}"),
+        };
+        [
+            ("protection", status.to_owned()),
+            ("events", events),
+            ("server", protection.endpoint.as_deref().map_or_else(|| "AWS".to_owned(), escaped)),
+            ("ACLs kept", yes(protection.acls)),
+            ("unversioned", yes(protection.unversioned)),
+            ("listed every", span(std::time::Duration::from_secs(protection.reconcile_seconds))),
+        ]
+    };
+    let pairs = shown(before).into_iter().zip(shown(now));
+    pairs.filter(|(before, now)| before != now).map(|((name, was), (_, is))| (name, was, is)).collect()
 }
 
 pub async fn unprotect(app: &App, command: Unprotect) -> Result<Ended> {
@@ -175,9 +210,13 @@ pub async fn unprotect(app: &App, command: Unprotect) -> Result<Ended> {
     let Protected { opened, number, protection: known } = app.protected(&command.vault, &resource).await?;
     let protection = Protection { status: Status::Stopped, ..known.clone() };
     let number = if protection == known { number } else { protection::record(&opened.vault, &[], &protection).await? };
-    say(app, &Decided { vault: &opened.place.name, number, protection: &protection, warnings: Vec::new() }, |output, decided| {
-        output.line(format_args!("stopped protecting {resource} in vault {}; what was kept can be restored", decided.vault))
-    })
+    say(
+        app,
+        &Decided { vault: &opened.place.name, number, protection: &protection, before: None, warnings: Vec::new() },
+        |output, decided| {
+            output.line(format_args!("stopped protecting {resource} in vault {}; what was kept can be restored", decided.vault))
+        },
+    )
 }
 
 fn say<'a>(app: &App, decided: &Decided<'a>, people: impl FnOnce(&mut Output, &Decided<'a>) -> std::io::Result<()>) -> Result<Ended> {
@@ -240,8 +279,9 @@ mod tests {
         assert_eq!(read("webhook"), Ok(Events::Webhook));
         assert_eq!(read("list"), Ok(Events::List { seconds: 60 }));
         assert_eq!(read("list:5"), Ok(Events::List { seconds: 5 }));
+        assert_eq!(read("list:2m"), Ok(Events::List { seconds: 120 }));
         assert_eq!(read("sqs:https://sqs/1/q"), Ok(Events::Sqs { url: "https://sqs/1/q".to_owned() }));
-        for text in ["", "list:0", "list:x", "list:2419201", "list:99999999999999999999", "sqs:", "sqs:name", "kafka"] {
+        for text in ["", "list:0", "list:x", "list:2419201", "list:99999999999999999999", "list:5w", "sqs:", "sqs:name", "kafka"] {
             assert!(read(text).is_err(), "{text}");
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tests::chaos::Chaos;
 
+use super::events::Queue;
 use super::program::{Ended, Program, Serving};
 use super::traffic::now;
 use super::world::{World, seaweed};
@@ -111,8 +112,68 @@ async fn a_bucket_of_the_same_name_at_another_server_is_not_taken_for_the_one_th
     assert_eq!(refused.code, 4, "{}{}", refused.output, refused.errors);
     assert!(refused.errors.contains("--moved") && refused.errors.contains(&elsewhere), "{}", refused.errors);
     program.ok(&[&protect[..], &["--moved"]].concat());
-    // The same address again is no question.
-    program.ok(&protect);
+    // The same address again is no question, and what it changes is said.
+    let told = program.ok(&protect);
+    assert!(!told.contains("until now"), "{told}");
+    let told = program.ok(&["protect", &url, "--vault", "./vault", "--events", "list:2m", "--endpoint", &elsewhere, "--no-acls"]);
+    assert!(told.contains("events: list:1 until now, list:120 from now on"), "{told}");
+    assert!(told.contains("ACLs kept: yes until now, no from now on"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_nothing_has_is_answered_with_what_may_be_meant() {
+    let world = World::kept(seaweed(), "cli-meant", &[("reports/2026.csv", "content"), ("other", "content")]).await;
+    let (program, url) = (&world.program, world.url());
+    let missed = format!("{url}/report/2026.csv");
+    let ended = program.run(&["cat", &missed, "--vault", "./vault"]);
+    assert_eq!((ended.code, ended.errors.contains("; did you mean reports/2026.csv?")), (4, true), "{}", ended.errors);
+    let told = program.ok(&["history", &missed, "--vault", "./vault"]);
+    assert!(told.contains("no change of report/2026.csv; did you mean reports/2026.csv?"), "{told}");
+    // What is like nothing is not answered with anything.
+    let told = program.ok(&["history", &format!("{url}/zzzzzzzzzzzzzzzzzz"), "--vault", "./vault"]);
+    assert!(!told.contains("did you mean"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_times_that_are_exchanged_are_refused() {
+    let world = World::kept(seaweed(), "cli-exchanged", &[("a.txt", "content")]).await;
+    let (program, url) = (&world.program, world.url());
+    let latest = program.json(&["status", "--vault", "./vault"])[0]["vaults"][0]["resources"][0]["window"].take();
+    let (earliest, latest) = (latest["earliest"].as_str().expect("a time"), latest["latest"].as_str().expect("a time"));
+    for command in
+        [["diff", &url, "--from", latest, "--to", earliest], ["history", &format!("{url}/a.txt"), "--from", latest, "--to", earliest]]
+    {
+        let ended = program.run(&[&command[..], &["--vault", "./vault"]].concat());
+        assert_eq!((ended.code, ended.errors.contains("write the earlier time first")), (2, true), "{}", ended.errors);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_cannot_be_taken_is_shown_with_its_reason_and_as_it_came() {
+    let world = World::new(seaweed(), "cli-letters", true).await;
+    let (program, queue) = (&world.program, Queue::new("cli-letters"));
+    program.ok(&["protect", &world.url(), "--vault", "./vault", "--events", &queue.events()]);
+    assert!(program.ok(&["dead-letters", "--vault", "./vault"]).contains("there are none"));
+    let message = r#"{"detail-type": "Object Created", "source": "aws.s3", "detail": {}}"#;
+    queue.server.send(message);
+    let serving = program.serve(&["--vault", "./vault"]);
+    let given_up = now().plus(Duration::from_secs(120));
+    let letters = loop {
+        let letters = program.json(&["dead-letters", "--vault", "./vault"]);
+        if !letters.is_empty() {
+            break letters;
+        }
+        assert!(now() < given_up, "{}", serving.running.log());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    };
+    assert_eq!(serving.stop(), 0);
+    assert_eq!((letters.len(), letters[0]["events"].as_u64()), (1, Some(1)), "{letters:?}");
+    let name = letters[0]["letter"].as_str().expect("a name");
+    let told = program.ok(&["dead-letters", "--vault", "./vault"]);
+    assert!(told.starts_with(name) && told.contains(letters[0]["reasons"][0].as_str().expect("a reason")), "{told}");
+    assert!(program.ok(&["status", "--vault", "./vault"]).contains("1 dead letter, see"));
+    assert_eq!(program.ok(&["dead-letters", "--vault", "./vault", "--message", name]), message);
+    assert_eq!(program.run(&["dead-letters", "--vault", "./vault", "--message", "2026-01-01/none"]).code, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
+use bytesize::ByteSize;
 use clap::Args;
 use pipeline::replay::Selection;
 use pipeline::replay::run::RestoreOptions;
@@ -39,12 +40,12 @@ pub struct Asked {
     /// Only the keys in this file, one a line; with a NUL in it, one per NUL.
     #[arg(long, value_name = "FILE")]
     keys_from: Option<PathBuf>,
-    /// Only objects of at least so many bytes.
+    /// Only objects of at least so many bytes: 1000, 10MB or 10MiB.
     #[arg(long, value_name = "BYTES")]
-    size_min: Option<u64>,
+    size_min: Option<ByteSize>,
     /// Only objects of at most so many bytes.
     #[arg(long, value_name = "BYTES")]
-    size_max: Option<u64>,
+    size_max: Option<ByteSize>,
     /// Only objects that had this tag then; may be given several times.
     #[arg(long, value_name = "NAME=VALUE")]
     tag: Vec<Tag>,
@@ -182,8 +183,8 @@ impl Asked {
             prefixes: self.prefix.clone(),
             globs: self.glob.clone(),
             keys,
-            size_min: self.size_min,
-            size_max: self.size_max,
+            size_min: self.size_min.map(|size| size.as_u64()),
+            size_max: self.size_max.map(|size| size.as_u64()),
             tags: self.tag.iter().map(|tag| (tag.name.clone(), tag.value.clone())).collect::<BTreeMap<_, _>>().into_iter().collect(),
             versions: self.versions.map_or(Versions::Current, |versions| versions.0),
         };
@@ -216,6 +217,15 @@ mod tests {
         assert_eq!((asked.to().unwrap(), options.mode), ("latest", Some(Mode::Exact)));
         assert_eq!((options.selection.globs, options.selection.versions), (vec!["*.png".to_owned()], Versions::Last(3)));
         assert_eq!(options.selection.tags, [("a".to_owned(), "b=c".to_owned())]);
+    }
+
+    #[test]
+    fn sizes_are_numbers_or_have_a_unit() {
+        let file: Asked = serde_json::from_str(r#"{"size-min": 10, "size-max": "10MB"}"#).unwrap();
+        let selection = file.options().unwrap().selection;
+        assert_eq!((selection.size_min, selection.size_max), (Some(10), Some(10_000_000)));
+        assert_eq!("2MiB".parse::<ByteSize>().map(|size| size.as_u64()), Ok(2 << 20));
+        assert!("10 apples".parse::<ByteSize>().is_err());
     }
 
     #[test]

@@ -9,11 +9,15 @@ use pipeline::changelog::coverage::Window;
 use pipeline::model::Timestamp;
 
 use super::{ResourceStatus, VaultStatus};
-use crate::output::{Output, bytes, escaped, span};
+use crate::output::{Output, bytes, counted, escaped, span};
 
 /// Shows one vault.
 pub fn vault(output: &mut Output, status: &VaultStatus, now: Timestamp) -> io::Result<()> {
-    let dead = if status.dead_letters > 0 { format!("; {} dead letters", status.dead_letters) } else { String::new() };
+    let dead = if status.dead_letters > 0 {
+        format!("; {}, see `hindsight dead-letters`", counted(status.dead_letters, "dead letter"))
+    } else {
+        String::new()
+    };
     output.line(format_args!("vault {}{dead}", escaped(&status.vault)))?;
     if status.resources.is_empty() {
         output.line("nothing is protected in it")?;
@@ -46,12 +50,21 @@ fn lines(status: &ResourceStatus, now: Timestamp) -> Vec<(&'static str, String)>
     }
     lines.push(("last listing", health.listing.as_ref().map_or_else(|| "none yet".to_owned(), |listing| listed(listing, protection, now))));
     if let Some(lag) = lag {
-        lines.push(("event lag", format!("half within {} ms, 99 % within {} ms, of {} changes", lag.p50_ms, lag.p99_ms, lag.changes)));
+        lines.push((
+            "event lag",
+            format!("half within {} ms, 99 % within {} ms, of {}", lag.p50_ms, lag.p99_ms, counted(lag.changes, "change")),
+        ));
     }
     let lost = if status.lost > 0 { format!("; {} LOST", status.lost) } else { String::new() };
     lines.push((
         "at latest",
-        format!("{} live versions, {}{lost}; {} segments, {} bases", status.versions, bytes(status.bytes), status.segments, status.bases),
+        format!(
+            "{}, {}{lost}; {}, {}",
+            counted(status.versions, "live version"),
+            bytes(status.bytes),
+            counted(status.segments as u64, "segment"),
+            counted(status.bases as u64, "base")
+        ),
     ));
     lines.extend(wrong(window.as_ref(), health, now));
     lines
@@ -70,7 +83,12 @@ fn restorable(window: &Window, protection: &Protection, now: Timestamp) -> [(&'s
 
 fn listed(listing: &Listing, protection: &Protection, now: Timestamp) -> String {
     let took = Duration::try_from_secs_f64(listing.took_seconds).unwrap_or_default();
-    let mut text = format!("{}, {} ago, took {}", listing.ended, span(now.since(listing.ended)), span(took));
+    let mut text = format!(
+        "{}, {} ago, took {}",
+        listing.ended,
+        span(now.since(listing.ended)),
+        if took.is_zero() { "less than a second".to_owned() } else { span(took) }
+    );
     if protection.status == Running::Active {
         match now < listing.due {
             true => text.push_str(&format!("; the next in {}", span(listing.due.since(now)))),
