@@ -1,0 +1,65 @@
+//! What is asked of the source beside contents: tags, ACLs, and whether a version is there.
+
+use futures::StreamExt;
+use pipeline::model::change::{Facet, ObjectChange};
+use pipeline::model::{Clock, Timestamp};
+use pipeline::s3::BucketError;
+use pipeline::source::s3_read::{GONE, Standing};
+
+use super::absorb::Outcome;
+use super::contents::READS_AT_ONCE;
+use super::{Capture, to_json};
+use crate::dating;
+
+impl Capture {
+    /// Reads what an event says was set, and not to what.
+    pub(super) async fn read_facet(&self, change: &mut ObjectChange) -> Result<(), Outcome> {
+        let reader = &self.shared.reader;
+        let again = |error: BucketError| match error {
+            BucketError::NotFound { .. } => Outcome::Lost(GONE.to_owned()),
+            error => Outcome::Again(error.to_string()),
+        };
+        match change.facet {
+            Facet::Tags => {
+                let tags = reader.tags_now(&change.object, &change.version).await.map_err(again)?;
+                change.tags = Some(to_json(&tags));
+            }
+            Facet::Acl => {
+                let acl = reader.read_acl(&change.object, &change.version).await.map_err(again)?;
+                change.acl = acl.map(|acl| to_json(&acl));
+            }
+            Facet::Version | Facet::Class | Facet::Seen => return Ok(()),
+        }
+        // When it was read: of the same change read again later, this reading is nearer to it.
+        change.at_bound = Some(self.shared.clock.now());
+        Ok(())
+    }
+
+    /// Asks the source for each of these versions.
+    pub(super) async fn look_for<'a>(
+        &self,
+        versions: impl Iterator<Item = (usize, &'a ObjectChange)>,
+    ) -> Vec<(usize, Result<Standing, BucketError>)> {
+        let reader = &self.shared.reader;
+        let versions: Vec<(usize, String, String)> =
+            versions.map(|(index, change)| (index, change.object.clone(), change.version.clone())).collect();
+        let looks = futures::stream::iter(versions)
+            .map(|(index, object, version)| async move { (index, reader.standing(&object, &version, false).await) });
+        looks.buffered(READS_AT_ONCE).collect().await
+    }
+}
+
+/// Holds what an event says of a delete marker against what the source says.
+pub(super) fn date_marker(change: &mut ObjectChange, standing: Result<Standing, BucketError>, now: Timestamp) -> Result<(), Outcome> {
+    match standing {
+        Ok(Standing::There { modified, marker: true }) => {
+            dating::date(change, modified, now);
+            Ok(())
+        }
+        Ok(Standing::There { marker: false, .. }) => {
+            Err(Outcome::Refuse(format!("{} ({}) is told to be a delete marker, and it is none", change.object, change.version)))
+        }
+        Ok(Standing::Gone) => Err(Outcome::Gone),
+        Err(error) => Err(Outcome::Again(error.to_string())),
+    }
+}
