@@ -105,9 +105,9 @@ impl<'a> Overwrite<'a> {
 
     /// Whether it tells of this change, or has its content.
     fn is_like(&self, last: &Overwrite<'_>) -> bool {
-        let at_once = self.op == last.op && self.marker == last.marker && self.etag == last.etag && self.at == last.at;
+        let the_same = self.op == last.op && self.marker == last.marker && self.etag == last.etag && self.at == last.at;
         // A listing and an event know the same second, but perhaps not with the same precision.
-        at_once || self.is_same_put(last) && !self.event && self.at.seconds() == last.at.seconds()
+        the_same || self.is_same_put(last) && !self.event && self.at.seconds() == last.at.seconds()
     }
 }
 

@@ -12,18 +12,21 @@
 //!
 //! Which version a reader of the bucket sees follows from the order of [siblings](super::siblings).
 
+mod alike;
+mod light;
 mod purges;
 
 use std::cmp::Reverse;
 
 use arrow::array::{Array, RecordBatch};
 
+use self::alike::{content_of, join_rows, told_alike, without_repetition};
+use self::light::Light;
 use self::purges::Purges;
 use super::in_place::{self, Overwrite};
 use super::siblings::{Sibling, order_siblings};
 use super::{Cut, Join, RowAt, Survivors, Uncertain};
-use crate::model::change::{Facet, NULL_VERSION, ObjectChange, ObjectColumns, ObjectRow, ObjectRows, Op, born, is_in_parts};
-use crate::model::position::is_sequenced;
+use crate::model::change::{Facet, NULL_VERSION, ObjectColumns, ObjectRows, Op};
 use crate::model::{Key, Timestamp};
 
 /// Which versions of an object survive.
@@ -57,95 +60,6 @@ impl ObjectJoin {
     /// A join at `cut` of which `keep` survives. With [`Cut::Nothing`] every change survives.
     pub fn new(cut: Cut, keep: Keep) -> ObjectJoin {
         ObjectJoin { cut, keep, made: ObjectRows::new() }
-    }
-}
-
-/// What must be known of every row; the rest is read only where rows complete each other.
-#[derive(Debug, Clone)]
-struct Light<'a> {
-    row: RowAt,
-    /// Where rows completed each other: what they made.
-    made: Option<Box<ObjectChange>>,
-    op: Op,
-    facet: Facet,
-    version: &'a str,
-    at: Timestamp,
-    bound: Option<Timestamp>,
-    /// The earliest time that any row of this change had: a base must not forget a row at or before its cut.
-    earliest: Timestamp,
-    position: &'a [u8],
-    rank: Option<i32>,
-    marker: bool,
-    event: bool,
-    in_parts: bool,
-}
-
-impl<'a> Light<'a> {
-    fn of(row: RowAt, columns: &[ObjectColumns<'a>]) -> Light<'a> {
-        let (columns, index) = (&columns[row.0], row.1);
-        let at = Timestamp::from_micros(columns.at.value(index));
-        Light {
-            row,
-            made: None,
-            op: Op::parse(columns.op.value(index)).expect("checked on construction of the batch"),
-            facet: Facet::parse(columns.facet.value(index)).expect("checked on construction of the batch"),
-            version: columns.version.value(index),
-            at,
-            bound: (!columns.at_bound.is_null(index)).then(|| Timestamp::from_micros(columns.at_bound.value(index))),
-            earliest: at,
-            position: columns.position.value(index),
-            rank: (!columns.rank.is_null(index)).then(|| columns.rank.value(index)),
-            marker: columns.marker.value(index),
-            event: columns.via.value(index) == "event",
-            in_parts: !columns.etag.is_null(index)
-                && is_in_parts(columns.etag.value(index))
-                && columns.version.value(index) != NULL_VERSION,
-        }
-    }
-
-    fn sibling(&self) -> Sibling<'_> {
-        let born = born(self.at, self.bound);
-        Sibling { at: self.at, born, in_parts: self.in_parts, position: self.position, rank: self.rank, version: self.version }
-    }
-
-    /// As one of the changes of what is overwritten in place.
-    fn overwrite(&self, columns: &[ObjectColumns<'a>]) -> Overwrite<'a> {
-        let etags = columns[self.row.0].etag;
-        Overwrite {
-            op: self.op,
-            at: self.at,
-            shown: self.bound.filter(|_| self.op == Op::Put),
-            event: self.event,
-            marker: self.marker,
-            etag: etags.is_valid(self.row.1).then(|| etags.value(self.row.1)),
-            position: self.position,
-            rank: self.rank,
-        }
-    }
-
-    /// The same, in the place of the last of those that tell of it, and with what was found out about when it appeared and when
-    /// it was shown.
-    fn appeared(mut self, last: &in_place::Last, position: &'a [u8], columns: &[ObjectColumns<'_>]) -> Light<'a> {
-        if self.full(columns).at_bound != last.shown || self.position != position {
-            self.made = Some(Box::new(ObjectRow { at_bound: last.shown, position, ..self.full(columns) }.to_change()));
-        }
-        self.position = position;
-        self.bound = last.uncertain_until;
-        self
-    }
-
-    fn full<'b>(&'b self, columns: &[ObjectColumns<'b>]) -> ObjectRow<'b> {
-        match &self.made {
-            Some(made) => made.row(),
-            None => columns[self.row.0].row(self.row.1),
-        }
-    }
-
-    /// Events know better than scans, a sequencer better than a time, the earlier time better than the later. But a version
-    /// that a scan found gone was not removed later, whatever an event says that does not know its version.
-    fn preference(&self) -> (Timestamp, bool, bool, Timestamp, &'a [u8]) {
-        let gone_by = if self.op == Op::Delete { self.at } else { Timestamp::MIN };
-        (gone_by, !self.event, !is_sequenced(self.position), self.at, self.position)
     }
 }
 
@@ -471,132 +385,6 @@ fn name_unread(object: &str, live: &Light<'_>, facets: &[Light<'_>], columns: &[
 
 fn just_before(at: Timestamp) -> Timestamp {
     Timestamp::from_micros(at.micros().saturating_sub(1))
-}
-
-/// Rows that describe one change, as one row.
-fn join_rows<'a, 'b>(rows: impl Iterator<Item = &'b Light<'a>>, columns: &[ObjectColumns<'a>]) -> Option<Light<'a>>
-where
-    'a: 'b,
-{
-    let mut rows: Vec<&Light<'a>> = rows.collect();
-    if rows.len() < 2 {
-        return rows.pop().cloned();
-    }
-    rows.sort_by(|a, b| a.preference().cmp(&b.preference()).then_with(|| content_of(a, columns).cmp(&content_of(b, columns))));
-    let best = rows[0];
-    // A rank only grows when an older version of the tie turns up, so the greatest is the newest.
-    let rank = rows.iter().filter_map(|row| row.rank).max();
-    let earliest = rows.iter().map(|row| row.earliest).min().unwrap_or(best.at);
-    let full: Vec<ObjectRow<'_>> = rows.iter().map(|row| row.full(columns)).collect();
-    // Whoever read the version knows all of it. Which of several readers does not depend on who told them: what a base has joined
-    // must be joined with what comes later as if nothing had been joined before.
-    let readers = full.iter().filter(|row| row.body.is_some());
-    let reader = readers.min_by(|a, b| what_was_read(a).cmp(&what_was_read(b))).or_else(|| full.iter().find(|row| row.marker)).copied();
-    let known = reader.unwrap_or_else(|| full.iter().find(|row| row.lost.is_some()).copied().unwrap_or(full[0]));
-    let first = full[0];
-    // Where nobody knows the time exactly, it lies in every interval that was noted.
-    let bounds = || full.iter().filter_map(|row| row.at_bound);
-    let etag = known.etag.or_else(|| full.iter().find_map(|row| row.etag));
-    let bound = match (first.op, first.via) {
-        // An event tells when an upload in parts was completed, whoever looked at the version when that had begun.
-        (Op::Put, "event") => etag
-            .filter(|etag| is_in_parts(etag) && first.version != NULL_VERSION)
-            .and(full.iter().map(|row| born(row.at, row.at_bound)).min()),
-        (Op::Put, _) => first.at_bound.and(bounds().min()),
-        _ => first.at_bound.and(bounds().filter(|bound| *bound <= first.at).max()),
-    };
-    let bound = bound.filter(|bound| *bound != first.at);
-    let complete = ObjectRow {
-        op: first.op,
-        at: first.at,
-        at_bound: bound,
-        position: first.position,
-        stream: first.stream,
-        offset: first.offset,
-        via: first.via,
-        requester: first.requester,
-        request: first.request,
-        object: first.object,
-        version: first.version,
-        facet: first.facet,
-        marker: known.marker || first.marker,
-        rank,
-        size: known.size.or_else(|| full.iter().find_map(|row| row.size)),
-        etag,
-        storage_class: known.storage_class.or_else(|| full.iter().find_map(|row| row.storage_class)),
-        metadata: known.metadata,
-        tags: known.tags,
-        acl: known.acl,
-        digest: known.digest,
-        body: known.body,
-        lost: if known.body.is_some() || known.marker { None } else { known.lost },
-    };
-    let mut joined = best.clone();
-    joined.rank = rank;
-    joined.earliest = earliest;
-    joined.bound = bound;
-    joined.in_parts = etag.is_some_and(is_in_parts) && first.version != NULL_VERSION;
-    if complete != first {
-        joined.made = Some(Box::new(complete.to_change()));
-    }
-    Some(joined)
-}
-
-/// Orders what several have read of one version: whoever could read all of it first, then fewest properties, for most are set
-/// after the put.
-fn what_was_read<'a>(row: &ObjectRow<'a>) -> impl Ord + use<'a> {
-    let by_length = |text: Option<&'a str>| text.map(|text| (text.len(), text));
-    let properties = [row.digest, row.etag, row.tags, row.acl, row.metadata].map(by_length);
-    (row.tags.is_none(), row.acl.is_none(), properties, row.storage_class, row.size, row.body)
-}
-
-/// What tells apart rows that agree in everything that orders them.
-fn content_of<'a>(row: &'a Light<'_>, columns: &[ObjectColumns<'a>]) -> impl Ord + 'a {
-    let full = row.full(columns);
-    (
-        // Whoever knows the time exactly stands before who does not.
-        full.at_bound,
-        full.body.is_none(),
-        full.digest,
-        full.etag,
-        (full.tags, full.acl, full.storage_class),
-        full.lost,
-        (full.stream, full.offset, full.request),
-    )
-}
-
-/// The changes of what is overwritten in place, those together that tell of the same: an event once and again, whatever was to
-/// be read of it by then, and a listing that shows what an earlier one has shown.
-fn told_alike<'a, 'b>(rows: &'b [Light<'a>], columns: &[ObjectColumns<'a>]) -> Vec<Vec<&'b Light<'a>>> {
-    let mut alike: Vec<Vec<&Light<'a>>> = Vec::new();
-    for row in rows {
-        let is_alike = |same: &&mut Vec<&Light<'a>>| {
-            let (one, other) = (same[0].full(columns), row.full(columns));
-            let what = |row: &ObjectRow<'_>| (row.op, row.at, row.marker, row.via == "event");
-            // A document of the configuration has no etag.
-            let is_same_content = one.etag == other.etag && (!one.object.is_empty() || one.metadata == other.metadata);
-            what(&one) == what(&other) && is_same_content
-        };
-        match alike.iter_mut().rev().take_while(|same| same[0].position == row.position).find(is_alike) {
-            Some(same) => same.push(row),
-            None => alike.push(vec![row]),
-        }
-    }
-    alike
-}
-
-/// All changes of one version, each once: repetition is all that goes.
-fn without_repetition<'a>(version: &[Light<'a>], columns: &[ObjectColumns<'a>]) -> Vec<Light<'a>> {
-    let mut kept: Vec<Light<'a>> = Vec::with_capacity(version.len());
-    for row in version {
-        let full = row.full(columns);
-        // Where it was read is not part of what happened; the same facts read twice are one.
-        let same = |other: &Light<'a>| ObjectRow { stream: full.stream, offset: full.offset, ..other.full(columns) } == full;
-        if !kept.iter().rev().take_while(|other| other.position == row.position).any(same) {
-            kept.push(row.clone());
-        }
-    }
-    kept
 }
 
 #[cfg(test)]

@@ -159,8 +159,8 @@ impl<R: Sifted> Sieve<R> {
             group.sort_by(|a, b| place(a).cmp(&place(b)));
         }
         // Of a put that is kept alone, and of which the time is known, the join asks nothing that does not decide.
-        let is_plain = |row: &RowAt| held[row.0].looks[row.1].mark & (PUT | MORE) == PUT;
-        let kind = if self.sought.wanted == Wanted::Versions && group.len() == 1 && group.iter().all(is_plain) { NARROW } else { WHOLE };
+        let is_told = |row: &RowAt| held[row.0].looks[row.1].mark & (PUT | MORE) == PUT;
+        let kind = if self.sought.wanted == Wanted::Versions && group.len() == 1 && group.iter().all(is_told) { NARROW } else { WHOLE };
         for &(batch, row) in group.iter() {
             self.window.keep(&mut held[batch], row, kind);
         }

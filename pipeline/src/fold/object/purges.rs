@@ -11,7 +11,8 @@
 
 use std::cmp::Reverse;
 
-use super::{Light, content_of};
+use super::alike::content_of;
+use super::light::Light;
 use crate::model::Timestamp;
 use crate::model::change::{Facet, ObjectColumns, Op};
 

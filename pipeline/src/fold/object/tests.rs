@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::changelog::write::sort;
 use crate::fold::{Fold, Run};
-use crate::model::change::ChangeBatch;
+use crate::model::change::{ChangeBatch, ObjectChange};
 use crate::model::{Position, Sequencer};
 
 /// A base that forgets no delete and nothing that was deleted.
@@ -186,6 +186,15 @@ fn the_last_n_versions_are_the_newest() {
     let rows = changes("put a v1 @1 #01\n put a v2 @2 #02\n put a v3 @3 #03\n purge a v2 @4 #04");
     let (state, _) = fold_runs(vec![rows], Cut::At(Timestamp::from_seconds(9)), Keep::Last(2));
     assert_eq!(state.iter().map(|row| row.version.as_str()).collect::<Vec<_>>(), ["v1", "v3"]);
+}
+
+#[test]
+fn the_example_of_the_format_is_what_a_fold_says() {
+    let rows = changes("put a null @0 #01 etag=x\n scan a null @0 ~3 etag=x\n purge a null @5 #02\n scan a null @4 ~9 etag=y");
+    for (at, content, uncertain) in [(0, "x", false), (4, "x", false), (5, "y", true), (8, "y", true), (9, "y", false)] {
+        let (state, doubts) = fold_runs(vec![rows.clone()], Cut::At(Timestamp::from_seconds(at)), Keep::Current);
+        assert_eq!((state[0].etag.as_deref(), !doubts.is_empty()), (Some(content), uncertain), "at {at}");
+    }
 }
 
 #[test]
