@@ -20,26 +20,27 @@
 //! in any mode. A directory holds no versions: a delete marker removes the file.
 
 mod compare;
+mod entries;
 pub mod path;
 pub mod record;
+mod session;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir, File, Metadata, MetadataExt as _, OpenOptions};
+use cap_std::fs::{Dir, File};
 use fail::fail_point;
 use futures::StreamExt as _;
 
 use self::compare::Lines;
-use self::record::{Known, Record, Records};
+use self::entries::{find, open_file, survey};
+use self::record::{Known, Record};
+use self::session::{Begin, Session, read_known};
 use super::{ExistingObject, Occupied, Target, TargetError, WantedObject, Written, exactly};
-use crate::model::Timestamp;
 use crate::model::checksum::Verifier;
 use crate::model::digest::Hasher;
 use crate::s3::Content;
@@ -51,8 +52,6 @@ const OBJECTS: &str = "objects.jsonl";
 const SCRATCH: &str = "scratch";
 /// How much of a file is read at once to compare it.
 const READ_BYTES: usize = 256 << 10;
-/// How many directories are remembered as durable; beyond, they are forgotten and synced once more.
-const SYNCED_DIRECTORIES_MAX: usize = 1 << 20;
 
 /// A local directory that a restore writes to.
 pub struct DirectoryTarget {
@@ -70,17 +69,6 @@ fn is_vault(folder: &Path) -> bool {
     let mut begin = [0; BEGINS.len()];
     let read = std::fs::File::open(folder.join(crate::vault::layout::VAULT)).and_then(|mut file| file.read_exact(&mut begin));
     read.is_ok() && begin == BEGINS
-}
-
-/// What is held while a restore writes.
-struct Session {
-    root: Dir,
-    scratch: Arc<Dir>,
-    next_scratch: AtomicU64,
-    records: Mutex<Records>,
-    /// Held while directories are made and removed and files are put in their places; says which directories are durable.
-    places: Mutex<Synced>,
-    _lock: std::fs::File,
 }
 
 impl DirectoryTarget {
@@ -258,372 +246,6 @@ impl Target for DirectoryTarget {
     }
 }
 
-/// Why a session could not begin.
-enum Begin {
-    Refused(String),
-    Io(io::Error),
-}
-
-impl From<io::Error> for Begin {
-    fn from(error: io::Error) -> Begin {
-        Begin::Io(error)
-    }
-}
-
-impl Session {
-    fn begin(root: Dir) -> Result<Session, Begin> {
-        let own = own_directory(&root, path::OWN)?;
-        let lock = open_own(&own, LOCK)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Err(Begin::Refused("another restore is writing to it".to_owned())),
-            Err(std::fs::TryLockError::Error(error)) => return Err(Begin::Io(error)),
-        }
-        // Two keys that differ only in case would be one file.
-        if own.symlink_metadata(LOCK.to_uppercase()).is_ok() {
-            return Err(Begin::Refused("its file system does not tell upper case from lower case, as object keys do".to_owned()));
-        }
-        let records = Records::new(open_own(&own, OBJECTS)?)?;
-        let scratch = own_directory(&own, SCRATCH)?;
-        // We hold the lock: these are left over from a restore that was killed.
-        for entry in scratch.entries()? {
-            scratch.remove_file(entry?.file_name())?;
-        }
-        sync(&own)?;
-        sync(&root)?;
-        Ok(Session {
-            root,
-            scratch: Arc::new(scratch),
-            next_scratch: AtomicU64::new(0),
-            records: Mutex::new(records),
-            places: Mutex::default(),
-            _lock: lock,
-        })
-    }
-
-    /// What is recorded by now, that is, since we hold the lock.
-    fn known(&self) -> io::Result<Known> {
-        read_known(&self.root)
-    }
-
-    fn scratch(&self) -> io::Result<Scratch> {
-        let name = self.next_scratch.fetch_add(1, Ordering::Relaxed).to_string();
-        let file = self.scratch.open_with(&name, OpenOptions::new().write(true).create_new(true))?.into_std();
-        Ok(Scratch { directory: self.scratch.clone(), name, file })
-    }
-
-    /// Renames a finished file to the object's place; it is durable when this comes back.
-    fn place(&self, scratch: Scratch, object: &str) -> io::Result<()> {
-        let plain = path::encode(object);
-        let (parents, leaf) = split(&plain);
-        let mut places = held(&self.places);
-        let mut directory = self.root.try_clone()?;
-        for end in ends(parents) {
-            directory = make_directory(directory, &parents[..end], &mut places)?;
-        }
-        // A directory of that name holds other objects; the file goes beside it.
-        let is_directory = matches!(look(&directory, leaf)?, Entry::Directory(_));
-        let (name, other) = if is_directory { (path::beside(leaf), None) } else { (leaf.to_owned(), Some(path::beside(leaf))) };
-        self.scratch.rename(&scratch.name, &directory, &name)?;
-        if let Some(other) = other.filter(|other| directory.symlink_metadata(other).is_ok()) {
-            // From a time when there was a directory. It goes when what takes its place is there for good.
-            sync(&directory)?;
-            remove_file(&directory, &other)?;
-        }
-        drop(places);
-        sync(&directory)
-    }
-
-    /// Removes an object's file and the directories that hold nothing then. Says whether there was a file.
-    fn remove(&self, object: &str) -> io::Result<bool> {
-        let plain = path::encode(object);
-        let (parents, leaf) = split(&plain);
-        let mut places = held(&self.places);
-        let Some(mut chain) = open_chain(&self.root, parents)? else {
-            return Ok(false);
-        };
-        let Some(directory) = chain.last() else { return Ok(false) };
-        let mut removed = remove_file(directory, &path::beside(leaf))?;
-        if !matches!(look(directory, leaf)?, Entry::Directory(_)) {
-            removed |= remove_file(directory, leaf)?;
-        }
-        if !removed {
-            return Ok(false);
-        }
-        sync(directory)?;
-        let mut ends: Vec<usize> = ends(parents).collect();
-        while let Some(end) = ends.pop() {
-            chain.pop();
-            let (Some(parent), (_, name)) = (chain.last(), split(&parents[..end])) else {
-                break;
-            };
-            // Not empty: it holds other objects.
-            if parent.remove_dir(name).is_err() {
-                break;
-            }
-            places.forget(&parents[..end]);
-            sync(parent)?;
-        }
-        Ok(true)
-    }
-
-    fn record(&self, record: &Record, known: &Mutex<Known>) -> io::Result<()> {
-        let mut records = held(&self.records);
-        records.append(record, &mut held(known))
-    }
-}
-
-/// A file being written, removed again unless it was renamed to its place.
-struct Scratch {
-    directory: Arc<Dir>,
-    name: String,
-    file: std::fs::File,
-}
-
-impl Scratch {
-    /// Gives the file its time and makes it durable.
-    fn finish(&mut self, at: Timestamp) -> io::Result<()> {
-        let micros = Duration::from_micros(at.micros().unsigned_abs());
-        let modified = if at.micros() < 0 { UNIX_EPOCH.checked_sub(micros) } else { UNIX_EPOCH.checked_add(micros) };
-        if let Some(modified) = modified {
-            self.file.set_modified(modified)?;
-        }
-        self.file.sync_all()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Gone already where it was renamed; what cannot be removed now is removed by the next restore.
-        let _ = self.directory.remove_file(&self.name);
-    }
-}
-
-/// Directories whose entry in their parent is durable, as hashes of their paths.
-#[derive(Debug, Default)]
-struct Synced {
-    paths: HashSet<u64>,
-}
-
-impl Synced {
-    fn has(&self, path: &str) -> bool {
-        self.paths.contains(&xxhash_rust::xxh3::xxh3_64(path.as_bytes()))
-    }
-
-    fn put(&mut self, path: &str) {
-        if self.paths.len() >= SYNCED_DIRECTORIES_MAX {
-            self.paths.clear();
-        }
-        self.paths.insert(xxhash_rust::xxh3::xxh3_64(path.as_bytes()));
-    }
-
-    fn forget(&mut self, path: &str) {
-        self.paths.remove(&xxhash_rust::xxh3::xxh3_64(path.as_bytes()));
-    }
-}
-
-/// What a name in a directory is.
-enum Entry {
-    Absent,
-    Directory(Dir),
-    File,
-    /// A symbolic link, a device, a socket: nothing that a restore makes.
-    Foreign,
-}
-
-/// Looks at one name without following it.
-fn look(parent: &Dir, name: &str) -> io::Result<Entry> {
-    let seen = match parent.symlink_metadata(name) {
-        Ok(seen) => seen,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Entry::Absent),
-        Err(error) => return Err(error),
-    };
-    if seen.is_file() {
-        return Ok(Entry::File);
-    }
-    if !seen.is_dir() {
-        return Ok(Entry::Foreign);
-    }
-    let directory = parent.open_dir(name)?;
-    // Opening follows links; what was opened must be what was seen.
-    same_node(&seen, &directory.dir_metadata()?, name)?;
-    Ok(Entry::Directory(directory))
-}
-
-fn same_node(seen: &Metadata, opened: &Metadata, name: &str) -> io::Result<()> {
-    if (seen.dev(), seen.ino()) == (opened.dev(), opened.ino()) {
-        return Ok(());
-    }
-    Err(io::Error::other(format!("{name:?} was exchanged while it was opened")))
-}
-
-/// Opens a regular file without following a link; nothing where it is something else.
-fn open_file(parent: &Dir, name: &str) -> io::Result<Option<File>> {
-    let seen = match parent.symlink_metadata(name) {
-        Ok(seen) if seen.is_file() => seen,
-        Ok(_) => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let file = parent.open(name)?;
-    same_node(&seen, &file.metadata()?, name)?;
-    Ok(Some(file))
-}
-
-/// Opens or makes the directory at the end of `path`, whose parent is `parent`.
-fn make_directory(parent: Dir, path: &str, synced: &mut Synced) -> io::Result<Dir> {
-    let (_, name) = split(path);
-    let made = match look(&parent, name)? {
-        Entry::Directory(directory) if synced.has(path) => return Ok(directory),
-        Entry::Directory(directory) => directory,
-        entry => {
-            match entry {
-                Entry::Foreign => {
-                    return Err(io::Error::other(format!("{path:?} is a link or a device, which no restore goes through")));
-                }
-                // An object has the name that is a directory's now: it goes beside, and is there before its name is given away.
-                Entry::File => {
-                    parent.rename(name, &parent, path::beside(name))?;
-                    sync(&parent)?;
-                }
-                Entry::Absent | Entry::Directory(_) => {}
-            }
-            parent.create_dir(name)?;
-            match look(&parent, name)? {
-                Entry::Directory(directory) => directory,
-                _ => return Err(io::Error::other(format!("{path:?} was exchanged while it was made"))),
-            }
-        }
-    };
-    // Whoever made it, what is written into it is durable only when its own name is.
-    sync(&parent)?;
-    synced.put(path);
-    Ok(made)
-}
-
-/// The directories along a path, the root first; nothing where one does not exist.
-fn open_chain(root: &Dir, path: &str) -> io::Result<Option<Vec<Dir>>> {
-    let mut chain = vec![root.try_clone()?];
-    for end in ends(path) {
-        let (_, name) = split(&path[..end]);
-        match chain.last().map(|parent| look(parent, name)).transpose()? {
-            Some(Entry::Directory(directory)) => chain.push(directory),
-            _ => return Ok(None),
-        }
-    }
-    Ok(Some(chain))
-}
-
-/// Where an object's file lies: the directory and the name in it; nothing where there is none.
-fn find(root: &Dir, object: &str) -> io::Result<Option<(Dir, String)>> {
-    let plain = path::encode(object);
-    let (parents, leaf) = split(&plain);
-    let Some(directory) = open_chain(root, parents)?.and_then(|mut chain| chain.pop()) else {
-        return Ok(None);
-    };
-    let name = match look(&directory, leaf)? {
-        Entry::File | Entry::Foreign => leaf.to_owned(),
-        Entry::Absent | Entry::Directory(_) => path::beside(leaf),
-    };
-    Ok(Some((directory, name)))
-}
-
-/// Everything that lies at the path of a key.
-fn survey(root: &Dir, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync)) -> io::Result<BTreeMap<String, ExistingObject>> {
-    let mut found = BTreeMap::new();
-    // Paths and not open directories: a wide tree must not use up the file descriptors.
-    let mut open = vec![String::new()];
-    while let Some(at) = open.pop() {
-        let Some(directory) = open_chain(root, &at)?.and_then(|mut chain| chain.pop()) else {
-            continue;
-        };
-        for entry in directory.entries()? {
-            let entry = entry?;
-            // Names that are no UTF-8 are no key's.
-            let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
-                continue;
-            };
-            if at.is_empty() && name == path::OWN {
-                continue;
-            }
-            let path = if at.is_empty() { name } else { format!("{at}/{name}") };
-            let metadata = match entry.metadata() {
-                Ok(metadata) => metadata,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            if metadata.is_dir() {
-                open.push(path);
-                continue;
-            }
-            let Some(object) = path::decode(&path).filter(|object| wanted(object)) else {
-                continue;
-            };
-            // Where an object has two files, the one at its plain path holds.
-            if path != path::encode(&object) && found.contains_key(&object) {
-                continue;
-            }
-            let existing = ExistingObject { object: object.clone(), size: metadata.len(), etag: None, version: None };
-            found.insert(object, existing);
-        }
-    }
-    Ok(found)
-}
-
-fn remove_file(directory: &Dir, name: &str) -> io::Result<bool> {
-    match directory.remove_file(name) {
-        Ok(()) => Ok(true),
-        // A directory of such a name is nothing that a restore made.
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Opens or makes a directory of our own.
-fn own_directory(parent: &Dir, name: &str) -> Result<Dir, Begin> {
-    if matches!(look(parent, name)?, Entry::Absent) {
-        match parent.create_dir(name) {
-            // Another restore began at the same moment; the lock decides which goes on.
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(Begin::Io(error)),
-            _ => {}
-        }
-    }
-    match look(parent, name)? {
-        Entry::Directory(directory) => Ok(directory),
-        _ => Err(Begin::Refused(format!("{name} in it is not a directory of ours; remove it"))),
-    }
-}
-
-/// Opens or makes a file of our own for reading and appending. One that is a link, symbolic or hard, is not ours: what
-/// we append would appear elsewhere.
-fn open_own(own: &Dir, name: &str) -> Result<std::fs::File, Begin> {
-    let foreign = || Begin::Refused(format!("{}/{name} in it is not a file of ours; remove it", path::OWN));
-    if !matches!(look(own, name)?, Entry::File | Entry::Absent) {
-        return Err(foreign());
-    }
-    let file = own.open_with(name, OpenOptions::new().read(true).append(true).create(true))?;
-    let (seen, opened) = (own.symlink_metadata(name)?, file.metadata()?);
-    same_node(&seen, &opened, name)?;
-    if opened.nlink() != 1 {
-        return Err(foreign());
-    }
-    Ok(file.into_std())
-}
-
-fn read_known(root: &Dir) -> io::Result<Known> {
-    let Entry::Directory(own) = look(root, path::OWN)? else {
-        return Ok(Known::default());
-    };
-    match open_file(&own, OBJECTS)? {
-        Some(file) => {
-            // A restore that was killed may have written lines that are not on the disk; what they say is relied on.
-            file.sync_all()?;
-            Known::read(file)
-        }
-        None => Ok(Known::default()),
-    }
-}
-
 /// Whether a file comes to the digest that is wanted, or, where nobody knows that, to the checksums.
 fn has_content(mut file: File, wanted: &WantedObject) -> io::Result<bool> {
     let (mut hasher, mut verifier, mut buffer) = (Hasher::default(), Verifier::new(&wanted.checksums), vec![0; READ_BYTES]);
@@ -636,23 +258,6 @@ fn has_content(mut file: File, wanted: &WantedObject) -> io::Result<bool> {
             (count, None) => verifier.update(&buffer[..count]),
         }
     }
-}
-
-/// Makes what happened in a directory durable.
-fn sync(directory: &Dir) -> io::Result<()> {
-    // A `Dir` is opened for finding names only; syncing takes one that can be read.
-    directory.open(".")?.sync_all()
-}
-
-/// A path's parent, empty for the root, and its last name.
-fn split(path: &str) -> (&str, &str) {
-    path.rsplit_once('/').unwrap_or(("", path))
-}
-
-/// Where the leading directories of a path end: of `a/b/c` 1, 3 and 5. None for the root.
-fn ends(path: &str) -> impl Iterator<Item = usize> {
-    let whole = (!path.is_empty()).then_some(path.len());
-    path.match_indices('/').map(|(at, _)| at).chain(whole)
 }
 
 fn is_transient(error: &io::Error) -> bool {

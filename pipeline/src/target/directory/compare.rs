@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::entries::{Entry, find, look, open_file};
 use super::record::{LINE_BYTES_MAX, Properties, Record};
-use super::{DirectoryTarget, Entry, OBJECTS, find, has_content, held, look, open_file, path};
+use super::{DirectoryTarget, OBJECTS, has_content, held, path};
 use crate::target::compare::{Aspect, Comparing, Comparison};
 use crate::target::{ExistingObject, TargetError, WantedObject};
 
