@@ -160,6 +160,32 @@ impl State {
         Ok((uncertain, parts))
     }
 
+    /// Goes through the keys of all objects, once each, and reads no more of them than that takes; where this is a state of
+    /// current or newest versions at an instant.
+    ///
+    /// # Errors
+    /// [`BrowseError`].
+    pub async fn for_each_key(&self, mut each: impl FnMut(&str)) -> Result<(), BrowseError> {
+        let range = KeyRange { from: first_key(&self.prefix), until: None };
+        for pass in self.passes() {
+            let loose = self.load(pass.clone()).await?;
+            for bucket in self.folding.occupied(&loose, pass) {
+                let newest = self.folding.versions(&self.vault, &loose, bucket, self.keep, &range);
+                let mut newest = newest.expect("the newest versions at an instant are asked for");
+                while let Some(found) = newest.next().await? {
+                    let mut last = "";
+                    for (object, _) in found.iter().filter(|(object, _)| !object.is_empty() && object.starts_with(&self.prefix)) {
+                        if object != last {
+                            each(object);
+                        }
+                        last = object;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The versions of one object, the oldest first.
     ///
     /// # Errors

@@ -72,21 +72,19 @@ impl Nearest {
 /// The keys of a state that are so much like what was written that they may have been meant.
 ///
 /// # Errors
-/// As [`State::for_each`].
+/// As [`State::for_each_key`].
 pub async fn nearest_keys(state: &State, written: &str) -> Result<Vec<String>, BrowseError> {
     let start: String = written.chars().take(COMPARED_CHARS_MAX).collect();
     let mut nearest = Nearest::new(PROPOSED_MAX);
-    let each = |versions: Vec<pipeline::view::ObjectVersion>| {
-        let Some(version) = versions.first() else { return Ok(()) };
-        let key: String = version.object.chars().take(COMPARED_CHARS_MAX).collect();
+    let each = |object: &str| {
+        let key: String = object.chars().take(COMPARED_CHARS_MAX).collect();
         let apart = distance(&start, &key);
         // A third of it may be wrong.
         if apart * 3 <= start.chars().count().max(key.chars().count()) {
-            nearest.offer(apart, &version.object);
+            nearest.offer(apart, object);
         }
-        Ok::<(), BrowseError>(())
     };
-    state.for_each(each).await?;
+    state.for_each_key(each).await?;
     Ok(nearest.names())
 }
 

@@ -199,10 +199,11 @@ async fn knows_any(vault: &Vault, inputs: &Inputs, cut: Cut, selector: &Selector
     for pass in folding.passes() {
         let loose = folding.load(vault, pass.clone()).await?;
         for bucket in folding.occupied(&loose, pass) {
-            let mut fold = folding.fold_sieved(vault, &loose, bucket, Keep::Live, &selector.key_range());
-            while let Some(folded) = fold.next().await? {
-                let state = ChangeBatch::from_checked(folded.rows);
-                if versions(&state)?.iter().any(|version| selector.admits_key(&version.object)) {
+            // The newest of its versions and markers tells of each object that it was there.
+            let newest = folding.versions(vault, &loose, bucket, Keep::Last(1), &selector.key_range());
+            let mut newest = newest.expect("the newest versions at an instant are asked for");
+            while let Some(found) = newest.next().await? {
+                if found.iter().any(|(object, _)| !object.is_empty() && selector.admits_key(object)) {
                     return Ok(true);
                 }
             }
