@@ -183,3 +183,31 @@ fn what_was_put_in_parts_is_read_once_whoever_told_of_it() {
     }
     assert_eq!(world.segments(), before, "there is nothing new to write down");
 }
+
+#[test]
+fn a_content_that_was_lost_and_is_put_again_within_its_second_is_read() {
+    for removed in [false, true] {
+        let mut world = protected();
+        world.tick(2);
+        let put = |world: &SmallWorld, content: &'static [u8]| {
+            let happened = world.bucket.put_object("b", &PutRequest::default(), Bytes::from_static(content));
+            happened.expect("its key is legal")
+        };
+        let first = put(&world, b"content");
+        world.tell(&first);
+        // It is not there when it is looked for, and nobody tells of what follows.
+        if removed {
+            world.bucket.undisturbed().purge("b", "null").expect("it is there");
+        } else {
+            put(&world, b"another");
+        }
+        world.intake().expect("nothing fails");
+        world.tick(1);
+        put(&world, b"content");
+        world.note();
+        world.tick(3);
+        world.reconcile().expect("nothing fails");
+        go_on(&mut world);
+        assert_eq!(restored(&world, 1), world.at(world.instants()[1]), "removed: {removed}");
+    }
+}

@@ -170,7 +170,7 @@ impl Known {
         let known = versions.iter_mut().find(|known| &*known.version == row.version);
         match (row.op, known) {
             (Op::Put, Some(known)) => {
-                known.stored |= row.body.is_some() || row.marker || row.lost.is_some_and(is_lost_for_good);
+                known.stored |= row.body.is_some() || row.marker || row.lost.is_some_and(|reason| is_lost_for_good(row.version, reason));
                 known.rank = known.rank.max(row.rank);
                 known.told |= is_told(row);
                 if row.via == "event" {
@@ -259,7 +259,7 @@ fn known_of(row: &ObjectRow<'_>, reading: u64) -> KnownVersion {
         there: stands_at(row.at, row.at_bound.filter(|_| row.version == NULL_VERSION)),
         rank: row.rank,
         etag: row.etag.map(Into::into),
-        stored: row.body.is_some() || row.marker || row.lost.is_some_and(is_lost_for_good),
+        stored: row.body.is_some() || row.marker || row.lost.is_some_and(|reason| is_lost_for_good(row.version, reason)),
         marker: row.marker,
         told: is_told(row),
         seen: reading,

@@ -18,9 +18,14 @@ pub const GONE: &str = "gone before it could be read";
 /// How the reason begins of a content that could not be read and may be another time: every reading of the truth tries again.
 pub const UNREADABLE: &str = "it could not be read: ";
 
-/// Whether a content that is lost for this reason will never be read.
-pub fn is_lost_for_good(reason: &str) -> bool {
-    !reason.starts_with(UNREADABLE)
+/// Why a content is lost in whose place another one was when it was to be read.
+const OVERWRITTEN: &str = "overwritten before it could be read";
+
+/// Whether a content of this version that is lost for this reason will never be read. Of version `null` the same content may be
+/// put again: whoever finds it there reads it.
+pub fn is_lost_for_good(version: &str, reason: &str) -> bool {
+    let may_come_back = version == NULL_VERSION && (reason == GONE || reason == OVERWRITTEN);
+    !may_come_back && !reason.starts_with(UNREADABLE)
 }
 
 /// Reads versions of one bucket.
@@ -215,7 +220,7 @@ impl Reader {
 pub(super) fn why_lost(error: BucketError) -> Result<String, BucketError> {
     match error {
         BucketError::NotFound { .. } => Ok(GONE.to_owned()),
-        BucketError::Changed { .. } => Ok("overwritten before it could be read".to_owned()),
+        BucketError::Changed { .. } => Ok(OVERWRITTEN.to_owned()),
         BucketError::Archived { .. } => Ok(error.to_string()),
         error => Err(error),
     }

@@ -48,7 +48,7 @@ impl Known {
             }
             return;
         }
-        known.stored |= row.body.is_some() || row.marker || row.lost.is_some_and(is_lost_for_good);
+        known.stored |= row.body.is_some() || row.marker || row.lost.is_some_and(|reason| is_lost_for_good(row.version, reason));
         known.rank = known.rank.max(row.rank);
         known.told |= is_told(row);
         known.vouched |= row.rank.is_some();
