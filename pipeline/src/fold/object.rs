@@ -375,8 +375,8 @@ fn name_unread(object: &str, live: &Light<'_>, facets: &[Light<'_>], columns: &[
             Facet::Acl => put.acl.is_some(),
             _ => false,
         };
-        // What was put with the content, another who read it may know.
-        if !known || facet.at > live.at {
+        // What was put with the content, another who read it may know; of what was set later an event told.
+        if !known || facet.event {
             let reason = format!("its {} of {} could not be read: {lost}", facet.facet.as_str(), facet.at);
             out.uncertain.push(Uncertain { object: object.to_owned(), version: facet.version.to_owned(), reason });
         }

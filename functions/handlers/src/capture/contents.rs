@@ -196,7 +196,8 @@ impl Capture {
         tracing::warn!(resource = %self.shared.resource, object, version, reason, facet = facet.as_str(), "a property of it is lost");
         ObjectChange {
             facet,
-            via: put.via.clone(),
+            // No event tells of it.
+            via: "scan".to_owned(),
             stream: put.stream.clone(),
             at_bound: Some(self.shared.clock.now()),
             lost: Some(reason),

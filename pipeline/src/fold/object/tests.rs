@@ -286,7 +286,7 @@ fn histories() -> impl Strategy<Value = Vec<ObjectChange>> {
                     if index % 4 == 3 {
                         last.tags = None;
                         let mut unread = parse(&format!("tags {object} v{index} @{began} ~{}", began + 1));
-                        unread.lost = Some("it is not there".to_owned());
+                        (unread.lost, unread.via) = (Some("it is not there".to_owned()), "scan".to_owned());
                         rows.push(unread);
                     }
                 }
@@ -411,14 +411,18 @@ fn which_of_two_readers_counts_does_not_depend_on_what_a_base_has_joined() {
 #[test]
 fn tags_that_one_reader_could_not_read_another_one_knows() {
     let mut unread = parse("tags a v1 @3 ~4");
-    unread.lost = Some("it is not there".to_owned());
+    (unread.lost, unread.via) = (Some("it is not there".to_owned()), "scan".to_owned());
     let first = vec![parse("scan a v1 @3 rank=0 body=x"), unread];
     let cut = Cut::At(Timestamp::from_seconds(5));
     let (rows, uncertain) = fold_runs(vec![first.clone()], cut, Keep::Live);
     assert_eq!((rows[0].tags.as_deref(), uncertain.len()), (None, 1));
     assert!(uncertain[0].reason.starts_with("its tags of 1970-01-01T00:00:03Z could not be read: it is not there"), "{uncertain:?}");
-    let (rows, uncertain) = fold_runs(vec![first, changes("scan a v1 @3 rank=0 body=x tags={\"n\":1}")], cut, Keep::Live);
+    let known = changes("scan a v1 @3 rank=0 body=x tags={\"n\":1}");
+    let (rows, uncertain) = fold_runs(vec![first.clone(), known.clone()], cut, Keep::Live);
     assert_eq!((rows[0].tags.as_deref(), uncertain.len()), (Some("{\"n\":1}"), 0));
+    // Tags of which an event told are others, although a server that dates whole seconds gives them the same time.
+    let told = vec![ObjectChange { via: "event".to_owned(), ..first[1].clone() }];
+    assert_eq!(fold_runs(vec![first, known, told], cut, Keep::Live).1.len(), 1);
 }
 
 #[test]
