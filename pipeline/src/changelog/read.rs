@@ -11,8 +11,13 @@ use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection};
 use parquet::arrow::{ProjectionMask, parquet_to_arrow_schema};
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy};
+use parquet::basic::Type as PhysicalType;
+use parquet::column::page::PageReader as _;
+use parquet::file::metadata::{
+    ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy, RowGroupMetaData,
+};
 use parquet::file::reader::ChunkReader;
+use parquet::file::serialized_reader::SerializedPageReader;
 
 use super::segment::Segment;
 use super::write::{FORMAT_KEY, FORMAT_VERSION, RESOURCE_KEY};
@@ -101,15 +106,17 @@ pub fn decode(path: &str, bytes: Bytes) -> Result<Vec<RecordBatch>, VaultError> 
 }
 
 /// A reader of all row groups of a file, or of the part of one.
-pub(crate) fn open<R: ChunkReader + 'static>(path: &str, bytes: R) -> Result<ParquetRecordBatchReader, VaultError> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| VaultError::damaged(path, error))?;
+pub(crate) fn open<R: ChunkReader + Clone + 'static>(path: &str, bytes: R) -> Result<ParquetRecordBatchReader, VaultError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).map_err(|error| VaultError::damaged(path, error))?;
     check_format(path, builder.metadata())?;
     check_resource(path, builder.metadata())?;
+    let bytes = Arc::new(bytes);
+    builder.metadata().row_groups().iter().try_for_each(|group| check_numbers(path, &bytes, group, Columns::All))?;
     builder.with_batch_size(BATCH_ROWS).build().map_err(|error| VaultError::damaged(path, error))
 }
 
 /// A reader of one row group, of a file whose footer is known.
-pub(crate) fn open_group<R: ChunkReader + 'static>(
+pub(crate) fn open_group<R: ChunkReader + Clone + 'static>(
     path: &str,
     bytes: R,
     metadata: ArrowReaderMetadata,
@@ -119,11 +126,37 @@ pub(crate) fn open_group<R: ChunkReader + 'static>(
     batch_rows: usize,
 ) -> Result<ParquetRecordBatchReader, VaultError> {
     let projection = ProjectionMask::roots(metadata.parquet_schema(), columns.indices().iter().copied());
+    check_numbers(path, &Arc::new(bytes.clone()), metadata.metadata().row_group(group), columns)?;
     let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata).with_row_groups(vec![group]);
     if let Some(selection) = selection {
         builder = builder.with_row_selection(selection);
     }
     builder.with_projection(projection).with_batch_size(batch_rows).build().map_err(|error| VaultError::damaged(path, error))
+}
+
+/// Columns of numbers have no dictionary: nobody writes one, and the parser would make room for as many numbers as its head
+/// claims. Of words it makes room as they come.
+fn check_numbers<R: ChunkReader + 'static>(
+    path: &str,
+    bytes: &Arc<R>,
+    group: &RowGroupMetaData,
+    columns: Columns,
+) -> Result<(), VaultError> {
+    let broken = |error| VaultError::damaged(path, error);
+    let rows = usize::try_from(group.num_rows()).map_err(|_| VaultError::damaged(path, "a row group of it has a negative length"))?;
+    for chunk in columns.indices().iter().filter_map(|&column| group.columns().get(column)) {
+        if !matches!(chunk.column_type(), PhysicalType::INT32 | PhysicalType::INT64) {
+            continue;
+        }
+        let mut pages = SerializedPageReader::new(Arc::clone(bytes), chunk, rows, None).map_err(broken)?;
+        while let Some(page) = pages.peek_next_page().map_err(broken)? {
+            if page.is_dict {
+                return Err(VaultError::damaged(path, format!("column {} has a dictionary of numbers", chunk.column_path())));
+            }
+            pages.skip_next_page().map_err(broken)?;
+        }
+    }
+    Ok(())
 }
 
 /// The footer of a file, checked for its format version and its columns.
@@ -180,6 +213,8 @@ pub(crate) fn guard<T>(path: &str, parse: impl FnOnce() -> Result<T, VaultError>
 
 #[cfg(test)]
 mod tests {
+    use parquet::arrow::ArrowWriter;
+
     use super::*;
     use crate::changelog::write::{self, Encoded};
     use crate::model::{ObjectChange, ResourceId, Timestamp};
@@ -214,6 +249,21 @@ mod tests {
     #[test]
     fn encoding_is_deterministic() {
         assert_eq!(encoded(500).name, encoded(500).name);
+    }
+
+    #[test]
+    fn a_dictionary_of_numbers_is_refused_before_room_is_made_for_it() {
+        let batch: ChangeBatch = [ObjectChange::put("k", "v", Timestamp::from_seconds(7))].iter().map(ObjectChange::row).collect();
+        let check = |numbers: bool| {
+            let mut properties = write::writer_properties(10).into_builder().set_dictionary_enabled(false);
+            properties = properties.set_column_dictionary_enabled("khash".into(), numbers).set_column_dictionary_enabled("via".into(), true);
+            let mut writer = ArrowWriter::try_new(Vec::new(), object_schema(), Some(properties.build())).unwrap();
+            writer.write(batch.rows()).unwrap();
+            decode("s", writer.into_inner().unwrap().into()).map(drop)
+        };
+        assert!(check(false).is_ok(), "one of words is as it is written");
+        let error = check(true).unwrap_err();
+        assert!(error.to_string().contains("has a dictionary of numbers"), "{error}");
     }
 
     #[test]

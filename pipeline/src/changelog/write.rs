@@ -33,6 +33,8 @@ pub const RESOURCE_KEY: &str = "hindsight.resource";
 const PAGE_BYTES: usize = 128 << 10;
 /// Columns that hardly ever repeat a value: building a dictionary of them is time lost.
 const UNIQUE_COLUMNS: [&str; 8] = ["key", "position", "request", "object", "version", "etag", "digest", "body"];
+/// Columns of numbers: they have no dictionary either, and [`read`](super::read) takes none.
+const NUMBER_COLUMNS: [&str; 6] = ["khash", "at", "at_bound", "offset", "rank", "size"];
 /// Columns whose smallest and greatest values a reader asks for.
 const STATISTICS_COLUMNS: [&str; 2] = ["key", "at"];
 
@@ -47,7 +49,7 @@ pub fn writer_properties(rows_per_group: usize) -> WriterProperties {
         .set_key_value_metadata(Some(vec![KeyValue::new(FORMAT_KEY.to_owned(), FORMAT_VERSION.to_string())]));
     // A dictionary of a handful of words costs a simulated history more than all else about a file.
     properties = properties.set_dictionary_enabled(!is_on());
-    for column in UNIQUE_COLUMNS {
+    for column in UNIQUE_COLUMNS.into_iter().chain(NUMBER_COLUMNS) {
         properties = properties.set_column_dictionary_enabled(ColumnPath::from(column), false);
     }
     for column in STATISTICS_COLUMNS {
