@@ -1,4 +1,7 @@
 //! What must hold of every input, whatever it is. Included by the fuzz targets and by the test that replays their corpora.
+//!
+//! Each says whether it took the input for what it should be. Where a digest would keep everything out that was not written by
+//! us, it is made right first: what lies behind it is what is looked at.
 
 use std::sync::Arc;
 
@@ -17,7 +20,7 @@ use pipeline::vault::pack;
 use pipeline::vault::{Vault, record};
 
 /// A Parquet file of changes: rows that can all be looked at, or an error that names the file.
-pub fn segment(bytes: &[u8]) {
+pub fn segment(bytes: &[u8]) -> bool {
     match read::decode("log/hostile.parquet", Bytes::copy_from_slice(bytes)) {
         Ok(batches) => {
             for batch in batches {
@@ -25,13 +28,37 @@ pub fn segment(bytes: &[u8]) {
                 let rows: Vec<_> = changes.object_columns().iter().map(|row| row.to_change()).collect();
                 assert_eq!(rows.len(), changes.len());
             }
+            true
         }
-        Err(error) => assert!(error.to_string().contains("log/hostile.parquet"), "{error}"),
+        Err(error) => {
+            assert!(error.to_string().contains("log/hostile.parquet"), "{error}");
+            false
+        }
     }
 }
 
-/// A pack under the name of its own digest, so that the digest does not stop it: an index that stays inside, or an error.
-pub fn pack(bytes: &[u8]) {
+/// A pack under the name of its own digest: an index that stays inside, or an error; as it is, and with the right digest of its
+/// index.
+pub fn pack(bytes: &[u8]) -> bool {
+    let taken = indexed_pack(bytes);
+    let signed = signed_pack(bytes).is_some_and(|signed| indexed_pack(&signed));
+    taken || signed
+}
+
+/// The same pack with the digest that its index has.
+fn signed_pack(bytes: &[u8]) -> Option<Vec<u8>> {
+    const MAGIC_BYTES: usize = 8;
+    const ENTRY_BYTES: usize = 49;
+    let trailer = bytes.len().checked_sub(4 + 32 + MAGIC_BYTES)?;
+    let count = u32::from_le_bytes(bytes[trailer..trailer + 4].try_into().ok()?) as usize;
+    let index = trailer.checked_sub(count.checked_mul(ENTRY_BYTES)?)?;
+    let digest = Digest::of(&bytes[index..trailer]);
+    let mut signed = bytes.to_vec();
+    signed[trailer + 4..trailer + 36].copy_from_slice(digest.bytes());
+    Some(signed)
+}
+
+fn indexed_pack(bytes: &[u8]) -> bool {
     let path = format!("pack/v1/00/{}", Digest::of(bytes).short());
     match pack::index_of(&path, bytes) {
         Ok(entries) => {
@@ -42,14 +69,19 @@ pub fn pack(bytes: &[u8]) {
                     assert!(content.len() <= SLICE_BYTES);
                 }
             }
+            true
         }
-        Err(error) => assert!(error.to_string().contains(&path), "{error}"),
+        Err(error) => {
+            assert!(error.to_string().contains(&path), "{error}");
+            false
+        }
     }
 }
 
 /// A manifest whose first line is right: a plan can be made from it, or it is an error that names it.
-pub fn manifest(payload: &[u8]) {
-    let mut bytes = format!("hindsight 1 manifest {}\n", Digest::of(payload)).into_bytes();
+pub fn manifest(payload: &[u8]) -> bool {
+    let digest = Digest::of(&[b"manifest/v1/7\n", payload].concat());
+    let mut bytes = format!("hindsight 1 manifest {digest}\n").into_bytes();
     bytes.extend_from_slice(payload);
     match record::decode::<Manifest>("manifest/v1/7", &bytes) {
         Ok(manifest) => {
@@ -69,16 +101,20 @@ pub fn manifest(payload: &[u8]) {
             let inputs = inventory.inputs(Cut::At(Timestamp::from_seconds(1_787_400_000)));
             assert!(inputs.base.is_none_or(|base| base.cut <= Timestamp::from_seconds(1_787_400_000)));
             assert!(inventory.window().is_none());
+            true
         }
-        Err(error) => assert!(error.to_string().contains("manifest/v1/7"), "{error}"),
+        Err(error) => {
+            assert!(error.to_string().contains("manifest/v1/7"), "{error}");
+            false
+        }
     }
 }
 
 /// A body reference: the text that it was, or none. What it leads to lies in the vault where such things lie, and is read or
 /// named; nothing of a vault that has none of it is a content.
-pub fn body(text: &[u8]) {
-    let Ok(text) = std::str::from_utf8(text) else { return };
-    let Ok(body) = text.parse::<Body>() else { return };
+pub fn body(text: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else { return false };
+    let Ok(body) = text.parse::<Body>() else { return false };
     let again: Body = body.to_string().parse().expect("what is written can be read");
     assert_eq!(again, body);
     if let Body::Whole(whole) = &body {
@@ -89,13 +125,14 @@ pub fn body(text: &[u8]) {
     let content = async { empty.read_body(&body, Some(Digest::of(b"x"))).await?.try_collect::<Vec<_>>().await };
     let read = content.now_or_never().expect("memory answers at once");
     assert!(read.is_err(), "{text}");
+    true
 }
 
 /// An object's key as a path: it stays inside, comes back as the same key, and no other key has it.
-pub fn path(key: &[u8]) {
-    let Ok(key) = std::str::from_utf8(key) else { return };
+pub fn path(key: &[u8]) -> bool {
+    let Ok(key) = std::str::from_utf8(key) else { return false };
     if key.is_empty() {
-        return;
+        return false;
     }
     for path in [path::encode(key), path::encode_beside(key)] {
         assert_eq!(path::decode(&path).as_deref(), Some(key));
@@ -109,4 +146,5 @@ pub fn path(key: &[u8]) {
     if let Some(decoded) = path::decode(key) {
         assert!([path::encode(&decoded), path::encode_beside(&decoded)].iter().any(|path| path == key), "{key:?}");
     }
+    true
 }

@@ -32,7 +32,9 @@ fn corpus(target: &str) -> PathBuf {
 }
 
 /// The check of everything in the corpus, of good inputs, and of what can be made of both by damage.
-fn check(target: &str, good: Vec<Vec<u8>>, check: fn(&[u8])) {
+fn check(target: &str, good: Vec<Vec<u8>>, check: fn(&[u8]) -> bool) {
+    let taken = good.iter().filter(|input| check(input)).count();
+    assert_eq!(taken, good.len(), "what is as it should be is taken for that");
     // The Parquet reader's panics are caught; what they say would fill the screen.
     std::panic::set_hook(Box::new(|info| {
         if info.location().is_some_and(|place| place.file().contains("tests")) {

@@ -7,4 +7,6 @@ mod checks;
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| checks::body(bytes));
+fuzz_target!(|bytes: &[u8]| {
+    checks::body(bytes);
+});
