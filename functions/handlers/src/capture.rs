@@ -9,6 +9,7 @@
 //! behind are packs that nobody names; the changes come again.
 
 mod absorb;
+mod batch;
 mod contents;
 mod log;
 mod looks;

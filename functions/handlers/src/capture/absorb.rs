@@ -11,13 +11,15 @@ use fail::fail_point;
 use pipeline::model::change::{Facet, NULL_VERSION, ObjectChange, Op};
 use pipeline::model::position::is_sequenced;
 use pipeline::model::{Clock, Timestamp};
-use pipeline::source::s3_read::{GONE, Properties};
 use pipeline::vault::body::SLICE_BYTES;
 
-use super::contents::{Kept, Placement, SMALL_BYTES};
+use super::batch::{Batch, Outcome, Tasks};
 use super::looks::date_marker;
 use super::{Absorbed, Capture, CaptureError};
 use crate::dating;
+
+/// Contents above this are read a few at a time, because they are held in memory.
+const SMALL_BYTES: i64 = 256 << 10;
 
 /// What is to be done to complete a change.
 enum Task {
@@ -39,100 +41,6 @@ enum Task {
     Known,
     /// Nothing: it cannot be what it says.
     Refuse(String),
-}
-
-/// Why a change is not what it was told to be.
-pub(super) enum Outcome {
-    Gone,
-    Lost(String),
-    Refuse(String),
-    Again(String),
-}
-
-impl Outcome {
-    pub(super) fn lost(reason: String) -> Outcome {
-        if reason == GONE { Outcome::Gone } else { Outcome::Lost(reason) }
-    }
-}
-
-/// Changes by what is to be done to complete them, as indices.
-#[derive(Default)]
-pub(super) struct Tasks {
-    pub(super) small: Vec<usize>,
-    pub(super) larger: Vec<usize>,
-    pub(super) large: Vec<usize>,
-    pub(super) copy: Vec<usize>,
-    facets: Vec<usize>,
-    markers: Vec<usize>,
-}
-
-/// Changes on their way to be complete.
-pub(super) struct Batch {
-    pub(super) changes: Vec<ObjectChange>,
-    /// Which of them are not to be kept.
-    left_out: Vec<bool>,
-    absorbed: Absorbed,
-    pub(super) placements: Vec<Placement>,
-    /// Versions that were gone when they were asked for.
-    gone: Vec<usize>,
-    /// A put that is older, of a version that is gone, has nothing to say.
-    tombstones_after: Timestamp,
-}
-
-impl Batch {
-    fn new(changes: Vec<ObjectChange>, tombstones_after: Timestamp) -> Batch {
-        Batch {
-            left_out: vec![false; changes.len()],
-            changes,
-            absorbed: Absorbed::default(),
-            placements: Vec::new(),
-            gone: Vec::new(),
-            tombstones_after,
-        }
-    }
-
-    /// The content of a change is kept.
-    pub(super) fn place(&mut self, index: usize, content: Kept, properties: Box<Properties>) {
-        self.placements.push(Placement { index, content, properties });
-    }
-
-    /// A change is not what it was told to be.
-    pub(super) fn settle(&mut self, index: usize, outcome: Outcome) {
-        let change = &mut self.changes[index];
-        match outcome {
-            Outcome::Gone if change.at < self.tombstones_after && change.via == "event" => {
-                tracing::debug!("a put older than every remembered delete, of a version that is gone");
-                self.absorbed.outdated += 1;
-                self.left_out[index] = true;
-            }
-            Outcome::Gone => {
-                self.gone.push(index);
-                if !change.marker {
-                    self.absorbed.lost += 1;
-                    change.lost = Some(GONE.to_owned());
-                }
-            }
-            Outcome::Lost(reason) => {
-                self.absorbed.lost += 1;
-                change.lost = Some(reason);
-            }
-            Outcome::Refuse(reason) => {
-                self.left_out[index] = true;
-                self.absorbed.refused.push((index, reason));
-            }
-            Outcome::Again(reason) => {
-                self.left_out[index] = true;
-                self.absorbed.again.push((index, reason));
-            }
-        }
-    }
-
-    /// What it came to, with changes that were found beside it.
-    fn finish(mut self, found: impl IntoIterator<Item = ObjectChange>) -> Absorbed {
-        let kept = self.changes.into_iter().zip(self.left_out).filter(|(_, out)| !out).map(|(change, _)| change);
-        self.absorbed.changes = kept.chain(found).collect();
-        self.absorbed
-    }
 }
 
 impl Capture {

@@ -6,35 +6,20 @@ use pipeline::model::digest::Hasher;
 use pipeline::model::{Clock, Digest};
 use pipeline::s3::BucketError;
 use pipeline::source::s3_read::{Found, Properties, Reader, Unread};
-use pipeline::vault::body::{Body, SLICE_BYTES, Slice, Whole};
+use pipeline::vault::body::{Body, SLICE_BYTES, Slice};
 use pipeline::vault::pack::{PACK_BYTES, Placed};
 
-use super::absorb::{Batch, Outcome, Tasks};
+use super::batch::{Batch, Kept, Outcome, Placement, Tasks};
 use super::{Capture, CaptureError, Shared, to_json};
 use crate::copying::{COPIES_AT_ONCE, Copied};
 use crate::dating;
 
 /// Versions read at the same time.
-pub(super) const READS_AT_ONCE: usize = 64;
-/// Contents above this are read a few at a time, because they are held in memory.
-pub(super) const SMALL_BYTES: i64 = 256 << 10;
+const READS_AT_ONCE: usize = 64;
 /// How many of those.
 const LARGER_READS_AT_ONCE: usize = 6;
 /// How often a version is tried before its event is left to come again.
 const TRIES: u32 = 4;
-
-/// Where one change's content went, until the packs are flushed.
-pub(super) struct Placement {
-    pub(super) index: usize,
-    pub(super) content: Kept,
-    pub(super) properties: Box<Properties>,
-}
-
-/// How a content is kept.
-pub(super) enum Kept {
-    Slices(Vec<Placed>, Digest),
-    Whole(Whole),
-}
 
 impl Capture {
     /// Keeps the contents that changes lack. What turns out to be large is streamed with the large ones.

@@ -6,10 +6,12 @@ use pipeline::model::{Clock, Timestamp};
 use pipeline::s3::BucketError;
 use pipeline::source::s3_read::{GONE, Standing};
 
-use super::absorb::Outcome;
-use super::contents::READS_AT_ONCE;
+use super::batch::Outcome;
 use super::{Capture, to_json};
 use crate::dating;
+
+/// Versions looked at at the same time.
+const LOOKS_AT_ONCE: usize = 64;
 
 impl Capture {
     /// Reads what an event says was set, and not to what.
@@ -45,7 +47,7 @@ impl Capture {
             versions.map(|(index, change)| (index, change.object.clone(), change.version.clone())).collect();
         let looks = futures::stream::iter(versions)
             .map(|(index, object, version)| async move { (index, reader.standing(&object, &version, false).await) });
-        looks.buffered(READS_AT_ONCE).collect().await
+        looks.buffered(LOOKS_AT_ONCE).collect().await
     }
 }
 
