@@ -294,9 +294,9 @@ def state(rows, at):
             later = [row for row in rows if row["facet"] == facet and row["at"] <= at and (since is None or row["at"] >= since)]
             first_readings = {}
             for row in sorted(later, key=lambda row: (row["lost"] is not None, row["at_bound"] is None, row["at_bound"] or 0)):
-                first_readings.setdefault((row["at"], row["position"], row["request"]), row)
+                first_readings.setdefault((row["at"], row["position"], row["via"] == "event", row["request"]), row)
             if later:
-                last = max(first_readings.values(), key=lambda row: (row["at"], row["position"], row["lost"] is None, row["at_bound"] or 0))
+                last = max(first_readings.values(), key=lambda row: (row["at"], row["position"], row["via"] == "event", row["lost"] is None, row["at_bound"] or 0))
                 put[column] = put[column] if last["lost"] is not None else last[column]
         objects.setdefault(name, []).append(put)
     return {name: oldest_first(versions) for name, versions in objects.items()}

@@ -13,9 +13,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader
 use parquet::arrow::{ProjectionMask, parquet_to_arrow_schema};
 use parquet::basic::Type as PhysicalType;
 use parquet::column::page::PageReader as _;
-use parquet::file::metadata::{
-    ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy, RowGroupMetaData,
-};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy, RowGroupMetaData};
 use parquet::file::reader::ChunkReader;
 use parquet::file::serialized_reader::SerializedPageReader;
 
@@ -256,7 +254,8 @@ mod tests {
         let batch: ChangeBatch = [ObjectChange::put("k", "v", Timestamp::from_seconds(7))].iter().map(ObjectChange::row).collect();
         let check = |numbers: bool| {
             let mut properties = write::writer_properties(10).into_builder().set_dictionary_enabled(false);
-            properties = properties.set_column_dictionary_enabled("khash".into(), numbers).set_column_dictionary_enabled("via".into(), true);
+            properties =
+                properties.set_column_dictionary_enabled("khash".into(), numbers).set_column_dictionary_enabled("via".into(), true);
             let mut writer = ArrowWriter::try_new(Vec::new(), object_schema(), Some(properties.build())).unwrap();
             writer.write(batch.rows()).unwrap();
             decode("s", writer.into_inner().unwrap().into()).map(drop)

@@ -278,7 +278,7 @@ impl ObjectJoin {
             // An event says that something was set, and what is read later. Of the readings of one change the earliest is
             // nearest to it; of several changes in one second the one that was read last is the last.
             let full = |row: &Light<'a>| columns[row.row.0].row(row.row.1);
-            let change = |row: &Light<'a>| (row.at, row.position, full(row).request);
+            let change = |row: &Light<'a>| (row.at, row.position, row.event, full(row).request);
             let read = |row: &Light<'a>| (full(row).lost.is_some(), row.bound.unwrap_or(Timestamp::MAX));
             set.sort_by(|a, b| {
                 change(a)
@@ -287,7 +287,9 @@ impl ObjectJoin {
                     .then_with(|| content_of(a, columns).cmp(&content_of(b, columns)))
             });
             set.dedup_by(|after, before| change(after) == change(before));
-            let last = set.iter().max_by_key(|row| (row.at, row.position, !read(row).0, row.bound, Reverse(content_of(row, columns))));
+            // What an event told was set after what came with the content.
+            let last =
+                set.iter().max_by_key(|row| (row.at, row.position, row.event, !read(row).0, row.bound, Reverse(content_of(row, columns))));
             let Some(&last) = last else { continue };
             // An event that is told again is read again: a base must know of each of these changes that it had been read before.
             let base = matches!(self.keep, Keep::Base { .. });
