@@ -120,9 +120,12 @@ impl<'a> Resolving<'a> {
         match (named, hint.what) {
             // A version that came and went before we looked: its purge absorbs this, and without one it is shown as lost.
             (Some(version), Hinted::Put | Hinted::Marker) if version != NULL_VERSION && !accounted => self.put(hint, version),
-            (Some(version), Hinted::Purge) if version != NULL_VERSION && !accounted => {
-                self.changes.push(ObjectChange { stream: self.stream.to_owned(), ..ObjectChange::delete(&hint.object, version, hint.at) });
-            }
+            (Some(version), Hinted::Purge) if version != NULL_VERSION && !accounted => self.changes.push(ObjectChange {
+                stream: self.stream.to_owned(),
+                requester: hint.requester.clone(),
+                request: hint.request.clone(),
+                ..ObjectChange::delete(&hint.object, version, hint.at)
+            }),
             // Version `null` may be there again by now, or nobody knows of it yet: that it was removed then stays true.
             (Some(NULL_VERSION), Hinted::Purge) => {
                 let delete = ObjectChange::delete(&hint.object, NULL_VERSION, hint.at);
@@ -168,7 +171,10 @@ impl<'a> Resolving<'a> {
             Hinted::Marker => true,
             _ => return false,
         };
-        let Some(found) = (0..self.new).rev().find(|&index| tells_of(hint, marker, &self.changes[index])) else {
+        let mut telling = (0..self.new).rev().filter(|&index| tells_of(hint, marker, &self.changes[index]));
+        // Of the markers of one second each is somebody's.
+        let untold = || telling.clone().filter(|index| marker && !self.told.contains(index)).last();
+        let Some(found) = untold().or_else(|| telling.next()) else {
             let is_known = |known: &KnownVersion| {
                 let same_content = known.etag.is_some() && known.etag.as_deref() == hint.etag.as_deref();
                 let same = known.marker == marker && (marker || same_content);
@@ -238,6 +244,8 @@ impl<'a> Resolving<'a> {
         let position = hint.position.as_ref().filter(|_| version == NULL_VERSION).map(|position| position.as_bytes().to_vec());
         self.changes.push(ObjectChange {
             stream: self.stream.to_owned(),
+            requester: hint.requester.clone(),
+            request: hint.request.clone(),
             marker: hint.what == Hinted::Marker,
             etag: hint.etag.clone(),
             size: hint.size,
@@ -254,7 +262,8 @@ fn tells_of(hint: &Hint, marker: bool, change: &ObjectChange) -> bool {
         // Version `null` is another one whenever it is put: only its content and its time tell which.
         Some(NULL_VERSION) => change.version == NULL_VERSION && (same_content || marker) && is_same_second(hint.at, change.at),
         Some(version) => version == change.version,
-        None => same_content,
+        // A marker has no content: its time is all that tells which one it is.
+        None => same_content || marker && is_same_second(hint.at, change.at),
     };
     change.op == Op::Put && change.marker == marker && same
 }

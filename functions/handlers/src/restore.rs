@@ -90,8 +90,8 @@ pub enum Standing {
     BrokenOff,
     /// It has ended: its own work, and what others may have put there since.
     Ended,
-    /// What is not known to be its own.
-    Strange,
+    /// What is not known to be its own. The same request to another instant may have broken off there.
+    Strange(Option<Timestamp>),
 }
 
 /// Plans a restore: what can be said before anything is touched.
@@ -124,7 +124,9 @@ pub async fn standing(
 fn said_by(notes: &[Numbered<RestoreNote>], request: Digest, to: Timestamp) -> Standing {
     let own = || notes.iter().filter(|note| note.record.request == request && note.record.to == to);
     let Some(ended) = own().rfind(|note| note.record.ended) else {
-        return if own().next().is_some() { Standing::BrokenOff } else { Standing::Strange };
+        let is_ended = |to: Timestamp| notes.iter().any(|note| note.record.request == request && note.record.to == to && note.record.ended);
+        let elsewhen = || notes.iter().rfind(|note| note.record.request == request && !is_ended(note.record.to)).map(|note| note.record.to);
+        return if own().next().is_some() { Standing::BrokenOff } else { Standing::Strange(elsewhen()) };
     };
     // One that was begun later, perhaps while that one ran, may have left something half done.
     let until = ended.record.began.unwrap_or(ended.number);
@@ -165,7 +167,12 @@ pub async fn restore(
             options.mode = Some(Mode::Skip);
             options.resumes = true;
         }
-        Standing::Strange => return Err(RestoreError::ModeNeeded { target: target.name() }.into()),
+        Standing::Strange(broke_off) => {
+            let hint = broke_off.map_or_else(String::new, |to| {
+                format!("; or go on with the restore to {to} that broke off there: ask for --to {to}, for another time is another restore")
+            });
+            return Err(RestoreError::ModeNeeded { target: target.name(), hint }.into());
+        }
     }
     if options.dry_run {
         return Ok(run(vault, &plan, &options, target, clock, progress).await?);

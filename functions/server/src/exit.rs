@@ -20,7 +20,7 @@ Exit codes:
   0  done
   1  something else went wrong
   2  the command line or a setting cannot be understood
-  3  done in part: some objects could not be restored, a proof or a comparison with a place failed, or a vault is damaged
+  3  done in part: some objects could not be restored, a gap lies before that time, a proof or a comparison failed, or a bucket is damaged
   4  refused: outside of the restorable window, not allowed, or to be decided by you
   5  nothing matched: none of the objects that were selected existed at that time
   130  interrupted by Ctrl-C: nothing is half done, and the same can be asked for again";

@@ -82,11 +82,13 @@ pub enum RestoreError {
     /// The target holds objects, and nobody said what to do about them.
     #[error(
         "{target} is not empty: say what to do about objects of the same name with --mode skip (leave them), \
-         overwrite (replace what differs) or exact (also remove what did not exist then)"
+         overwrite (replace what differs) or exact (also remove what did not exist then){hint}"
     )]
     ModeNeeded {
         /// The target.
         target: String,
+        /// What else may be meant; it goes on with the sentence.
+        hint: String,
     },
     /// Of several versions it would keep one.
     #[error(
@@ -137,7 +139,7 @@ pub async fn run(
     let mode = match (options.mode, occupied) {
         (Some(mode), _) => mode,
         (None, Occupied::Empty) => Mode::Skip,
-        (None, Occupied::Holds) => return Err(RestoreError::ModeNeeded { target: target.name() }),
+        (None, Occupied::Holds) => return Err(RestoreError::ModeNeeded { target: target.name(), hint: String::new() }),
     };
     if !matches!(options.selection.versions, Versions::Current | Versions::Last(1)) && !target.keeps_versions() {
         return Err(RestoreError::KeepsNoVersions { target: target.name() });

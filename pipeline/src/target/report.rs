@@ -92,7 +92,7 @@ pub enum Status {
     Completed,
     /// Objects were selected, and none of those that existed at that time is one of them.
     NothingMatched,
-    /// Some objects are restored, some are not; the report names them.
+    /// Some objects are restored, some are not, or the log has a gap before that time; the report names them.
     Partial,
     /// Nothing is restored.
     Failed,
@@ -262,7 +262,8 @@ impl RestoreReport {
         let found_nothing = self.selective && self.matched == 0 && !self.tally.changes() && self.tally.failed == 0;
         self.status = match status(&self.tally) {
             _ if found_nothing => Status::NothingMatched,
-            Status::Completed if self.missing_keys > 0 => Status::Partial,
+            // What happened in a gap before that time nobody knows, so nobody can say that all of it is restored.
+            Status::Completed if self.missing_keys > 0 || self.gaps.count > 0 => Status::Partial,
             status => status,
         };
     }

@@ -190,7 +190,7 @@ impl fmt::Display for VerifyReport {
             self.resource, self.files, self.packs, self.bytes, self.rows, self.contents
         )?;
         if self.lost > 0 {
-            writeln!(f, "{} rows say that a content or its properties could never be stored; a base repeats those of its log", self.lost)?;
+            writeln!(f, "contents or properties that could never be read: {} rows of the log and of bases say so", self.lost)?;
         }
         for stranger in &self.strangers.first {
             writeln!(f, "{}: it is none of the change log, and left alone", stranger.escape_debug())?;

@@ -20,7 +20,8 @@ fn check(notes: &[(&str, i64, Option<Ended>)], expected: &str) {
         Standing::Free => "free",
         Standing::BrokenOff => "broken off",
         Standing::Ended => "ended",
-        Standing::Strange => "strange",
+        Standing::Strange(None) => "strange",
+        Standing::Strange(Some(_)) => "strange, and another broke off",
     };
     assert_eq!(standing, expected, "{notes:?}");
 }
@@ -36,7 +37,9 @@ const END_OF: fn(u64) -> Option<Ended> = |began| Some(Ended { began: Some(began)
 #[test]
 fn only_notes_of_the_same_request_to_the_same_instant_count() {
     check(&[], "strange");
-    check(&[("other", 7, None), ("mine", 8, None)], "strange");
+    check(&[("other", 7, None)], "strange");
+    check(&[("other", 7, None), ("mine", 8, None)], "strange, and another broke off");
+    check(&[("mine", 8, None), ("mine", 8, END_OF(1))], "strange");
     check(&[("mine", 7, None), ("other", 7, END_OF(1))], "broken off");
 }
 

@@ -7,15 +7,18 @@ use base64::engine::general_purpose::STANDARD;
 use base64::write::EncoderWriter;
 use clap::Args;
 use futures::TryStreamExt;
-use handlers::browse::{self, BrowseError, State};
+use handlers::browse::{self, BrowseError, HistoryOf, State};
 use pipeline::base::inputs::Inventory;
 use pipeline::fold::object::Keep;
+use pipeline::model::Timestamp;
+use pipeline::model::change::{Facet, ObjectChange, Op};
 
 use crate::app::{App, VaultFlag, bucket_and_rest};
 use crate::exit::{Ended, Failure};
 use crate::nearest::{did_you_mean, nearest_keys};
 use crate::output::Output;
 use crate::protected::Protected;
+use crate::vaults::OpenVault;
 
 /// Write the content of an object as it was at a time to standard output.
 #[derive(Debug, Args)]
@@ -40,10 +43,14 @@ pub async fn run(app: &App, command: Cat) -> Result<Ended> {
     }
     let at = app.instant(&command.at)?;
     let Protected { opened, .. } = app.kept(&command.vault, &resource).await?;
-    let planned = at.to_look_at(app, &Inventory::load(&opened.vault, &resource).await?)?;
+    let inventory = Inventory::load(&opened.vault, &resource).await?;
+    let planned = at.to_look_at(app, &inventory)?;
     let found = browse::find(&opened.vault, planned.inputs.clone(), planned.to, &key, command.version_id.as_deref()).await;
     let version = match found {
         Err(error @ BrowseError::NotThere { .. }) => {
+            if let Some(deleted) = deleted(&opened, &inventory, &key, planned.to).await? {
+                return Err(Failure::refused(format!("{error}: it was deleted at {deleted}; look at it with an --at before that")).into());
+            }
             let state = State::new(&opened.vault, planned.inputs.clone(), planned.cut(), Keep::Current, "");
             let meant = did_you_mean(&nearest_keys(&state, &key).await?);
             return Err(Failure::refused(format!("{error}{meant}")).into());
@@ -71,4 +78,13 @@ pub async fn run(app: &App, command: Cat) -> Result<Ended> {
     }
     output.finish()?;
     Ok(Ended::Whole)
+}
+
+/// When an object was deleted that was there before; none where it never was.
+async fn deleted(opened: &OpenVault, inventory: &Inventory, key: &str, until: Timestamp) -> Result<Option<Timestamp>> {
+    let of = HistoryOf { object: key.to_owned(), recursive: false, from: Timestamp::MIN, to: until };
+    let changes = browse::history(&opened.vault, inventory, &of, usize::MAX).await?;
+    let deletes = |change: &&ObjectChange| change.at <= until && (change.op == Op::Delete || change.marker);
+    let was_there = changes.iter().any(|change| change.op == Op::Put && change.facet == Facet::Version && !change.marker);
+    Ok(changes.iter().filter(deletes).map(|change| change.at).max().filter(|_| was_there))
 }

@@ -10,7 +10,8 @@ use crate::app::{App, VaultFlag};
 use crate::exit::{Ended, Failure};
 use crate::output::{Output, counted, escaped};
 
-/// Show the messages of which something could not be taken: when they came, how many of their events it was, and why.
+/// Show the messages of which something could not be taken: on which day they came, how many of their events
+/// it was, and why.
 ///
 /// Each is kept whole, and what is found out later can be done with it: `--message` writes it as it came.
 #[derive(Debug, Args)]

@@ -104,9 +104,13 @@ pub async fn run(app: &App, command: History) -> Result<Ended> {
 
 /// What to say where there is no change.
 async fn nothing(opened: &OpenVault, inventory: &Inventory, of: &HistoryOf) -> Result<String> {
-    let below = if of.recursive { "any object whose key begins with " } else { "" };
     let then = if of.from > Timestamp::MIN || of.to < Timestamp::MAX { " in that time" } else { "" };
-    let text = format!("the vault knows of no change of {below}{}{then}", escaped(&of.object));
+    let of_what = match (of.recursive, of.object.as_str()) {
+        (true, "") => "any object".to_owned(),
+        (true, beginning) => format!("any object whose key begins with {}", escaped(beginning)),
+        (false, object) => escaped(object),
+    };
+    let text = format!("the vault knows of no change of {of_what}{then}");
     if of.recursive || !then.is_empty() {
         return Ok(text);
     }
@@ -156,7 +160,7 @@ fn row(change: &ObjectChange) -> Vec<String> {
     };
     let mut what = what(change).to_owned();
     if change.lost.is_some() && change.body.is_none() {
-        what.push_str(" (content lost)");
+        what.push_str(if change.facet == Facet::Version { " (content lost)" } else { " (not to be read)" });
     }
     let who = change.requester.as_deref().map_or_else(|| "-".to_owned(), escaped);
     let size = change.size.map_or_else(|| "-".to_owned(), |size| size.to_string());

@@ -74,7 +74,7 @@ pub async fn run(app: &App, command: Ls) -> Result<Ended> {
 pub fn warn_uncertain(uncertain: &[Uncertain]) {
     const TOLD_MAX: usize = 20;
     for Uncertain { object, version, reason } in uncertain.iter().take(TOLD_MAX) {
-        tracing::warn!("it is uncertain whether {} ({}) was there: {reason}", escaped(object), escaped(version));
+        tracing::warn!("uncertain: {} ({}): {reason}", escaped(object), escaped(version));
     }
     if uncertain.len() > TOLD_MAX {
         tracing::warn!("and {} more are uncertain", uncertain.len() - TOLD_MAX);

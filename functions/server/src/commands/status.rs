@@ -14,8 +14,8 @@ use pipeline::base::inputs::Inventory;
 use pipeline::changelog::coverage::Window;
 use pipeline::fold::Cut;
 use pipeline::fold::object::Keep;
-use pipeline::model::Timestamp;
 use pipeline::model::time::parse_duration;
+use pipeline::model::{ResourceId, Timestamp};
 use pipeline::vault::layout;
 use pipeline::vault::record::Numbered;
 use serde::Serialize;
@@ -37,6 +37,8 @@ pub struct Status {
     wait: Option<Duration>,
 }
 
+/// After so long it is said what is waited for, and again after as long.
+const SAY_EVERY: Duration = Duration::from_secs(15);
 /// How often the vaults are asked while waiting.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -48,6 +50,16 @@ struct VaultStatus {
     created: Timestamp,
     dead_letters: u64,
     resources: Vec<ResourceStatus>,
+    /// Resources of which nothing can be said, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unreadable: Vec<Unreadable>,
+}
+
+/// A resource whose files cannot be read, as JSON.
+#[derive(Serialize)]
+struct Unreadable {
+    resource: ResourceId,
+    error: String,
 }
 
 /// One resource, as JSON.
@@ -90,12 +102,14 @@ pub async fn run(app: &App, command: Status) -> Result<Ended> {
         }
     }
     output.finish()?;
-    Ok(ended)
+    let unreadable = found.iter().any(|vault| !vault.unreadable.is_empty());
+    Ok(if unreadable { Ended::InPart } else { ended })
 }
 
 /// Waits until whatever happened before this command began can be restored.
 async fn wait(app: &App, command: &Status, patience: Duration) -> Result<Ended> {
     let began = app.clock.now();
+    let mut said = began;
     let mut vaults = Vec::new();
     for place in app.places(&command.vault)? {
         vaults.push(place.open().await?);
@@ -112,6 +126,10 @@ async fn wait(app: &App, command: &Status, patience: Duration) -> Result<Ended> 
             }
         }
         let Some(first) = waiting.first() else { return Ok(Ended::Whole) };
+        if app.clock.now().since(said) >= SAY_EVERY {
+            said = app.clock.now();
+            tracing::warn!(resource = %first, resources = waiting.len(), "still waiting until what had happened by now is durable");
+        }
         if app.clock.now().since(began) >= patience {
             tracing::warn!(resource = %first, resources = waiting.len(), "what had happened is not durable yet; is `hindsight serve` running?");
             return Ok(Ended::InPart);
@@ -122,12 +140,17 @@ async fn wait(app: &App, command: &Status, patience: Duration) -> Result<Ended> 
 
 async fn look(opened: &OpenVault, now: Timestamp) -> Result<VaultStatus> {
     let dead_letters = opened.vault.list(layout::DEAD_FOLDER).await?.len() as u64;
-    let mut resources = Vec::new();
+    let (mut resources, mut unreadable) = (Vec::new(), Vec::new());
     for numbered in protection::all(&opened.vault).await? {
-        resources.push(look_at(opened, numbered.record, now).await?);
+        let resource = numbered.record.resource.clone();
+        // One that is damaged hides none of the others.
+        match look_at(opened, numbered.record, now).await {
+            Ok(status) => resources.push(status),
+            Err(error) => unreadable.push(Unreadable { resource, error: format!("{error:#}") }),
+        }
     }
     let record = opened.record.clone();
-    Ok(VaultStatus { vault: opened.place.name.clone(), id: record.id, created: record.created, dead_letters, resources })
+    Ok(VaultStatus { vault: opened.place.name.clone(), id: record.id, created: record.created, dead_letters, resources, unreadable })
 }
 
 async fn look_at(opened: &OpenVault, protection: Protection, now: Timestamp) -> Result<ResourceStatus> {

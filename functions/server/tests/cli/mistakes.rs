@@ -72,13 +72,16 @@ async fn a_damaged_segment_says_what_to_do_and_that_helps_although_the_bucket_is
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&segments[0], bytes).expect("a file");
+    // What is wrong with one bucket is said, and of that bucket.
+    let status = program.run(&["status", "--vault", "./vault"]);
+    assert_eq!((status.code, status.output.contains("s3://cli-damaged: CANNOT BE READ")), (3, true), "{}{}", status.output, status.errors);
     let restore = ["restore", &url, "--vault", "./vault", "--to", "latest", "--target", "./restored", "--mode", "overwrite"];
     let damaged = program.run(&restore);
     assert_eq!(damaged.code, 1, "{}{}", damaged.output, damaged.errors);
     assert!(damaged.errors.contains("move this file out of the vault"), "{}", damaged.errors);
     fs::remove_file(&segments[0]).expect("it is there");
     let restored = program.run(&restore);
-    assert_eq!(restored.code, 0, "{}{}", restored.output, restored.errors);
+    assert_eq!(restored.code, 3, "what is missing is missing: {}{}", restored.output, restored.errors);
     assert!(restored.output.contains("of the change log is missing"), "{}", restored.output);
     assert_eq!(fs::read_to_string(program.folder().join("restored/c.txt")).expect("a file"), "later");
 }
@@ -127,6 +130,13 @@ async fn a_name_that_nothing_has_is_answered_with_what_may_be_meant() {
     let missed = format!("{url}/report/2026.csv");
     let ended = program.run(&["cat", &missed, "--vault", "./vault"]);
     assert_eq!((ended.code, ended.errors.contains("; did you mean reports/2026.csv?")), (4, true), "{}", ended.errors);
+    // What was there is not misspelled.
+    world.client.delete_object().bucket("cli-meant").key("other").send().await.expect("a delete");
+    let serving = program.serve(&["--vault", "./vault"]);
+    program.ok(&["status", "--vault", "./vault", "--wait"]);
+    assert_eq!(serving.stop(), 0);
+    let ended = program.run(&["cat", &format!("{url}/other"), "--vault", "./vault"]);
+    assert_eq!((ended.code, ended.errors.contains("it was deleted at 2")), (4, true), "{}", ended.errors);
     let told = program.ok(&["history", &missed, "--vault", "./vault"]);
     assert!(told.contains("no change of report/2026.csv; did you mean reports/2026.csv?"), "{told}");
     // What is like nothing is not answered with anything.

@@ -150,6 +150,14 @@ fn a_key_that_did_not_exist_is_a_part_that_is_not_restored() {
 }
 
 #[test]
+fn a_restore_across_a_gap_is_not_called_complete() {
+    let mut report = report();
+    report.gaps.push("12:00 to 12:05: events were off");
+    report.finish(report.finished);
+    assert_eq!(report.status, Status::Partial);
+}
+
+#[test]
 fn the_summary_is_json_with_plain_counts() {
     let json = serde_json::to_value(report()).unwrap();
     assert_eq!(

@@ -8,7 +8,7 @@ use handlers::protection::{Events, Protection, Status as Running};
 use pipeline::changelog::coverage::Window;
 use pipeline::model::Timestamp;
 
-use super::{ResourceStatus, VaultStatus};
+use super::{ResourceStatus, Unreadable, VaultStatus};
 use crate::output::{Output, bytes, counted, escaped, span};
 
 /// Shows one vault.
@@ -19,7 +19,10 @@ pub fn vault(output: &mut Output, status: &VaultStatus, now: Timestamp) -> io::R
         String::new()
     };
     output.line(format_args!("vault {}{dead}", escaped(&status.vault)))?;
-    if status.resources.is_empty() {
+    for Unreadable { resource, error } in &status.unreadable {
+        output.line(format_args!("\n{resource}: CANNOT BE READ: {}", escaped(error)))?;
+    }
+    if status.resources.is_empty() && status.unreadable.is_empty() {
         output.line("nothing is protected in it")?;
     }
     for resource in &status.resources {
