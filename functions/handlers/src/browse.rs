@@ -14,7 +14,7 @@ use pipeline::base::inputs::{Folding, Inputs, Inventory, Loose};
 use pipeline::fold::object::{Keep, ObjectJoin};
 use pipeline::fold::siblings::{Sibling, order_siblings};
 use pipeline::fold::{Cut, Fold, Folded, Uncertain};
-use pipeline::model::change::{ChangeBatch, ObjectChange, ObjectRow};
+use pipeline::model::change::{ChangeBatch, Facet, ObjectChange, ObjectRow};
 use pipeline::model::key::{bucket_of, khash};
 use pipeline::model::{Key, Timestamp};
 use pipeline::vault::body::Body;
@@ -393,8 +393,14 @@ pub async fn history(vault: &Vault, inventory: &Inventory, of: &HistoryOf, chang
             }
         }
     }
-    changes.sort_by(|a, b| (a.at, &a.object, &a.position, &a.version).cmp(&(b.at, &b.object, &b.position, &b.version)));
+    let when = |change: &ObjectChange| change.at_bound.filter(|_| is_look(change)).unwrap_or(change.at);
+    changes.sort_by(|a, b| (when(a), &a.object, &a.position, &a.version).cmp(&(when(b), &b.object, &b.position, &b.version)));
     Ok(changes)
+}
+
+/// Whether it is no change, but what a look at a version found: that was when its bound says.
+pub fn is_look(change: &ObjectChange) -> bool {
+    change.facet != Facet::Version && change.via == "scan"
 }
 
 #[cfg(test)]

@@ -379,7 +379,8 @@ fn name_unread(object: &str, live: &Light<'_>, facets: &[Light<'_>], columns: &[
         };
         // What was put with the content, another who read it may know; of what was set later an event told.
         if !known || facet.event {
-            let reason = format!("its {} of {} could not be read: {lost}", facet.facet.as_str(), facet.at);
+            let of = if facet.event { facet.at } else { live.at };
+            let reason = format!("its {} of {of} could not be read: {lost}", facet.facet.as_str());
             out.uncertain.push(Uncertain { object: object.to_owned(), version: facet.version.to_owned(), reason });
         }
     }

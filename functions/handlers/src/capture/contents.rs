@@ -12,7 +12,7 @@ use pipeline::vault::pack::{PACK_BYTES, Placed};
 use super::batch::{Batch, Kept, Outcome, Placement, Tasks};
 use super::{Capture, CaptureError, Shared, to_json};
 use crate::copying::{COPIES_AT_ONCE, Copied};
-use crate::dating;
+use crate::dating::{self, CLOCKS_DIFFER_MAX};
 
 /// Versions read at the same time.
 const READS_AT_ONCE: usize = 64;
@@ -178,6 +178,8 @@ impl Capture {
     /// That a property of a version could not be read when its content was.
     fn missing(&self, put: &ObjectChange, Unread { facet, reason }: Unread) -> ObjectChange {
         let ObjectChange { object, version, .. } = put;
+        // Whatever its put is dated to, by an event or by another listing, this is known by then.
+        let at = if version == NULL_VERSION { put.at } else { put.at.minus(CLOCKS_DIFFER_MAX) };
         tracing::warn!(resource = %self.shared.resource, object, version, reason, facet = facet.as_str(), "a property of it is lost");
         ObjectChange {
             facet,
@@ -186,7 +188,7 @@ impl Capture {
             stream: put.stream.clone(),
             at_bound: Some(self.shared.clock.now()),
             lost: Some(reason),
-            ..ObjectChange::put(object, version, put.at)
+            ..ObjectChange::put(object, version, at)
         }
     }
 }

@@ -153,8 +153,9 @@ fn row(change: &ObjectChange) -> Vec<String> {
     let in_parts = change.etag.as_deref().is_some_and(is_in_parts);
     // Where the time is exact the bound says something else: when an upload in parts began, or when version `null` was listed.
     let is_exact = change.op == Op::Put && change.at_bound.is_some_and(|bound| bound < change.at || !in_parts);
-    let when = match change.at_bound.filter(|_| !is_exact) {
-        Some(seen) if change.facet == Facet::Seen => seen.to_string(),
+    let looked = browse::is_look(change);
+    let when = match change.at_bound.filter(|_| looked || !is_exact) {
+        Some(seen) if looked => seen.to_string(),
         Some(bound) => format!("{} to {}", change.at.min(bound), change.at.max(bound)),
         None => change.at.to_string(),
     };
