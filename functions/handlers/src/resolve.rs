@@ -173,7 +173,7 @@ impl<'a> Resolving<'a> {
         };
         let mut telling = (0..self.new).rev().filter(|&index| tells_of(hint, marker, &self.changes[index]));
         // Of the markers of one second each is somebody's.
-        let untold = || telling.clone().filter(|index| marker && !self.told.contains(index)).last();
+        let untold = || telling.clone().rfind(|index| marker && !self.told.contains(index));
         let Some(found) = untold().or_else(|| telling.next()) else {
             let is_known = |known: &KnownVersion| {
                 let same_content = known.etag.is_some() && known.etag.as_deref() == hint.etag.as_deref();
