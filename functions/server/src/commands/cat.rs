@@ -84,7 +84,11 @@ pub async fn run(app: &App, command: Cat) -> Result<Ended> {
 async fn deleted(opened: &OpenVault, inventory: &Inventory, key: &str, until: Timestamp) -> Result<Option<Timestamp>> {
     let of = HistoryOf { object: key.to_owned(), recursive: false, from: Timestamp::MIN, to: until };
     let changes = browse::history(&opened.vault, inventory, &of, usize::MAX).await?;
-    let deletes = |change: &&ObjectChange| change.at <= until && (change.op == Op::Delete || change.marker);
-    let was_there = changes.iter().any(|change| change.op == Op::Put && change.facet == Facet::Version && !change.marker);
-    Ok(changes.iter().filter(deletes).map(|change| change.at).max().filter(|_| was_there))
+    let times =
+        |is: fn(&ObjectChange) -> bool| changes.iter().filter(move |change| change.at <= until && is(change)).map(|change| change.at);
+    let is_put = |change: &ObjectChange| change.op == Op::Put && change.facet == Facet::Version && !change.marker;
+    let Some(newest) = times(is_put).max() else { return Ok(None) };
+    // A marker hides it; that an older version was removed behind that changes nothing.
+    let marked = times(|change| change.op == Op::Put && change.marker).filter(|at| *at >= newest).min();
+    Ok(marked.or_else(|| times(|change| change.op == Op::Delete).max()))
 }
