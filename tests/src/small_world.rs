@@ -337,6 +337,11 @@ impl SmallWorld {
         world
     }
 
+    /// The bucket, as the vault knows it.
+    pub fn resource(&self) -> &ResourceId {
+        &self.resource
+    }
+
     /// Lets time pass.
     pub fn tick(&self, seconds: i64) {
         self.clock.0.fetch_add(seconds * 1_000_000, Ordering::Relaxed);

@@ -2,6 +2,9 @@
 
 use std::sync::Mutex;
 
+use handlers::browse::BrowseError;
+use handlers::diff::{Difference, diff};
+use pipeline::base::inputs::Inventory;
 use pipeline::replay::run::Progress;
 use pipeline::target::Mode;
 use pipeline::target::report::ReportRow;
@@ -82,4 +85,36 @@ fn what_is_uncertain_and_not_restored_has_a_row_too() {
     world.reconcile().expect("nothing fails");
     let into = world.elsewhere();
     assert_eq!(told(&world, before, Mode::Overwrite, &into), [row("b", "create", false), row("b", "none", true)]);
+}
+
+#[tokio::test]
+async fn a_comparison_of_two_instants_names_what_is_uncertain_at_either() {
+    let mut world = SmallWorld::new();
+    world.put("a", "stays");
+    world.put("b", "goes");
+    world.tick(3);
+    world.intake().expect("nothing fails");
+    world.reconcile().expect("nothing fails");
+    world.tick(60);
+    let before = world.now();
+    world.tick(60);
+    world.purge("b");
+    world.lose_events();
+    world.tick(60);
+    for _ in 0..2 {
+        world.reconcile().expect("nothing fails");
+        world.tick(60);
+    }
+    let inventory = Inventory::load(&world.vault(), world.resource()).await.expect("a sound vault");
+    let mut differences = Vec::new();
+    let each = |difference: Difference| -> Result<(), BrowseError> {
+        differences.push(difference.object);
+        Ok(())
+    };
+    let until = inventory.window().expect("it is open").latest;
+    let (report, doubts) = diff(&world.vault(), &inventory, (before, until), "", each).await.expect("a sound vault");
+    assert_eq!((report.removed, report.same, report.uncertain), (1, 1, 1));
+    assert_eq!(differences, ["b"]);
+    let named: Vec<&str> = doubts.iter().map(|doubt| doubt.object.as_str()).collect();
+    assert!(named == ["b"] && doubts[0].reason.contains("removed between"), "{doubts:?}");
 }

@@ -85,7 +85,8 @@ impl DiffReport {
 }
 
 /// Walks through all differences between the states at `from` and `to`, of keys that begin with `prefix`. Both instants
-/// must be within the window: whoever asks has planned them.
+/// must be within the window: whoever asks has planned them. Returns the counts, and every version of which nobody can say
+/// whether it was there at one of the instants, once, with the reason.
 ///
 /// # Errors
 /// [`BrowseError`], and what `each` says.
@@ -95,12 +96,12 @@ pub async fn diff<E: From<BrowseError>>(
     (from, to): (Timestamp, Timestamp),
     prefix: &str,
     mut each: impl FnMut(Difference) -> Result<(), E>,
-) -> Result<DiffReport, E> {
+) -> Result<(DiffReport, Vec<Uncertain>), E> {
     let inputs = |at: Timestamp| -> Inputs { inventory.inputs(Cut::At(at)) };
     let state = |at: Timestamp, bits: u32| State::with_bits(vault, inputs(at), Cut::At(at), Keep::Current, prefix, bits);
     let bits = state(from, 0).bits().max(state(to, 0).bits());
     let (earlier, later) = (state(from, bits), state(to, bits));
-    let mut report = DiffReport::default();
+    let (mut report, mut doubts) = (DiffReport::default(), Vec::new());
     // The finer division of the two fits into memory for both.
     let passes = [earlier.passes(), later.passes()].into_iter().max_by_key(Vec::len).unwrap_or_default();
     for pass in passes {
@@ -113,15 +114,19 @@ pub async fn diff<E: From<BrowseError>>(
                     each(difference)?;
                 }
             }
-            report.uncertain += distinct(&before.objects.uncertain, &after.objects.uncertain);
+            doubts.append(&mut before.objects.uncertain);
+            doubts.append(&mut after.objects.uncertain);
         }
     }
-    Ok(report)
+    Ok(with_doubts(report, doubts))
 }
 
-fn distinct(before: &[Uncertain], after: &[Uncertain]) -> u64 {
-    let keys: std::collections::BTreeSet<&str> = before.iter().chain(after).map(|uncertain| uncertain.object.as_str()).collect();
-    keys.len() as u64
+/// Counts the keys that are in doubt.
+fn with_doubts(report: DiffReport, mut doubts: Vec<Uncertain>) -> (DiffReport, Vec<Uncertain>) {
+    doubts.sort();
+    doubts.dedup();
+    let keys = doubts.chunk_by(|a, b| a.object == b.object).count();
+    (DiffReport { uncertain: keys as u64, ..report }, doubts)
 }
 
 /// One of the two folds, with the object it stands at.

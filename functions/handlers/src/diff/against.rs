@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
+use pipeline::fold::Uncertain;
 use pipeline::fold::object::Keep;
 use pipeline::model::key::{bucket_of, khash};
 use pipeline::replay::ReplayPlan;
@@ -19,7 +20,7 @@ use pipeline::vault::Vault;
 use pipeline::view::ObjectVersion;
 use serde::Serialize;
 
-use super::{Change, DiffReport};
+use super::{Change, DiffReport, with_doubts};
 use crate::browse::{BrowseError, State};
 
 /// Objects compared at the same time.
@@ -55,6 +56,7 @@ pub struct PlaceDifference {
 }
 
 /// Walks through everything that is not the same at a place as it was in the bucket, of keys that begin with `prefix`.
+/// Returns the counts, and every version of which nobody can say whether it was there, once, with the reason.
 ///
 /// # Errors
 /// [`BrowseError`], [`TargetError`], and what `each` says.
@@ -64,11 +66,11 @@ pub async fn diff_against<E: From<BrowseError> + From<TargetError>>(
     prefix: &str,
     place: &Place,
     mut each: impl FnMut(PlaceDifference) -> Result<(), E>,
-) -> Result<DiffReport, E> {
+) -> Result<(DiffReport, Vec<Uncertain>), E> {
     place.target.open().await?;
     let surveys = Surveys::of(plan);
     let state = State::with_bits(vault, plan.inputs.clone(), plan.cut(), Keep::Current, prefix, surveys.bits_min());
-    let mut report = DiffReport::default();
+    let (mut report, mut doubts) = (DiffReport::default(), Vec::new());
     for pass in state.passes() {
         let loose = state.load(pass.clone()).await?;
         for buckets in surveys.parts(state.bits(), pass) {
@@ -93,9 +95,9 @@ pub async fn diff_against<E: From<BrowseError> + From<TargetError>>(
                         break;
                     }
                 }
-                uncertain.extend(objects.uncertain.into_iter().map(|uncertain| uncertain.object));
+                uncertain.extend(objects.uncertain.iter().map(|uncertain| uncertain.object.clone()));
+                doubts.append(&mut objects.uncertain);
             }
-            report.uncertain += uncertain.len() as u64;
             for (object, existing) in there {
                 // It may have existed: then it is not one too many.
                 if !uncertain.contains(&object) {
@@ -104,7 +106,7 @@ pub async fn diff_against<E: From<BrowseError> + From<TargetError>>(
             }
         }
     }
-    Ok(report)
+    Ok(with_doubts(report, doubts))
 }
 
 /// What the place holds of some hash buckets, by the keys of the bucket that was backed up.

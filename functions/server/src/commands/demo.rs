@@ -152,7 +152,7 @@ async fn story(
     steps.begin("What changed since the good second?")?;
     let inventory = Inventory::load(&opened.vault, resource).await?;
     let mut shown = Vec::new();
-    let report = diff(&opened.vault, &inventory, (good, restorable.latest), "", |difference| -> Result<()> {
+    let (report, _) = diff(&opened.vault, &inventory, (good, restorable.latest), "", |difference| -> Result<()> {
         if shown.len() < SHOWN_MAX {
             shown.push(super::diff::line(&difference));
         }

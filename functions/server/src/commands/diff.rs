@@ -8,6 +8,7 @@ use handlers::diff::{Change, DiffReport, Difference, diff};
 use pipeline::base::inputs::Inventory;
 use pipeline::target::Aspect;
 
+use super::ls::warn_uncertain;
 use crate::app::{App, VaultFlag, bucket_and_rest};
 use crate::exit::{Ended, Failure};
 use crate::output::{Output, bytes, escaped};
@@ -66,7 +67,7 @@ pub async fn run(app: &App, command: Diff) -> Result<Ended> {
         return Err(Failure::usage(format!("--from {from} is later than --to {to}; write the earlier time first")).into());
     }
     let mut output = Output::new(app.flags.json);
-    let report = diff(&opened.vault, &inventory, (from, to), &prefix, |difference| -> Result<()> {
+    let (report, doubts) = diff(&opened.vault, &inventory, (from, to), &prefix, |difference| -> Result<()> {
         if !write_key(&mut output, &command, difference.change, &difference.object)? {
             output.show(&difference, || line(&difference))?;
         }
@@ -74,11 +75,12 @@ pub async fn run(app: &App, command: Diff) -> Result<Ended> {
     })
     .await?;
     if output.json {
-        output.document(&serde_json::json!({ "from": from, "to": to, "summary": report }))?;
+        output.document(&serde_json::json!({ "from": from, "to": to, "summary": report, "uncertain": doubts }))?;
     } else if !command.null {
         output.line(format_args!("{from} to {to}: {}", summary(&report)))?;
     }
     output.finish()?;
+    warn_uncertain(&doubts);
     Ok(Ended::Whole)
 }
 

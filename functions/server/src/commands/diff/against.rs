@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Diff, shown, summary, write_key};
 use crate::app::{App, bucket_and_rest};
+use crate::commands::ls::warn_uncertain;
 use crate::exit::Ended;
 use crate::output::{Output, escaped};
 
@@ -21,7 +22,7 @@ pub async fn run(app: &App, command: &Diff, target: &str) -> Result<Ended> {
     let name = place.target.name();
     let place = Place { target: place.target, prefix: place.prefix, acls: !command.no_acls };
     let mut output = Output::new(app.flags.json);
-    let report = diff_against(vault, &plan, &prefix, &place, |difference| -> Result<()> {
+    let (report, doubts) = diff_against(vault, &plan, &prefix, &place, |difference| -> Result<()> {
         if !write_key(&mut output, command, difference.change, &difference.object)? {
             output.show(&difference, || line(&difference))?;
         }
@@ -29,11 +30,12 @@ pub async fn run(app: &App, command: &Diff, target: &str) -> Result<Ended> {
     })
     .await?;
     if output.json {
-        output.document(&json!({ "at": plan.to, "target": name, "summary": report }))?;
+        output.document(&json!({ "at": plan.to, "target": name, "summary": report, "uncertain": doubts }))?;
     } else if !command.null {
         output.line(format_args!("{} to what is now in {}: {}", plan.to, escaped(&name), summary(&report)))?;
     }
     output.finish()?;
+    warn_uncertain(&doubts);
     Ok(if report.differs() { Ended::InPart } else { Ended::Whole })
 }
 
