@@ -247,6 +247,16 @@ async fn damage_of_records_says_whether_anything_can_be_restored() {
 }
 
 #[tokio::test]
+async fn a_manifest_that_is_missing_is_no_damage_of_the_one_before() {
+    let kept = Kept::new();
+    let manifests = kept.files("manifest/");
+    let missing = &manifests[manifests.len() - 2];
+    assert!(manifests.len() >= 3, "{manifests:?}");
+    fs::remove_file(kept.path(missing)).expect("a file");
+    assert!(kept.only(missing).await.reason.contains("records after it are there"));
+}
+
+#[tokio::test]
 async fn what_is_no_segment_is_named_and_costs_nothing() {
     let kept = Kept::new();
     let among = format!("{}/notes.txt", Path::new(&kept.files("log/")[0]).parent().expect("a folder").display());

@@ -128,7 +128,11 @@ impl Work<'_> {
         let Some(parent) = &manifest.parent else {
             return if number > 1 { Err("it names no manifest before it".to_owned()) } else { Ok(()) };
         };
-        if let Some(before) = before.filter(|before| *before != parent) {
+        if parent.path != layout::numbered(&layout::manifest_folder(self.resource), number.saturating_sub(1)) {
+            return Err(format!("it names {} as the manifest before it", parent.path));
+        }
+        // One that is missing has been named.
+        if let Some(before) = before.filter(|before| before.path == parent.path && *before != parent) {
             let reason = format!("its SHA-256 is {}, and the manifest after it says {} of {}", before.digest, parent.digest, parent.path);
             self.findings.damage(&before.path, reason);
         }
