@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use pipeline::target::{BucketTarget, Comparing, DirectoryTarget};
+use pipeline::target::{BucketTarget, Comparing, DirectoryTarget, TargetError};
 
 use crate::app::{App, bucket_and_rest};
 use crate::exit::Failure;
@@ -50,6 +50,11 @@ impl App {
         if opened.place.is_in_bucket(&bucket, &endpoint) || opened.is_in_bucket(found.as_ref()).await? {
             return Err(Failure::refused(format!("cannot restore to {bucket}: the vault lies within it")).into());
         }
+        let outside = BucketTarget::new(found.clone(), prefix.clone()).check_outside_of_vaults().await;
+        outside.map_err(|error| match error {
+            TargetError::Refused { .. } => anyhow::Error::new(Failure::refused(error.to_string())),
+            error => error.into(),
+        })?;
         let vault_bucket = opened.place.copyable_bucket(&endpoint).map(str::to_owned);
         let target = BucketTarget::new(found, prefix.clone()).with_vault_bucket(vault_bucket);
         Ok(Place { target: Arc::new(target), prefix, directory: None })

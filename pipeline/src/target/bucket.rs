@@ -22,11 +22,12 @@ use md5::{Digest as _, Md5};
 
 pub use self::request::Encryption;
 use self::request::{Sendable, is_as_sent, is_private, sendable, translated};
-use super::{ExistingObject, Occupied, Target, TargetError, WantedObject, Written, exactly};
+use super::{ExistingObject, Occupied, Target, TargetError, WantedObject, Written, exactly, folders, holds_vault};
 use crate::model::Digest;
 use crate::model::digest::Hasher;
 use crate::s3::{Bucket, BucketError, Content, CopyName, CopySource, NULL_VERSION, ObjectHead, Versioning};
 use crate::vault::body::Whole;
+use crate::vault::{layout, record};
 
 /// Versions in one page of a listing.
 const PAGE_VERSIONS: i32 = 1_000;
@@ -93,6 +94,37 @@ impl BucketTarget {
             BucketError::NotFound { .. } => TargetError::Refused { target, reason: format!("{reason}; create the bucket first") },
             BucketError::Denied { .. } => TargetError::Refused { target, reason },
             _ => TargetError::Unusable { target, reason, transient: error.is_transient() },
+        }
+    }
+
+    /// A target that lies in a vault is refused. (One in which a vault lies is refused where it is surveyed.)
+    ///
+    /// # Errors
+    /// [`TargetError::Refused`] names the folder.
+    pub async fn check_outside_of_vaults(&self) -> Result<(), TargetError> {
+        for folder in folders(&self.prefix) {
+            self.check_no_vault(folder).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a folder is a vault: whether the record of one lies in it. Who may not read that has none there.
+    async fn check_no_vault(&self, folder: &str) -> Result<(), TargetError> {
+        let (record, begins) = (format!("{folder}{}", layout::VAULT), record::BEGINS.as_bytes());
+        let read = async {
+            let (_, mut content) = self.bucket.get(&record, None, Some(0..begins.len() as u64), None).await?;
+            let mut begin = Vec::new();
+            while begin.len() < begins.len()
+                && let Some(piece) = content.try_next().await?
+            {
+                begin.extend_from_slice(&piece);
+            }
+            Ok::<_, BucketError>(begin)
+        };
+        match read.await {
+            Ok(begin) if begin.starts_with(begins) => Err(holds_vault(self.name(), folder)),
+            Err(error) if error.is_transient() => Err(self.unusable(error)),
+            _ => Ok(()),
         }
     }
 
@@ -267,7 +299,14 @@ impl Target for BucketTarget {
                 self.bucket.list_versions(&self.prefix, after.as_ref(), PAGE_VERSIONS).await.map_err(|error| self.unusable(error))?;
             for listed in page.versions {
                 // A server may understand prefixes in its own way; we do not leave ours.
-                if !listed.latest || listed.marker || !listed.object.starts_with(&self.prefix) || !wanted(&listed.object) {
+                if !listed.latest || listed.marker || !listed.object.starts_with(&self.prefix) {
+                    continue;
+                }
+                let folder = listed.object.strip_suffix(layout::VAULT).filter(|folder| folder.is_empty() || folder.ends_with('/'));
+                if let Some(folder) = folder.filter(|_| listed.size != Some(0)) {
+                    self.check_no_vault(folder).await?;
+                }
+                if !wanted(&listed.object) {
                     continue;
                 }
                 let existing = ExistingObject {

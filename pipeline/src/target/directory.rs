@@ -37,15 +37,16 @@ use fail::fail_point;
 use futures::StreamExt as _;
 
 use self::compare::Lines;
-use self::entries::{find, open_file, survey};
+use self::entries::{Surveyed, find, open_file, survey};
 use self::record::{Known, Record};
 use self::session::{Begin, Session, read_known};
-use super::{ExistingObject, Occupied, Target, TargetError, WantedObject, Written, exactly};
+use super::{ExistingObject, Occupied, Target, TargetError, WantedObject, Written, exactly, holds_vault};
 use crate::model::checksum::Verifier;
 use crate::model::digest::Hasher;
 use crate::s3::Content;
 use crate::vault::body::Whole;
 use crate::vault::directory::make;
+use crate::vault::{layout, record as record_of_vault};
 
 const LOCK: &str = "lock";
 const OBJECTS: &str = "objects.jsonl";
@@ -65,10 +66,13 @@ pub struct DirectoryTarget {
 
 /// Whether a directory is a vault: whether the record of one lies in it.
 fn is_vault(folder: &Path) -> bool {
-    const BEGINS: &[u8] = b"hindsight ";
-    let mut begin = [0; BEGINS.len()];
-    let read = std::fs::File::open(folder.join(crate::vault::layout::VAULT)).and_then(|mut file| file.read_exact(&mut begin));
-    read.is_ok() && begin == BEGINS
+    std::fs::File::open(folder.join(layout::VAULT)).is_ok_and(is_vault_record)
+}
+
+/// Whether a file of that name is the record of a vault.
+fn is_vault_record(mut file: impl io::Read) -> bool {
+    let mut begin = [0; record_of_vault::BEGINS.len()];
+    file.read_exact(&mut begin).is_ok() && begin == *record_of_vault::BEGINS.as_bytes()
 }
 
 impl DirectoryTarget {
@@ -186,7 +190,10 @@ impl Target for DirectoryTarget {
 
     async fn survey(&self, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync)) -> Result<BTreeMap<String, ExistingObject>, TargetError> {
         let Some(root) = self.root()? else { return Ok(BTreeMap::new()) };
-        survey(&root, wanted).map_err(|error| self.unusable(&error))
+        survey(&root, wanted).map_err(|error| match error {
+            Surveyed::Vault(folder) => holds_vault(self.name(), &folder),
+            Surveyed::Io(error) => self.unusable(&error),
+        })
     }
 
     async fn is_same(&self, wanted: &WantedObject, _existing: &ExistingObject) -> Result<bool, TargetError> {
@@ -224,11 +231,14 @@ impl Target for DirectoryTarget {
         }
         scratch.finish(wanted.at).map_err(failed)?;
         fail_point!("directory::before-rename");
-        session.place(scratch, &wanted.object).map_err(failed)?;
+        let moved = session.place(scratch, &wanted.object).map_err(failed)?;
         fail_point!("directory::before-record");
         // Last: a kill before leaves a file without its record, which is no reason to take it for the same.
         session.record(&Record::of(wanted), &self.known).map_err(failed)?;
-        Ok(Written::default())
+        let is_known = |path: &String| path::decode(path).is_some_and(|object| held(&self.known).knows(&object));
+        let told =
+            |path: String| format!("a file that no restore wrote stood where its folder is, and is called {} now", path::beside(&path));
+        Ok(Written { left_out: moved.into_iter().filter(|path| !is_known(path)).map(told).collect(), ..Written::default() })
     }
 
     /// No server copies into a directory.

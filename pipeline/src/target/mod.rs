@@ -94,6 +94,17 @@ pub struct ExistingObject {
     pub version: Option<String>,
 }
 
+/// The folders in which a key or path lies, the outermost, which has no name, first: each with its slash.
+pub(crate) fn folders(prefix: &str) -> impl Iterator<Item = &str> {
+    std::iter::once("").chain(prefix.match_indices('/').map(|(at, slash)| &prefix[..at + slash.len()]))
+}
+
+/// What is there is part of a vault: what is put beside it would be taken for a part of it, and what is removed is lost.
+pub(crate) fn holds_vault(target: String, folder: &str) -> TargetError {
+    let place = if folder.is_empty() { "it".to_owned() } else { format!("{folder:?} in it") };
+    TargetError::Refused { target, reason: format!("{place} is a vault; choose a place that neither holds a vault nor lies in one") }
+}
+
 /// Why a target did not take something.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {

@@ -22,6 +22,8 @@ use crate::simulated::decoded;
 
 /// The version of the record form that this program writes, and the highest it reads.
 pub const FORMAT_VERSION: u32 = 1;
+/// What every record begins with.
+pub const BEGINS: &str = "hindsight ";
 /// Records read at the same time.
 const READS_AT_ONCE: usize = 8;
 
@@ -42,7 +44,7 @@ fn digest(path: &str, payload: &[u8]) -> Digest {
 pub fn encode<R: Record>(path: &str, record: &R) -> Bytes {
     let mut payload = serde_json::to_vec(record).expect("records are plain data with text keys");
     payload.push(b'\n');
-    let mut bytes = format!("hindsight {FORMAT_VERSION} {} {}\n", R::KIND, digest(path, &payload)).into_bytes();
+    let mut bytes = format!("{BEGINS}{FORMAT_VERSION} {} {}\n", R::KIND, digest(path, &payload)).into_bytes();
     bytes.extend_from_slice(&payload);
     bytes.into()
 }

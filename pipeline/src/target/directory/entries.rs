@@ -7,6 +7,7 @@ use cap_std::fs::{Dir, File, Metadata, MetadataExt as _};
 
 use super::path;
 use crate::target::ExistingObject;
+use crate::vault::layout;
 
 /// How many directories are remembered as durable; beyond, they are forgotten and synced once more.
 const SYNCED_DIRECTORIES_MAX: usize = 1 << 20;
@@ -83,10 +84,13 @@ pub(super) fn open_file(parent: &Dir, name: &str) -> io::Result<Option<File>> {
 }
 
 /// Opens or makes the directory at the end of `path`, whose parent is `parent`.
-pub(super) fn make_directory(parent: Dir, path: &str, synced: &mut Synced) -> io::Result<Dir> {
+///
+/// A file of that name goes beside it; says whether there was one.
+pub(super) fn make_directory(parent: Dir, path: &str, synced: &mut Synced) -> io::Result<(Dir, bool)> {
     let (_, name) = split(path);
+    let mut moved = false;
     let made = match look(&parent, name)? {
-        Entry::Directory(directory) if synced.has(path) => return Ok(directory),
+        Entry::Directory(directory) if synced.has(path) => return Ok((directory, false)),
         Entry::Directory(directory) => directory,
         entry => {
             match entry {
@@ -97,6 +101,7 @@ pub(super) fn make_directory(parent: Dir, path: &str, synced: &mut Synced) -> io
                 Entry::File => {
                     parent.rename(name, &parent, path::beside(name))?;
                     sync(&parent)?;
+                    moved = true;
                 }
                 Entry::Absent | Entry::Directory(_) => {}
             }
@@ -110,7 +115,7 @@ pub(super) fn make_directory(parent: Dir, path: &str, synced: &mut Synced) -> io
     // Whoever made it, what is written into it is durable only when its own name is.
     sync(&parent)?;
     synced.put(path);
-    Ok(made)
+    Ok((made, moved))
 }
 
 /// The directories along a path, the root first; nothing where one does not exist.
@@ -140,8 +145,23 @@ pub(super) fn find(root: &Dir, object: &str) -> io::Result<Option<(Dir, String)>
     Ok(Some((directory, name)))
 }
 
+/// Why a directory cannot be surveyed.
+#[derive(Debug)]
+pub(super) enum Surveyed {
+    /// A vault lies in it, in this folder.
+    Vault(String),
+    /// It cannot be read.
+    Io(io::Error),
+}
+
+impl From<io::Error> for Surveyed {
+    fn from(error: io::Error) -> Surveyed {
+        Surveyed::Io(error)
+    }
+}
+
 /// Everything that lies at the path of a key.
-pub(super) fn survey(root: &Dir, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync)) -> io::Result<BTreeMap<String, ExistingObject>> {
+pub(super) fn survey(root: &Dir, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync)) -> Result<BTreeMap<String, ExistingObject>, Surveyed> {
     let mut found = BTreeMap::new();
     // Paths and not open directories: a wide tree must not use up the file descriptors.
     let mut open = vec![String::new()];
@@ -162,8 +182,11 @@ pub(super) fn survey(root: &Dir, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Syn
             let metadata = match entry.metadata() {
                 Ok(metadata) => metadata,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             };
+            if split(&path).1 == layout::VAULT && open_file(&directory, layout::VAULT)?.is_some_and(super::is_vault_record) {
+                return Err(Surveyed::Vault(at));
+            }
             if metadata.is_dir() {
                 open.push(path);
                 continue;

@@ -135,6 +135,11 @@ impl Known {
         line.is_some() && self.lines.get(&xxh3_64(record.object.as_bytes())).copied() == line
     }
 
+    /// Whether a restore has written an object, or removed it.
+    pub(super) fn knows(&self, object: &str) -> bool {
+        self.lines.contains_key(&xxh3_64(object.as_bytes()))
+    }
+
     fn put(&mut self, object: &str, line: &[u8]) {
         let (key, line) = (xxh3_64(object.as_bytes()), xxh3_64(line));
         if self.lines.len() < KNOWN_OBJECTS_MAX || self.lines.contains_key(&key) {

@@ -77,14 +77,18 @@ impl Session {
         Ok(Scratch { directory: self.scratch.clone(), name, file })
     }
 
-    /// Renames a finished file to the object's place; it is durable when this comes back.
-    pub(super) fn place(&self, scratch: Scratch, object: &str) -> io::Result<()> {
+    /// Renames a finished file to the object's place; it is durable when this comes back. Returns the paths of files that stood
+    /// where folders had to be, and lie beside them now.
+    pub(super) fn place(&self, scratch: Scratch, object: &str) -> io::Result<Vec<String>> {
         let plain = path::encode(object);
         let (parents, leaf) = split(&plain);
         let mut places = held(&self.places);
         let mut directory = self.root.try_clone()?;
+        let mut moved = Vec::new();
         for end in ends(parents) {
-            directory = make_directory(directory, &parents[..end], &mut places)?;
+            let (made, is_moved) = make_directory(directory, &parents[..end], &mut places)?;
+            directory = made;
+            moved.extend(is_moved.then(|| parents[..end].to_owned()));
         }
         // A directory of that name holds other objects; the file goes beside it.
         let is_directory = matches!(look(&directory, leaf)?, Entry::Directory(_));
@@ -96,7 +100,8 @@ impl Session {
             remove_file(&directory, &other)?;
         }
         drop(places);
-        sync(&directory)
+        sync(&directory)?;
+        Ok(moved)
     }
 
     /// Removes an object's file and the directories that hold nothing then. Says whether there was a file.
