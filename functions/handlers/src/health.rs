@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pipeline::changelog::coverage::{RECONCILIATIONS, Reconciliation, Window};
+use pipeline::changelog::coverage::{Gap, RECONCILIATIONS, Reconciliation, Window};
 use pipeline::model::{ResourceId, Timestamp};
 use pipeline::vault::record::Record;
 use pipeline::vault::{Vault, VaultError, layout};
@@ -133,6 +133,8 @@ pub struct Health {
     pub behind: bool,
     /// Since when events are known to be off.
     pub events_off_since: Option<Timestamp>,
+    /// From when on a part of the log is missing that no listing has made good yet.
+    pub log_missing_since: Option<Timestamp>,
     /// What went wrong last.
     pub last_trouble: Option<LastTrouble>,
 }
@@ -148,6 +150,8 @@ pub struct Listing {
     pub took_seconds: f64,
     /// Versions that it listed.
     pub listed: u64,
+    /// Versions that it showed without a key, and that cannot be kept.
+    pub nameless: u64,
     /// When the next is to begin.
     pub due: Timestamp,
     /// Whether that is long ago.
@@ -194,7 +198,8 @@ pub fn health(facts: &Facts<'_>, now: Timestamp) -> Health {
         proven_lag_seconds: window.and_then(|window| window.proven).map(seconds_ago),
         // Of a bucket that is only listed, the listing that is overdue says it.
         behind: runs && !is_list && window.is_some_and(|window| now.since(window.latest) > BEHIND_AFTER),
-        events_off_since: window.and_then(|window| window.gaps.iter().find(|gap| gap.to.is_none())).map(|gap| gap.from),
+        events_off_since: open_gap(*window, |gap| gap.segment.is_none()),
+        log_missing_since: open_gap(*window, |gap| gap.segment.is_some()),
         last_trouble: trouble.map(|trouble| LastTrouble { over: is_over(trouble, *window, *last, now), trouble: trouble.clone() }),
     }
 }
@@ -207,6 +212,11 @@ pub fn interval(protection: &Protection) -> Duration {
     })
 }
 
+/// When a gap begins that has not ended.
+fn open_gap(window: Option<&Window>, is_sought: impl Fn(&Gap) -> bool) -> Option<Timestamp> {
+    window?.gaps.iter().find(|gap| gap.to.is_none() && is_sought(gap)).map(|gap| gap.from)
+}
+
 fn listing(last: &Reconciliation, every: Duration, runs: bool, now: Timestamp) -> Listing {
     let took = last.ended.since(last.began);
     let due = last.ended.plus(every);
@@ -217,6 +227,7 @@ fn listing(last: &Reconciliation, every: Duration, runs: bool, now: Timestamp) -
         ended: last.ended,
         took_seconds: took.as_secs_f64(),
         listed: last.listed,
+        nameless: last.nameless,
         due,
         overdue: runs && now > late,
     }
@@ -254,6 +265,9 @@ impl Health {
         }
         if let Some(since) = self.events_off_since {
             complaints.push(format!("events are off since {since}: only listings find changes"));
+        }
+        if let Some(since) = self.log_missing_since {
+            complaints.push(format!("a part of the log from {since} on is missing: the next listing finds again what still exists"));
         }
         if let Some(LastTrouble { trouble, .. }) = self.last_trouble.as_ref().filter(|last| !last.over) {
             complaints.push(format!("{} went wrong at {}: {}", trouble.part.as_str(), trouble.at, trouble.reason));
@@ -363,6 +377,20 @@ mod tests {
         check(Part::Feed, 0, 101, 200, true);
         check(Part::Compaction, 200, 200, 200, false);
         check(Part::Compaction, 0, 0, 9_000, true);
+    }
+
+    #[test]
+    fn a_gap_says_whether_events_are_off_or_a_part_of_the_log_is_missing() {
+        let link = "07a1200000000000000007700000000000".parse().unwrap();
+        let gap = |segment| Gap { from: at(40), to: None, reason: "r".to_owned(), segment, found_again: None };
+        let check = |gap: Gap, expected: &str| {
+            let (protection, window) = (sqs(), Window { gaps: vec![gap], ..window(100) });
+            let facts = Facts { protection: &protection, window: Some(&window), last: None, trouble: None };
+            let complaints = health(&facts, at(110)).complaints(at(110));
+            assert!(complaints.len() == 1 && complaints[0].starts_with(expected), "{complaints:?}");
+        };
+        check(gap(None), "events are off since");
+        check(gap(Some(link)), "a part of the log from");
     }
 
     #[test]

@@ -153,8 +153,11 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
         true => None,
         false => facts(capture.vault(), capture.resource()).await?.0.iter().filter_map(Reconciliation::newest_proof_began).max(),
     };
-    let proof =
-        Reconciliation { began, ended, listed, found, purged, lost, events_on, versioned, proof_began, heads: capture.loose_ends() };
+    let (nameless, heads) = (scan.nameless(), capture.loose_ends());
+    if nameless > 0 {
+        tracing::warn!(resource = %capture.resource(), nameless, "the source lists versions without a key; they cannot be asked for, and are not kept");
+    }
+    let proof = Reconciliation { began, ended, listed, found, purged, lost, nameless, events_on, versioned, proof_began, heads };
     fail_point!("reconcile::before-record");
     capture.vault().append_record(&folder, &proof).await?;
     fail_point!("reconcile::after-record");

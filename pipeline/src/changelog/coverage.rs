@@ -33,6 +33,9 @@ pub struct Reconciliation {
     pub purged: u64,
     /// Versions whose content could not be stored.
     pub lost: u64,
+    /// Versions that the source lists without a key, and that cannot be kept.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub nameless: u64,
     /// Whether the source was set to send events, where it can say.
     pub events_on: Option<bool>,
     /// Whether the bucket kept versions. Otherwise nothing is proven: what is overwritten between two looks leaves no trace.
@@ -43,6 +46,11 @@ pub struct Reconciliation {
     /// Segments that it rests on and that no other named when it ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub heads: Vec<Link>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes what it asks about by reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Record for Reconciliation {
@@ -122,6 +130,7 @@ impl Reconciliation {
             found: 0,
             purged: 0,
             lost: 0,
+            nameless: 0,
             events_on: None,
             versioned: true,
             proof_began: None,

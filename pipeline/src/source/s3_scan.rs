@@ -46,6 +46,7 @@ pub struct Scan {
     waiting_after: Option<ListMarker>,
     began: Option<Timestamp>,
     last_answer: Option<Timestamp>,
+    nameless: u64,
 }
 
 /// One page's worth of whole ties.
@@ -69,6 +70,7 @@ impl Scan {
             waiting_after: None,
             began: None,
             last_answer: None,
+            nameless: 0,
         }
     }
 
@@ -80,6 +82,12 @@ impl Scan {
     /// The source's clock at the last page so far, where the server said.
     pub fn last_answer(&self) -> Option<Timestamp> {
         self.last_answer
+    }
+
+    /// Versions that were listed without a key, so far. S3 allows no such key, and nobody can ask for them by it: some servers
+    /// list `//` so. They are left out.
+    pub fn nameless(&self) -> u64 {
+        self.nameless
     }
 
     /// The next ties; none at the end.
@@ -100,7 +108,10 @@ impl Scan {
         self.after = page.next;
         let mut ties = Vec::new();
         let at = page.server_time;
-        for version in page.versions.into_iter().map(|listed| Shown { listed, at }) {
+        let (named, nameless): (Vec<ListedVersion>, Vec<ListedVersion>) =
+            page.versions.into_iter().partition(|listed| !listed.object.is_empty());
+        self.nameless += nameless.len() as u64;
+        for version in named.into_iter().map(|listed| Shown { listed, at }) {
             let tied = self
                 .waiting
                 .last()

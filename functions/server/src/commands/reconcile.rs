@@ -8,10 +8,11 @@ use clap::Args;
 use handlers::capture::Capture;
 use handlers::reconcile::{Quiet, ScanProgress, reconcile};
 use indicatif::{ProgressBar, ProgressStyle};
+use pipeline::base::inputs::Inventory;
 
 use crate::app::{App, VaultFlag, WHOLE, bucket_only};
 use crate::exit::{Ended, Failure};
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::protected::Protected;
 use crate::vaults::Location;
 
@@ -53,9 +54,17 @@ pub async fn run(app: &App, command: Reconcile) -> Result<Ended> {
             "{resource}: {} versions listed, {} newly kept, {} purged without an event, {} lost",
             reading.listed, reading.found, reading.purged, reading.lost
         ))?;
-        match reading.proves() {
-            Some(proven) => output.line(format_args!("nothing that still existed is missing up to {proven}"))?,
-            None => output.line("the bucket keeps no versions, so nothing is proven")?,
+        if reading.nameless > 0 {
+            output.line(format_args!(
+                "{} without a key are not kept: nobody can ask for them",
+                counted(reading.nameless, "listed version")
+            ))?;
+        }
+        let proven = Inventory::load(capture.vault(), &resource).await?.window().and_then(|window| window.proven);
+        match (proven, reading.versioned) {
+            (Some(proven), _) => output.line(format_args!("nothing that still existed is missing up to {proven}"))?,
+            (None, true) => output.line("the next listing will prove that nothing is missing in this one")?,
+            (None, false) => output.line("the bucket keeps no versions, so nothing is proven")?,
         }
     }
     output.finish()?;

@@ -106,7 +106,10 @@ fn wrong(window: Option<&Window>, health: &Health, now: Timestamp) -> Vec<(&'sta
     for gap in window.iter().flat_map(|window| &window.gaps) {
         match gap.to {
             Some(to) => lines.push(("gap", format!("{} to {to}: {}", gap.from, escaped(&gap.reason)))),
-            None => lines.push(("EVENTS OFF", format!("since {}, {} ago: {}", gap.from, span(now.since(gap.from)), escaped(&gap.reason)))),
+            None => {
+                let name = if gap.segment.is_some() { "GAP" } else { "EVENTS OFF" };
+                lines.push((name, format!("since {}, {} ago: {}", gap.from, span(now.since(gap.from)), escaped(&gap.reason))));
+            }
         }
     }
     if let Some(LastTrouble { trouble, over }) = &health.last_trouble {
@@ -114,6 +117,10 @@ fn wrong(window: Option<&Window>, health: &Health, now: Timestamp) -> Vec<(&'sta
         let name = if *over { "last trouble" } else { "TROUBLE" };
         let when = format!("{}, {} ago{times}", trouble.at, span(now.since(trouble.at)));
         lines.push((name, format!("{} at {when}: {}", trouble.part.as_str(), escaped(&trouble.reason))));
+    }
+    if let Some(listing) = health.listing.as_ref().filter(|listing| listing.nameless > 0) {
+        let versions = counted(listing.nameless, "version");
+        lines.push(("NOT KEPT", format!("{versions} that the source lists without a key, so that nobody can ask for them")));
     }
     if let Some(listing) = health.listing.as_ref().filter(|listing| listing.overdue) {
         let late = span(now.since(listing.due));
