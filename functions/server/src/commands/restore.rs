@@ -30,7 +30,8 @@ use crate::vaults::OpenVault;
 
 /// Restore a bucket, or some objects of it, as they were at a time.
 ///
-/// Nothing that the target holds is touched unless --mode says so. A restore that was broken off is resumed by asking for
+/// Nothing that the target holds is touched unless --mode says so; only a file that stands where a folder must be is kept beside
+/// it, under a name with %= at its end, and named. No restore goes into a vault, or to where one lies. A restore that was broken off is resumed by asking for
 /// it again. That writes what is missing, and leaves and counts what others have put under the names of its objects; so it
 /// does of one that has ended. Only where several versions of an object are restored all of them are written again.
 #[derive(Debug, Args)]

@@ -40,13 +40,13 @@ pub struct Asked {
     /// Only the keys in this file, one a line; with a NUL in it, one per NUL.
     #[arg(long, value_name = "FILE")]
     keys_from: Option<PathBuf>,
-    /// Only objects of at least so many bytes: 1000, 10MB or 10MiB.
+    /// Only objects of at least so many bytes: 1000, 10MB or 10MiB. With --versions: whose newest version was.
     #[arg(long, value_name = "BYTES")]
     size_min: Option<ByteSize>,
-    /// Only objects of at most so many bytes.
+    /// Only objects of at most so many bytes. With --versions: whose newest version was.
     #[arg(long, value_name = "BYTES")]
     size_max: Option<ByteSize>,
-    /// Only objects that had this tag then; may be given several times.
+    /// Only objects that had this tag then; of several all. With --versions: of which some version had them.
     #[arg(long, value_name = "NAME=VALUE")]
     tag: Vec<Tag>,
     /// Which versions: current, the newest N, or all that were live [default: current].
@@ -179,13 +179,24 @@ impl Asked {
             }
             keys.extend(listed);
         }
+        if self.mode == Some(Mode::Exact) && (self.size_min.is_some() || self.size_max.is_some() || !self.tag.is_empty()) {
+            let reason = "--mode exact cannot be told which objects by size or tag: what did not exist then had none. Choose by key, \
+                          or take --mode overwrite, which removes nothing";
+            return Err(Failure::usage(reason).into());
+        }
+        let mut tags: BTreeMap<String, String> = BTreeMap::new();
+        for Tag { name, value } in &self.tag {
+            if tags.insert(name.clone(), value.clone()).is_some_and(|other| other != *value) {
+                return Err(Failure::usage(format!("--tag {name} is given with two values, and an object has one")).into());
+            }
+        }
         let selection = Selection {
             prefixes: self.prefix.clone(),
             globs: self.glob.clone(),
             keys,
             size_min: self.size_min.map(|size| size.as_u64()),
             size_max: self.size_max.map(|size| size.as_u64()),
-            tags: self.tag.iter().map(|tag| (tag.name.clone(), tag.value.clone())).collect::<BTreeMap<_, _>>().into_iter().collect(),
+            tags: tags.into_iter().collect(),
             versions: self.versions.map_or(Versions::Current, |versions| versions.0),
         };
         Ok(RestoreOptions { selection, mode: self.mode, acls: !self.no_acls, ..plain_options() })
