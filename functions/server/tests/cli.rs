@@ -19,6 +19,8 @@ mod listener;
 mod mistakes;
 #[path = "cli/naming.rs"]
 mod naming;
+#[path = "cli/neighbours.rs"]
+mod neighbours;
 #[path = "cli/network.rs"]
 mod network;
 #[path = "cli/operator.rs"]

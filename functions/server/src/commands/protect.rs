@@ -164,6 +164,15 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
             "no token is set here, and `hindsight serve` takes posted events only with one: {variable} or webhook_token_file"
         ));
     }
+    if let Events::Sqs { url } = &protection.events
+        && let Some(other) = sqs::claim(&endpoint.sqs(url).await?, url, &chosen.record.id).await
+    {
+        warnings.push(format!(
+            "queue {url} has been taken for vault {other}, and this one is {}: of two that take from one queue each gets a part of the \
+             events; if both are in use, give each a queue of its own",
+            chosen.record.id
+        ));
+    }
     let number = protection::record(&chosen.vault, &others, &protection).await?;
     warnings.extend(warn(&protection, bucket.as_ref()).await?);
     let before = before.as_ref().filter(|before| **before != protection);

@@ -135,6 +135,28 @@ pub async fn look(client: &Client, queue: &str) -> Result<(), QueueTrouble> {
     })
 }
 
+/// The tag of a queue that says which vault takes its messages.
+const VAULT_TAG: &str = "hindsight-vault";
+
+/// Notes on a queue that this vault takes its messages; says which one did before, if another. Of a message each taker has only
+/// what the others have not. Who may not read or write tags is not told.
+pub async fn claim(client: &Client, queue: &str, vault: &str) -> Option<String> {
+    let noted = client.list_queue_tags().queue_url(queue).send().await;
+    let noted = match noted {
+        Ok(noted) => noted.tags.and_then(|mut tags| tags.remove(VAULT_TAG)),
+        Err(error) => {
+            tracing::debug!(queue, reason = reason(&error), "the tags of the queue cannot be read");
+            return None;
+        }
+    };
+    if noted.as_deref() != Some(vault)
+        && let Err(error) = client.tag_queue().queue_url(queue).tags(VAULT_TAG, vault).send().await
+    {
+        tracing::debug!(queue, reason = reason(&error), "the queue cannot be tagged");
+    }
+    noted.filter(|noted| noted != vault)
+}
+
 #[async_trait]
 impl Source for SqsSource {
     fn stream(&self) -> &str {
