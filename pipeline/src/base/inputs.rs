@@ -28,7 +28,7 @@ use crate::fold::sieve::{self, Sifted, Sought, Wanted};
 use crate::fold::{Cut, Fold, Folded, Run, Uncertain};
 use crate::model::change::{ChangeBatch, ObjectColumns};
 use crate::model::key::bucket_of;
-use crate::model::{ResourceId, Timestamp};
+use crate::model::{ResourceId, ResourceKind, Timestamp};
 use crate::vault::record::Numbered;
 use crate::vault::{Vault, VaultError, layout};
 
@@ -289,7 +289,7 @@ impl Folding {
         while let Some(batches) = read.try_next().await? {
             for batch in batches {
                 for (bucket, rows) in split_rows(&batch, self.bits, &buckets) {
-                    split.entry(bucket).or_default().push(ChangeBatch::from_checked(rows));
+                    split.entry(bucket).or_default().push(ChangeBatch::from_checked(ResourceKind::Bucket, rows));
                 }
             }
         }

@@ -85,19 +85,19 @@ pub struct Encoded {
 
 /// The changes sorted by (key, position), as every run of a fold must be.
 pub fn sort(changes: &ChangeBatch) -> ChangeBatch {
-    let columns = changes.object_columns();
-    let place = |index: u32| (columns.key.value(index as usize), columns.position.value(index as usize));
+    let (key, position) = (changes.key(), changes.position());
+    let place = |index: u32| (key.value(index as usize), position.value(index as usize));
     let count = changes.len() as u32;
     if (1..count).all(|index| place(index - 1) <= place(index)) {
         return changes.clone();
     }
     // Nearly all comparisons end within the first bytes in which the keys differ at all, so those stand beside the index.
-    let shared = shared_prefix(columns.key);
+    let shared = shared_prefix(key);
     let mut order: Vec<(u128, u32)> = (0..count).map(|index| (head(&place(index).0[shared..]), index)).collect();
     order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| place(a.1).cmp(&place(b.1))).then(a.1.cmp(&b.1)));
     let order = UInt32Array::from_iter_values(order.into_iter().map(|(_, index)| index));
     let sorted = take_record_batch(changes.rows(), &order).expect("the indices are those of the rows");
-    ChangeBatch::from_checked(sorted)
+    ChangeBatch::from_checked(changes.kind(), sorted)
 }
 
 /// With how many bytes in common all keys begin.
@@ -123,8 +123,9 @@ fn head(bytes: &[u8]) -> u128 {
 
 /// The changes of several batches in one.
 pub fn concat(batches: &[ChangeBatch]) -> ChangeBatch {
-    let rows = concat_batches(&object_schema(), batches.iter().map(ChangeBatch::rows)).expect("change batches of one kind have one schema");
-    ChangeBatch::from_checked(rows)
+    let Some(first) = batches.first() else { return ChangeBatch::no_objects() };
+    let rows = concat_batches(&first.schema(), batches.iter().map(ChangeBatch::rows)).expect("change batches of one kind have one schema");
+    ChangeBatch::from_checked(first.kind(), rows)
 }
 
 /// Makes a segment of changes that arrived in the hour of `arrived`, and follows these others.

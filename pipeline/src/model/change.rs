@@ -3,14 +3,20 @@
 //! ```text
 //! envelope  key  khash  op  at  at_bound  position  stream  offset  via  requester  request
 //! object    object  version  facet  marker  rank  size  etag  storage_class  metadata  tags  acl  digest  body  lost
+//! tuple     schema  table  identity  image  before  unsent  shape  reason  raw
 //! ```
 
+mod columns;
 mod object;
+mod tuple;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, BinaryArray, RecordBatch};
+use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 
+use self::columns::Word;
 pub use self::object::{Facet, NULL_VERSION, ObjectChange, ObjectColumns, ObjectRow, ObjectRows, born, is_in_parts, object_schema};
+pub use self::tuple::{TupleChange, TupleColumns, TupleRow, TupleRows, tuple_schema};
 use super::resource::ResourceKind;
 
 /// What a change does to its key.
@@ -50,6 +56,21 @@ impl Op {
     }
 }
 
+impl Word for Op {
+    fn written(self) -> &'static str {
+        self.as_str()
+    }
+
+    fn read(text: &str) -> Option<Op> {
+        Op::parse(text)
+    }
+}
+
+/// Where the column `key` stands in every kind.
+const KEY: usize = 0;
+/// Where the column `position` stands in every kind.
+const POSITION: usize = 5;
+
 /// Changes of one kind as columns; the schema is checked once, here.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChangeBatch {
@@ -64,30 +85,31 @@ pub struct SchemaError {
     reason: String,
 }
 
+impl SchemaError {
+    fn word(column: &str, word: &str) -> SchemaError {
+        SchemaError { reason: format!("{word:?} is no word of column {column}") }
+    }
+}
+
 impl ChangeBatch {
     /// Takes columns as object changes.
     ///
     /// # Errors
     /// [`SchemaError`] when they are not exactly those of [`object_schema`], or a word in them is unknown.
     pub fn objects(rows: RecordBatch) -> Result<ChangeBatch, SchemaError> {
-        let schema = object_schema();
-        if rows.schema_ref().fields() != schema.fields() {
-            let differing = schema.fields().iter().zip(rows.schema_ref().fields()).find(|(a, b)| a != b);
-            let reason = match differing {
-                Some((expected, found)) => format!("expected {expected:?}, found {found:?}"),
-                None => format!("expected {} columns, found {}", schema.fields().len(), rows.num_columns()),
-            };
-            return Err(SchemaError { reason });
-        }
-        let batch = ChangeBatch { kind: ResourceKind::Bucket, rows };
-        let columns = batch.object_columns();
-        let unknown = |column: &str, word: &str| SchemaError { reason: format!("{word:?} is no word of column {column}") };
-        for index in 0..columns.len() {
-            let (op, facet) = (columns.op.value(index), columns.facet.value(index));
-            Op::parse(op).ok_or_else(|| unknown("op", op))?;
-            Facet::parse(facet).ok_or_else(|| unknown("facet", facet))?;
-        }
-        Ok(batch)
+        check_fields(&rows, &object_schema())?;
+        ObjectColumns::of(&rows).check_words()?;
+        Ok(ChangeBatch { kind: ResourceKind::Bucket, rows })
+    }
+
+    /// Takes columns as changes of rows.
+    ///
+    /// # Errors
+    /// [`SchemaError`] when they are not exactly those of [`tuple_schema`], or a word in them is unknown.
+    pub fn tuples(rows: RecordBatch) -> Result<ChangeBatch, SchemaError> {
+        check_fields(&rows, &tuple_schema())?;
+        TupleColumns::of(&rows).check_words()?;
+        Ok(ChangeBatch { kind: ResourceKind::Database, rows })
     }
 
     /// An empty batch of object changes.
@@ -115,9 +137,26 @@ impl ChangeBatch {
         self.len() == 0
     }
 
-    /// The columns by name.
+    /// The column `key`, which every kind has.
+    pub fn key(&self) -> &BinaryArray {
+        self.rows.column(KEY).as_binary()
+    }
+
+    /// The column `position`, which every kind has.
+    pub fn position(&self) -> &BinaryArray {
+        self.rows.column(POSITION).as_binary()
+    }
+
+    /// The columns of object changes by name.
     pub fn object_columns(&self) -> ObjectColumns<'_> {
+        assert_eq!(self.kind, ResourceKind::Bucket);
         ObjectColumns::of(&self.rows)
+    }
+
+    /// The columns of changes of rows by name.
+    pub fn tuple_columns(&self) -> TupleColumns<'_> {
+        assert_eq!(self.kind, ResourceKind::Database);
+        TupleColumns::of(&self.rows)
     }
 
     /// The columns, on their own.
@@ -126,10 +165,31 @@ impl ChangeBatch {
     }
 
     /// Takes rows that a fold or a sort selected from checked batches.
-    pub(crate) fn from_checked(rows: RecordBatch) -> ChangeBatch {
-        debug_assert_eq!(rows.schema_ref().fields(), object_schema().fields());
-        ChangeBatch { kind: ResourceKind::Bucket, rows }
+    pub(crate) fn from_checked(kind: ResourceKind, rows: RecordBatch) -> ChangeBatch {
+        let batch = ChangeBatch { kind, rows };
+        debug_assert_eq!(batch.rows.schema_ref().fields(), batch.schema().fields());
+        batch
     }
+
+    /// The schema of its kind.
+    pub fn schema(&self) -> SchemaRef {
+        match self.kind {
+            ResourceKind::Bucket => object_schema(),
+            ResourceKind::Database => tuple_schema(),
+        }
+    }
+}
+
+fn check_fields(rows: &RecordBatch, schema: &SchemaRef) -> Result<(), SchemaError> {
+    if rows.schema_ref().fields() == schema.fields() {
+        return Ok(());
+    }
+    let differing = schema.fields().iter().zip(rows.schema_ref().fields()).find(|(a, b)| a != b);
+    let reason = match differing {
+        Some((expected, found)) => format!("expected {expected:?}, found {found:?}"),
+        None => format!("expected {} columns, found {}", schema.fields().len(), rows.num_columns()),
+    };
+    Err(SchemaError { reason })
 }
 
 #[cfg(test)]

@@ -47,6 +47,13 @@ impl Key {
         out.extend_from_slice(&SEPARATOR);
     }
 
+    /// Appends the bytes of the key of a row: comparing them is comparing (schema, table, identity).
+    pub fn write_tuple(out: &mut Vec<u8>, schema: &str, table: &str, identity: &str) {
+        Key::write_object_prefix(out, schema);
+        Key::write_object_prefix(out, table);
+        out.extend_from_slice(identity.as_bytes());
+    }
+
     /// How many bytes of a key of an object version say which object it is about: those of
     /// [`Key::write_object_prefix`]. Nothing if it is no such key.
     pub fn object_bytes(key: &[u8]) -> Option<usize> {
@@ -102,6 +109,11 @@ impl Key {
 /// Of the object key alone, so that all versions of an object meet in one hash bucket.
 pub fn khash(object: &str) -> i64 {
     xxh3_64(object.as_bytes()) as i64
+}
+
+/// The hash by which a database spreads its rows: XXH3-64, seed 0, of the bytes of [`Key::write_tuple`], read as signed.
+pub fn khash_of_tuple(key: &[u8]) -> i64 {
+    xxh3_64(key) as i64
 }
 
 /// Which of `2^bits` hash buckets a hash belongs to: its highest bits.

@@ -6,6 +6,7 @@
 pub mod change;
 pub mod checksum;
 pub mod digest;
+pub mod json;
 pub mod key;
 pub mod position;
 pub mod resource;

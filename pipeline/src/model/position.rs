@@ -4,6 +4,8 @@
 //! position of an object change = epoch (4 bytes) | class (1 byte) | order
 //!   class 80: the source's sequencer, its hexadecimal digits packed left-aligned, zero-padded to 16 bytes
 //!   class 00: only a time is known: microseconds (8 bytes, sign flipped)
+//!
+//! position of a change of a row = epoch (4 bytes) | class 40 | commit (8 bytes) | place in the transaction (8 bytes)
 //! ```
 //!
 //! S3 orders the events of one key by `sequencer`, and only of one key; the shorter of two is padded with zeros on
@@ -14,6 +16,7 @@ use super::time::Timestamp;
 
 const EPOCH_BYTES: usize = 4;
 const CLASS_TIME: u8 = 0x00;
+const CLASS_COMMIT: u8 = 0x40;
 const CLASS_SEQUENCER: u8 = 0x80;
 const SEQUENCER_BYTES: usize = 16;
 /// More than any sequencer ever had.
@@ -73,6 +76,15 @@ impl Position {
     /// The position of a change of which only the time is known.
     pub fn timed(epoch: u32, at: Timestamp) -> Position {
         Position::of(epoch, CLASS_TIME, &((at.micros() as u64) ^ (1 << 63)).to_be_bytes())
+    }
+
+    /// The position of a change of a row: by the order in which transactions were committed, and within one by the order of its
+    /// changes.
+    pub fn committed(epoch: u32, commit: u64, place: u64) -> Position {
+        let mut order = [0; 16];
+        order[..8].copy_from_slice(&commit.to_be_bytes());
+        order[8..].copy_from_slice(&place.to_be_bytes());
+        Position::of(epoch, CLASS_COMMIT, &order)
     }
 
     fn of(epoch: u32, class: u8, order: &[u8]) -> Position {

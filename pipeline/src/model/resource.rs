@@ -11,6 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub enum ResourceKind {
     /// An S3 bucket: (object key, version id) → object version.
     Bucket,
+    /// A database: (schema, table, primary key) → row.
+    Database,
 }
 
 /// A protected resource, as it stands in vault paths: `bucket-` and the bucket's name.

@@ -36,7 +36,7 @@ use crate::fold::object::Keep;
 use crate::fold::{Cut, Uncertain};
 use crate::model::change::ChangeBatch;
 use crate::model::key::{bucket_of, khash};
-use crate::model::{Clock, Timestamp};
+use crate::model::{Clock, ResourceKind, Timestamp};
 use crate::target::decide::{Case, decide};
 use crate::target::report::{ReportRow, RestoreReport};
 use crate::target::{Action, ExistingObject, Mode, Occupied, Reason, Target, TargetError};
@@ -265,7 +265,7 @@ impl Work<'_> {
                     doubts.push(self.target_key(&object), version, reason);
                 }
             }
-            let state = ChangeBatch::from_checked(folded.rows);
+            let state = ChangeBatch::from_checked(ResourceKind::Bucket, folded.rows);
             let mut wanted = Vec::new();
             for object in group(versions(&state)?) {
                 if object.versions.iter().any(|version| self.selector.admits(version)) {

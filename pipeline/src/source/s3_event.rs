@@ -37,7 +37,7 @@ use arrow::array::UInt32Array;
 use arrow::compute::take_record_batch;
 
 use crate::model::change::NULL_VERSION;
-use crate::model::{ChangeBatch, Facet, ObjectRow, ObjectRows, Op, Position, ResourceId, Sequencer, Timestamp};
+use crate::model::{ChangeBatch, Facet, ObjectRow, ObjectRows, Op, Position, ResourceId, ResourceKind, Sequencer, Timestamp};
 use name::Action;
 
 /// The largest input: a Lambda invocation carries at most 6 MiB, which its JSON may lengthen a little.
@@ -347,7 +347,7 @@ fn part_by_bucket(rows: ChangeBatch, row_buckets: &[u32], count: usize) -> Vec<C
     }
     let part = |rows_of: Vec<u32>| {
         let part = take_record_batch(rows.rows(), &UInt32Array::from(rows_of)).expect("the indices are rows of this batch");
-        ChangeBatch::from_checked(part)
+        ChangeBatch::from_checked(ResourceKind::Bucket, part)
     };
     indices.into_iter().map(part).collect()
 }
