@@ -11,7 +11,7 @@
 //!
 //! A join must not care about order, repetition or grouping of its input. Then redelivery, overlap, late events,
 //! rebuilt bases and replayed archives need no special case, and base + log = log alone. Each kind states its own:
-//! [`object`] for versions of S3 objects. A survivor is usually a row of the input, taken as it is; where rows of
+//! [`object`] for versions of S3 objects, [`tuple`] for rows of tables. A survivor is usually a row of the input, taken as it is; where rows of
 //! one change complete each other, a new one is made.
 //!
 //! Memory is bounded by one batch per run and the largest group.
@@ -22,6 +22,7 @@ pub mod siblings;
 pub mod sieve;
 #[cfg(test)]
 mod synthetic;
+pub mod tuple;
 
 use std::cmp::Ordering;
 
