@@ -3,6 +3,7 @@
 //! A [`Source`] delivers events and is told when they are durable; a decoder, which is pure, turns them into changes; a
 //! scan reads the truth itself. Hosts bring the sources (a queue, a webhook); what is in an event is decoded here.
 
+pub mod debezium;
 pub mod s3_copy;
 pub mod s3_event;
 pub mod s3_read;

@@ -1,0 +1,264 @@
+//! Decodes the change events of Debezium's connectors into columns. Pure: records in, columns out.
+//!
+//! ```text
+//!  record of a topic ─→ wire (bare, or schema and payload) ─┬→ a row was put or deleted, a table emptied → change
+//!                                                           ├→ a transaction ended, a message, DDL → change of a control table
+//!                                                           ├→ tombstone, heartbeat, BEGIN → ignored
+//!                                                           └→ cannot be understood → kept whole, with the reason
+//! ```
+//!
+//! Every record ends in one of the four, so that `records = told + ignored + raw`: nothing is dropped silently. One record may
+//! tell of two changes: an update of a table without a key takes one row away and adds another.
+//!
+//! What is said of the database itself, and not of its rows, is kept in [control tables](control), whose schema has no name.
+//!
+//! # Order
+//! Transactions stand in the order in which they were committed. PostgreSQL's connector says in each event where the commit
+//! before its transaction ended (`source.sequence`, first entry), and with transaction metadata which of the transaction's
+//! changes it is (`transaction.total_order`). An event's own LSN orders nothing: transactions that ran side by side have theirs
+//! interleaved, and rows of one COPY share one.
+
+pub mod control;
+mod image;
+mod outcome;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::collections::BTreeMap;
+
+pub use outcome::{Decoded, Ignored, RawReason};
+
+use self::image::Placeholder;
+use self::outcome::excerpt;
+use self::wire::{Envelope, Message, Snapshot, Source};
+use crate::model::change::{TupleRow, TupleRows};
+use crate::model::{Op, Position, Timestamp, json};
+
+/// Where records come from, and what must be known to read them.
+#[derive(Debug, Clone)]
+pub struct Feed {
+    /// The name of the feed for the `stream` column: a partition of a topic in one of its incarnations.
+    pub stream: String,
+    /// The epoch of the positions.
+    pub epoch: u32,
+    /// What the connector writes for values that it was not sent: `unavailable.value.placeholder`.
+    pub placeholder: String,
+}
+
+/// What the connector writes by default for values that it was not sent.
+pub const PLACEHOLDER: &str = "__debezium_unavailable_value";
+
+/// Rows of a snapshot stand before all that is streamed, in the order of their offsets: they are of one instant, and equal rows of
+/// a table without a key are as many as there were.
+const SNAPSHOT: u64 = 0;
+/// The commit before the first that is streamed, which the connector does not know. No LSN is that small.
+const FIRST_STREAMED: u64 = 1;
+
+/// A record of a topic.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    /// Its offset.
+    pub offset: i64,
+    /// The record's own time.
+    pub at: Timestamp,
+    /// Its key; none of a table without one.
+    pub key: Option<&'a [u8]>,
+    /// Its value; none of a tombstone.
+    pub value: Option<&'a [u8]>,
+}
+
+/// Takes records one at a time and gives back everything they amount to.
+#[derive(Debug)]
+pub struct Decoder {
+    feed: Feed,
+    placeholder: Placeholder,
+    rows: TupleRows,
+    ignored: BTreeMap<Ignored, u64>,
+    raw: u64,
+    records: u64,
+}
+
+impl Decoder {
+    /// A decoder for records of this feed.
+    pub fn new(feed: Feed) -> Decoder {
+        let placeholder = Placeholder::new(&feed.placeholder);
+        Decoder { feed, placeholder, rows: TupleRows::new(), ignored: BTreeMap::new(), raw: 0, records: 0 }
+    }
+
+    /// Decodes one record.
+    pub fn push(&mut self, record: &Record<'_>) {
+        self.records += 1;
+        match self.decode(record) {
+            Ok(None) => {}
+            Ok(Some(ignored)) => *self.ignored.entry(ignored).or_default() += 1,
+            Err(reason) => self.keep_raw(record, &reason),
+        }
+    }
+
+    /// Everything so far; the decoder is empty again.
+    pub fn finish(&mut self) -> Decoded {
+        Decoded {
+            changes: self.rows.finish(),
+            ignored: std::mem::take(&mut self.ignored),
+            raw: std::mem::take(&mut self.raw),
+            records: std::mem::take(&mut self.records),
+        }
+    }
+
+    /// Says what was ignored, if it was.
+    fn decode(&mut self, record: &Record<'_>) -> Result<Option<Ignored>, RawReason> {
+        let Some(value) = record.value else { return Ok(Some(Ignored::Tombstone)) };
+        let envelope = wire::read(value)?;
+        match envelope.op.as_deref() {
+            Some(op) => self.row(record, &envelope, op).map(|()| None),
+            None => self.control(record, &envelope),
+        }
+    }
+
+    fn row(&mut self, record: &Record<'_>, envelope: &Envelope<'_>, op: &str) -> Result<(), RawReason> {
+        let source = envelope.source.as_ref().ok_or(RawReason::Missing { field: "source" })?;
+        let at = source.committed_at()?;
+        let position = self.position(record, source, envelope)?;
+        if op == "m" {
+            let message = envelope.message.ok_or(RawReason::Missing { field: "message" })?;
+            let what: Message<'_> = wire::inner(message)?;
+            let marked = TupleRow {
+                at,
+                position: position.as_bytes(),
+                request: source.transaction(),
+                ..blank(&self.feed, record, control::MESSAGE)
+            };
+            // That it was sent counts, and not what it says: messages of one content are many.
+            self.rows.push(&TupleRow { identity: Some(&place(&what.prefix, source, envelope)), image: Some(message.get()), ..marked });
+            return Ok(());
+        }
+        let table = source.table.as_deref().filter(|table| !table.is_empty()).ok_or(RawReason::Missing { field: "source.table" })?;
+        let identity = record.key.map(image::identity).transpose()?.flatten();
+        let blank = blank(&self.feed, record, table);
+        let row = TupleRow {
+            at,
+            position: position.as_bytes(),
+            request: source.transaction(),
+            schema: source.schema(),
+            identity: identity.as_deref(),
+            via: if source.snapshot() == Snapshot::None { "event" } else { "scan" },
+            ..blank
+        };
+        let (before, after) = (envelope.before.map(|image| image.get()), envelope.after.map(|image| image.get()));
+        match op {
+            "c" | "r" | "u" => {
+                let after = after.ok_or(RawReason::Missing { field: "after" })?;
+                let unsent = self.placeholder.unsent(after)?;
+                if op == "u" && identity.is_none() {
+                    // Which of equal rows it was nobody can say, and need not.
+                    let before = before.ok_or(RawReason::NoBefore)?;
+                    self.rows.push(&TupleRow { op: Op::Delete, before: Some(before), ..row });
+                    self.rows.push(&TupleRow { op: Op::Put, image: Some(after), unsent: unsent.as_deref(), ..row });
+                } else {
+                    self.rows.push(&TupleRow { op: Op::Put, before, image: Some(after), unsent: unsent.as_deref(), ..row });
+                }
+            }
+            "d" => {
+                let before = before.or(identity.is_some().then_some("{}"));
+                let before = before.ok_or(RawReason::NoBefore)?;
+                self.rows.push(&TupleRow { op: Op::Delete, before: Some(before), ..row });
+            }
+            "t" => self.rows.push(&TupleRow { op: Op::Reset, identity: None, ..row }),
+            other => return Err(RawReason::Op { op: excerpt(other) }),
+        }
+        Ok(())
+    }
+
+    /// What has no operation: the ends of transactions, DDL, heartbeats.
+    fn control(&mut self, record: &Record<'_>, envelope: &Envelope<'_>) -> Result<Option<Ignored>, RawReason> {
+        match (envelope.status.as_deref(), envelope.id.as_deref()) {
+            (Some("BEGIN"), Some(_)) => return Ok(Some(Ignored::Begin)),
+            (Some("END"), Some(id)) => {
+                let millis = envelope.ts_ms.ok_or(RawReason::Missing { field: "ts_ms" })?;
+                let at = wire::millis(millis)?;
+                let (number, end) = wire::transaction_id(id);
+                // Behind every change of its transaction, and before all of the next.
+                let position = match end {
+                    Some(end) => Position::committed(self.feed.epoch, end, 0),
+                    None => Position::timed(self.feed.epoch, at),
+                };
+                let identity = json::array([id]);
+                let blank = blank(&self.feed, record, control::TRANSACTION);
+                let ended = TupleRow { at, position: position.as_bytes(), request: Some(number), identity: Some(&identity), ..blank };
+                self.rows.push(&TupleRow { image: Some(envelope.whole), ..ended });
+                return Ok(None);
+            }
+            _ => {}
+        }
+        if envelope.ddl.is_some() || envelope.table_changes.is_some() {
+            let source = envelope.source.as_ref().ok_or(RawReason::Missing { field: "source" })?;
+            let (at, position) = (source.committed_at()?, self.position(record, source, envelope)?);
+            let identity = place("ddl", source, envelope);
+            let blank = blank(&self.feed, record, control::SCHEMA);
+            let changed = TupleRow { at, position: position.as_bytes(), identity: Some(&identity), ..blank };
+            self.rows.push(&TupleRow { image: Some(envelope.whole), ..changed });
+            return Ok(None);
+        }
+        if envelope.ts_ms.is_some() && envelope.is_only_time() { Ok(Some(Ignored::Heartbeat)) } else { Err(RawReason::Form) }
+    }
+
+    /// The place of an event among the commits.
+    fn position(&self, record: &Record<'_>, source: &Source<'_>, envelope: &Envelope<'_>) -> Result<Position, RawReason> {
+        let committed = |commit, place| Ok(Position::committed(self.feed.epoch, commit, place));
+        match source.snapshot() {
+            Snapshot::Initial => return committed(SNAPSHOT, u64::try_from(record.offset).unwrap_or(0)),
+            Snapshot::Incremental => return Err(RawReason::Incremental),
+            Snapshot::None => {}
+        }
+        let Some(sequence) = source.sequence()? else { return Err(RawReason::Missing { field: "source.sequence" }) };
+        let place = match &envelope.transaction {
+            Some(transaction) => transaction.total_order,
+            // A message outside of a transaction stands between two.
+            None if source.transaction().is_none() => 0,
+            None => source.lsn.or(sequence.own).ok_or(RawReason::Missing { field: "source.lsn" })?,
+        };
+        committed(sequence.commit_before.unwrap_or(FIRST_STREAMED), place)
+    }
+
+    fn keep_raw(&mut self, record: &Record<'_>, reason: &RawReason) {
+        self.raw += 1;
+        let (reason, position) = (reason.to_string(), Position::timed(self.feed.epoch, record.at));
+        let identity = json::array([&*self.feed.stream, &*record.offset.to_string()]);
+        let raw = wire::whole(record.key, record.value);
+        let row =
+            TupleRow { op: Op::Raw, position: position.as_bytes(), identity: Some(&identity), ..blank(&self.feed, record, control::RAW) };
+        self.rows.push(&TupleRow { reason: Some(&reason), raw: Some(&raw), ..row });
+    }
+}
+
+/// A row of a control table of which nothing is said yet.
+fn blank<'a>(feed: &'a Feed, record: &Record<'_>, table: &'a str) -> TupleRow<'a> {
+    TupleRow {
+        op: Op::Put,
+        at: record.at,
+        at_bound: None,
+        position: &[],
+        stream: &feed.stream,
+        offset: Some(record.offset),
+        via: "event",
+        requester: None,
+        request: None,
+        schema: control::NO_SCHEMA,
+        table,
+        identity: None,
+        image: None,
+        before: None,
+        unsent: None,
+        shape: None,
+        reason: None,
+        raw: None,
+    }
+}
+
+/// Which of all messages, or statements, one is: where it stands among the commits.
+fn place(what: &str, source: &Source<'_>, envelope: &Envelope<'_>) -> String {
+    let sequence = source.sequence.as_deref().unwrap_or_default();
+    let order = envelope.transaction.as_ref().map_or(0, |transaction| transaction.total_order);
+    json::array([what, sequence, &order.to_string()])
+}
