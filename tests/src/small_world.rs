@@ -572,6 +572,28 @@ impl SmallWorld {
         })
     }
 
+    /// Rounds of one process to which these buckets are said to be protected through the feed, of which only this one is open, and
+    /// that waits half a minute for any other; with so many seconds after each. Says how many messages wait then.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn intakes_alone(&self, protected: &[&str], seconds: &[i64]) -> Result<Vec<usize>, Broken> {
+        self.live(async {
+            let capture = self.capture().await?;
+            let protected = protected.iter().map(|name| ResourceId::bucket(name).map_err(text)).collect::<Result<_, _>>()?;
+            let intake = Intake::new(Vec::new(), self.vault(), self.clock.clone(), false);
+            let mut intake = intake.with_patience(std::time::Duration::from_secs(30));
+            intake.serve(vec![capture], protected);
+            let mut waiting = Vec::new();
+            for seconds in seconds {
+                intake.round(self.feed.as_ref()).await.map_err(text)?;
+                waiting.push(self.waiting());
+                self.tick(*seconds);
+            }
+            Ok(waiting)
+        })
+    }
+
     /// Another bucket, whose events come by the same feed.
     pub fn neighbour(&self) -> Neighbour {
         let away = Arc::new(Away::default());

@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fail::fail_point;
 use futures::StreamExt;
@@ -35,7 +36,16 @@ pub struct Intake {
     clock: Arc<dyn Clock>,
     emulated: bool,
     outstanding: Outstanding,
+    /// Buckets that are protected through this feed, open or not.
+    protected: BTreeSet<ResourceId>,
+    /// When other buckets were named for the first time.
+    strangers: BTreeMap<ResourceId, Timestamp>,
+    /// How long they are waited for.
+    patience: Duration,
 }
+
+/// Anybody may name buckets: beyond so many none is waited for.
+const STRANGERS_MAX: usize = 1_000;
 
 /// What one round came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -117,12 +127,36 @@ impl Intake {
     /// AWS's, so that its order means nothing.
     pub fn new(captures: Vec<Capture>, vault: Vault, clock: Arc<dyn Clock>, emulated: bool) -> Intake {
         let captures = captures.into_iter().map(|capture| (capture.resource().clone(), capture)).collect();
-        Intake { captures, vault, clock, emulated, outstanding: Outstanding::default() }
+        let (protected, strangers, patience) = (BTreeSet::new(), BTreeMap::new(), Duration::ZERO);
+        Intake { captures, vault, clock, emulated, outstanding: Outstanding::default(), protected, strangers, patience }
     }
 
-    /// Goes on with these captures. Messages that were left to come again are still remembered.
-    pub fn serve(&mut self, captures: Vec<Capture>) {
+    /// The same, waiting so long for a bucket that nobody has said is protected: perhaps somebody is about to.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Intake {
+        self.patience = patience;
+        self
+    }
+
+    /// Goes on with these captures; `protected` are all buckets that the feed tells of, those that are not open now included.
+    /// Messages that were left to come again are still remembered.
+    pub fn serve(&mut self, captures: Vec<Capture>, protected: BTreeSet<ResourceId>) {
         self.captures = captures.into_iter().map(|capture| (capture.resource().clone(), capture)).collect();
+        self.protected = protected;
+    }
+
+    /// Whether what is told of a bucket is to come again, because it will be open then, or may be.
+    fn is_awaited(&mut self, bucket: &ResourceId, now: Timestamp) -> bool {
+        if self.captures.contains_key(bucket) {
+            return false;
+        }
+        if self.protected.contains(bucket) {
+            return true;
+        }
+        if self.strangers.len() >= STRANGERS_MAX && !self.strangers.contains_key(bucket) {
+            return false;
+        }
+        now.since(*self.strangers.entry(bucket.clone()).or_insert(now)) < self.patience
     }
 
     /// One round: whatever the feed gives, until it is durable and acknowledged.
@@ -145,9 +179,17 @@ impl Intake {
                 Parcel { receipt: message.receipt, digest, decoded, body: message.body, failed: false, doubted: false }
             })
             .collect();
+        for parcel in &mut parcels {
+            let buckets: Vec<ResourceId> = parcel.decoded.buckets.keys().cloned().collect();
+            parcel.failed |= buckets.iter().any(|bucket| self.is_awaited(bucket, arrived));
+        }
         let mut dead = Vec::new();
-        let read =
-            |resource: &ResourceId| self.captures.get(resource).map_or(Some(Timestamp::MAX), |capture| capture.known(|known| known.read()));
+        let protected = self.protected.clone();
+        let read = |resource: &ResourceId| match self.captures.get(resource) {
+            Some(capture) => capture.known(|known| known.read()),
+            // Of one that will be open again nobody has read anything since.
+            None => (!protected.contains(resource)).then_some(Timestamp::MAX),
+        };
         let given_up = self.outstanding.give_up(arrived, read);
         if given_up > 0 {
             tracing::warn!(messages = given_up, "messages that were left to come again did not; what they told was read at the source");
@@ -303,8 +345,10 @@ impl Intake {
         report.bytes += stored.map(|size| size.max(0) as u64).sum::<u64>();
         report.lost += absorbed.lost;
         report.outdated += absorbed.outdated;
-        let failing = parcels.iter().filter(|parcel| parcel.failed).filter_map(|parcel| earliest_of(&parcel.decoded));
-        let barred = failing.chain(self.outstanding.earliest()).min();
+        // What is told of another bucket alone says nothing of this one.
+        let tells = |parcel: &&Parcel| parcel.failed && parcel.decoded.buckets.contains_key(resource);
+        let failing = parcels.iter().filter(tells).filter_map(|parcel| earliest_of(&parcel.decoded));
+        let barred = failing.chain(self.outstanding.earliest(resource)).min();
         let latest = drained.map(|drained| capture.clock().not_after(drained));
         let latest = latest.map(|drained| barred.map_or(drained, |barred| drained.min(barred.minus(std::time::Duration::from_micros(1)))));
         if !absorbed.changes.is_empty() || latest.is_some_and(|latest| latest > capture.latest()) {

@@ -65,9 +65,9 @@ impl Outstanding {
         before - self.messages.len()
     }
 
-    /// The earliest time of those that are waited for.
-    pub fn earliest(&self) -> Option<Timestamp> {
-        self.messages.values().map(|waiting| waiting.earliest).min()
+    /// The earliest time of those that tell of a resource and are waited for.
+    pub fn earliest(&self, resource: &ResourceId) -> Option<Timestamp> {
+        self.messages.values().filter(|waiting| waiting.resources.contains(resource)).map(|waiting| waiting.earliest).min()
     }
 }
 
@@ -79,8 +79,12 @@ mod tests {
         Timestamp::from_seconds(seconds)
     }
 
+    fn photos() -> ResourceId {
+        ResourceId::bucket("photos").unwrap()
+    }
+
     fn left(outstanding: &mut Outstanding, message: &[u8], earliest: i64, doubted: bool, now: i64) {
-        let resources = BTreeSet::from([ResourceId::bucket("photos").unwrap()]);
+        let resources = BTreeSet::from([photos()]);
         outstanding.leave(Digest::of(message), seconds(earliest), resources, doubted, seconds(now));
     }
 
@@ -93,11 +97,11 @@ mod tests {
         assert_eq!(outstanding.give_up(seconds(waited), |_| Some(seconds(10))), 0, "that reading may have begun before it came");
         assert_eq!(outstanding.give_up(seconds(waited - 1), |_| Some(seconds(11))), 0, "it may still come");
         assert_eq!(outstanding.give_up(seconds(waited), |_| None), 0);
-        assert_eq!(outstanding.earliest(), Some(seconds(5)));
+        assert_eq!(outstanding.earliest(&photos()), Some(seconds(5)));
         assert_eq!(outstanding.give_up(seconds(waited), |_| Some(seconds(11))), 1);
-        assert_eq!(outstanding.earliest(), Some(seconds(7)));
+        assert_eq!(outstanding.earliest(&photos()), Some(seconds(7)));
         outstanding.settle(&Digest::of(b"b"));
-        assert_eq!(outstanding.earliest(), None);
+        assert_eq!(outstanding.earliest(&photos()), None);
     }
 
     #[test]

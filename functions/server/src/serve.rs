@@ -21,19 +21,21 @@ mod troubles;
 mod truth;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use handlers::health::{Part, Trouble};
 use handlers::protection::{self, Events, Protection, Status};
+use handlers::vault::OpenError;
 use pipeline::model::ResourceId;
 use pipeline::vault::record::Numbered;
 use tokio::task::JoinHandle;
 
-use self::feeds::Feeds;
+use self::feeds::{FeedName, Feeds};
 use self::keeper::Keeper;
 use self::metrics::Metrics;
 use crate::app::App;
@@ -87,15 +89,28 @@ pub async fn serve(serving: Serving) -> Result<()> {
     };
     let feeds = Arc::new(Feeds::new(app.clone(), Arc::clone(&metrics), source, stop.clone()));
     let mut kept: BTreeMap<KeptBy, Kept> = BTreeMap::new();
+    let mut known: BTreeMap<KeptBy, FeedName> = BTreeMap::new();
     let mut first = true;
     loop {
         match protections(&vaults).await {
-            Ok(wanted) => {
+            Ok((mut wanted, away)) => {
+                suspend(&mut kept, &away, &vaults, &app, &metrics).await;
+                // What was protected there still is: what is told of it waits.
+                let mut expected = wanted_feeds(&wanted);
+                for (feed, resource) in
+                    known.iter().filter(|((index, _), _)| away.contains(index)).map(|((_, resource), feed)| (feed, resource))
+                {
+                    expected.entry(feed.clone()).or_default().insert(resource.clone());
+                }
+                known.retain(|(index, _), _| away.contains(index));
+                known.extend(wanted.iter().filter_map(|(key, (_, record))| Some((key.clone(), FeedName::of(&record.record)?))));
+                wanted.retain(|(index, _), _| !away.contains(index));
                 let mut all = wanted.values();
                 let all_posted = !wanted.is_empty() && all.all(|(_, protection)| protection.record.events == Events::Webhook);
                 if let Some(reason) = feeds.no_posts().filter(|_| first && all_posted) {
                     return Err(Failure::usage(reason).into());
                 }
+                feeds.expect(&expected);
                 update(&mut kept, wanted, &app, &feeds, &metrics).await;
                 metrics.is_started();
             }
@@ -141,11 +156,21 @@ async fn end(stopper: tokio::sync::watch::Sender<bool>, mut task: JoinHandle<()>
 
 type Wanted = BTreeMap<KeptBy, (OpenVault, Numbered<Protection>)>;
 
-/// What the vaults say is to be kept. Of a resource in two vaults the one protected first counts.
-async fn protections(vaults: &[OpenVault]) -> Result<Wanted> {
+/// What the vaults say is to be kept, and which of them are not there. Of a resource in two vaults the one protected first counts.
+async fn protections(vaults: &[OpenVault]) -> Result<(Wanted, BTreeSet<usize>)> {
+    let mut away = BTreeSet::new();
     let mut found: Vec<(usize, Numbered<Protection>)> = Vec::new();
     for (index, opened) in vaults.iter().enumerate() {
-        let all = protection::all(&opened.vault).await.with_context(|| format!("cannot read what vault {} protects", opened.place.name))?;
+        let what = || format!("cannot read what vault {} protects", opened.place.name);
+        // Of a disk that is not mounted any more there is an empty folder, in which nothing is protected, and all may be written.
+        match handlers::vault::open(&opened.vault).await {
+            Err(OpenError::NoVault) => {
+                away.insert(index);
+                continue;
+            }
+            opened => drop(opened.with_context(what)?),
+        }
+        let all = protection::all(&opened.vault).await.with_context(what)?;
         found.extend(all.into_iter().filter(|protection| protection.record.status == Status::Active).map(|protection| (index, protection)));
     }
     found.sort_by_key(|(index, protection)| (protection.record.since, *index));
@@ -159,7 +184,32 @@ async fn protections(vaults: &[OpenVault]) -> Result<Wanted> {
         }
         wanted.insert((index, resource), (vaults[index].clone(), protection));
     }
-    Ok(wanted)
+    Ok((wanted, away))
+}
+
+/// Which buckets each feed tells of.
+fn wanted_feeds(wanted: &Wanted) -> BTreeMap<FeedName, BTreeSet<ResourceId>> {
+    let mut feeds: BTreeMap<FeedName, BTreeSet<ResourceId>> = BTreeMap::new();
+    for ((_, resource), (_, protection)) in wanted {
+        if let Some(feed) = FeedName::of(&protection.record) {
+            feeds.entry(feed).or_default().insert(resource.clone());
+        }
+    }
+    feeds
+}
+
+/// Ends what is kept in vaults that are away, until they are back; nothing of it counts as well.
+async fn suspend(kept: &mut BTreeMap<KeptBy, Kept>, away: &BTreeSet<usize>, vaults: &[OpenVault], app: &App, metrics: &Metrics) {
+    let here: Vec<KeptBy> = kept.keys().filter(|(index, _)| away.contains(index)).cloned().collect();
+    for key in here {
+        let reason = format!("vault {} is not there any more", vaults[key.0].place.name);
+        tracing::error!(resource = %key.1, reason, "its changes are not kept until the vault is back");
+        if let Some(Kept { stopper, task, .. }) = kept.remove(&key) {
+            end(stopper, task).await;
+        }
+        let trouble = Trouble { at: app.clock.now(), part: Part::Opening, reason, times: 1 };
+        metrics.trouble(&key.1, trouble);
+    }
 }
 
 /// Ends what is not wanted any more or not so, and begins what is new.

@@ -1,6 +1,6 @@
 //! Feeds of events: one task for each queue and for the webhook, however many protected buckets it tells of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use anyhow::Result;
 use handlers::capture::Capture;
 use handlers::health::Part;
 use handlers::intake::Intake;
+use handlers::protection::{Events, Protection};
 use pipeline::model::{ResourceId, Timestamp};
 use pipeline::source::Source;
 use tokio::sync::watch;
@@ -24,6 +25,10 @@ use crate::sources::{Stop, stopped};
 /// How long to wait after a round that failed: the first time, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// How long a bucket may be strange to a feed before what is told of it counts as nobody's: longer than until a new protection is
+/// noticed.
+const STRANGE_MAX: Duration = Duration::from_secs(30);
+
 /// Which feed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FeedName {
@@ -33,10 +38,28 @@ pub enum FeedName {
     Webhook,
 }
 
-type Captures = BTreeMap<ResourceId, (Capture, Arc<Troubles>)>;
+impl FeedName {
+    /// Where the events of a protected bucket come from; nowhere where it is only listed.
+    pub fn of(protection: &Protection) -> Option<FeedName> {
+        match &protection.events {
+            Events::Sqs { url } => Some(FeedName::Sqs(url.clone())),
+            Events::Webhook => Some(FeedName::Webhook),
+            Events::List { .. } => None,
+        }
+    }
+}
+
+/// The buckets that a feed tells of.
+#[derive(Default)]
+struct Told {
+    /// Those that are open.
+    captures: BTreeMap<ResourceId, (Capture, Arc<Troubles>)>,
+    /// Those that are protected, open or not.
+    protected: BTreeSet<ResourceId>,
+}
 
 struct Running {
-    captures: watch::Sender<Captures>,
+    told: watch::Sender<Told>,
     task: JoinHandle<()>,
 }
 
@@ -47,12 +70,14 @@ pub struct Feeds {
     webhook: Option<Arc<WebhookSource>>,
     stop: Stop,
     running: Mutex<BTreeMap<FeedName, Running>>,
+    /// Of each feed the buckets that are protected through it.
+    protected: Mutex<BTreeMap<FeedName, BTreeSet<ResourceId>>>,
 }
 
 impl Feeds {
     /// No feeds yet. The webhook is there from the start, because it answers from the start.
     pub fn new(app: App, metrics: Arc<Metrics>, webhook: Option<WebhookSource>, stop: Stop) -> Feeds {
-        Feeds { app, metrics, webhook: webhook.map(Arc::new), stop, running: Mutex::default() }
+        Feeds { app, metrics, webhook: webhook.map(Arc::new), stop, running: Mutex::default(), protected: Mutex::default() }
     }
 
     /// Why nothing can be posted to this process; nothing where it can.
@@ -63,6 +88,19 @@ impl Feeds {
             .then(|| format!("events are to be posted here, and there is no token to check: set {variable} or webhook_token_file"))
     }
 
+    /// Which buckets are protected through each feed: what a feed tells of one that is not open yet, or not now, waits for it.
+    pub fn expect(&self, protected: &BTreeMap<FeedName, BTreeSet<ResourceId>>) {
+        self.protected.lock().unwrap_or_else(PoisonError::into_inner).clone_from(protected);
+        for (name, running) in self.running().iter() {
+            let now = protected.get(name).cloned().unwrap_or_default();
+            running.told.send_if_modified(|told| {
+                let is_news = told.protected != now;
+                told.protected = now;
+                is_news
+            });
+        }
+    }
+
     /// Lets a feed fill a capture, too.
     ///
     /// # Errors
@@ -70,7 +108,7 @@ impl Feeds {
     pub async fn add(&self, name: FeedName, endpoint: &Endpoint, capture: Capture, troubles: &Arc<Troubles>) -> Result<()> {
         let resource = capture.resource().clone();
         if let Some(running) = self.running().get(&name) {
-            running.captures.send_modify(|captures| drop(captures.insert(resource, (capture, Arc::clone(troubles)))));
+            running.told.send_modify(|told| drop(told.captures.insert(resource, (capture, Arc::clone(troubles)))));
             return Ok(());
         }
         let source: Arc<dyn Source> = match &name {
@@ -84,21 +122,23 @@ impl Feeds {
             },
         };
         let intake = Intake::new(Vec::new(), capture.vault().clone(), Arc::clone(&self.app.clock), !endpoint.is_aws());
+        let intake = intake.with_patience(STRANGE_MAX);
         // Whoever was faster has begun the same feed: then this one is not needed.
+        let protected = self.protected.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned().unwrap_or_default();
         let mut running = self.running();
         let running = running.entry(name).or_insert_with(|| {
-            let (captures, changes) = watch::channel(Captures::new());
+            let (told, changes) = watch::channel(Told { protected, ..Told::default() });
             let feed = Feed { app: self.app.clone(), metrics: Arc::clone(&self.metrics), stop: self.stop.clone(), source, intake, changes };
-            Running { captures, task: tokio::spawn(feed.run()) }
+            Running { told, task: tokio::spawn(feed.run()) }
         });
-        running.captures.send_modify(|captures| drop(captures.insert(resource, (capture, Arc::clone(troubles)))));
+        running.told.send_modify(|told| drop(told.captures.insert(resource, (capture, Arc::clone(troubles)))));
         Ok(())
     }
 
     /// Lets a feed fill a capture no more.
     pub fn remove(&self, name: &FeedName, resource: &ResourceId) {
         if let Some(running) = self.running().get(name) {
-            running.captures.send_modify(|captures| drop(captures.remove(resource)));
+            running.told.send_modify(|told| drop(told.captures.remove(resource)));
         }
     }
 
@@ -124,13 +164,13 @@ struct Feed {
     stop: Stop,
     source: Arc<dyn Source>,
     intake: Intake,
-    changes: watch::Receiver<Captures>,
+    changes: watch::Receiver<Told>,
 }
 
 impl Feed {
     /// A feed that is at rest is a trouble of every bucket that it tells of.
     async fn note(&self, error: &str) {
-        let concerned: Vec<Arc<Troubles>> = self.changes.borrow().values().map(|(_, troubles)| Arc::clone(troubles)).collect();
+        let concerned: Vec<Arc<Troubles>> = self.changes.borrow().captures.values().map(|(_, troubles)| Arc::clone(troubles)).collect();
         for troubles in concerned {
             troubles.note(Part::Feed, error.to_owned()).await;
         }
@@ -141,9 +181,13 @@ impl Feed {
         let mut serves = 0;
         while !*self.stop.borrow() {
             if self.changes.has_changed().unwrap_or(false) {
-                let captures: Vec<Capture> = self.changes.borrow_and_update().values().map(|(capture, _)| capture.clone()).collect();
+                let (captures, protected) = {
+                    let told = self.changes.borrow_and_update();
+                    let captures: Vec<Capture> = told.captures.values().map(|(capture, _)| capture.clone()).collect();
+                    (captures, told.protected.clone())
+                };
                 serves = captures.len();
-                self.intake.serve(captures);
+                self.intake.serve(captures, protected);
             }
             if serves == 0 {
                 tokio::select! {

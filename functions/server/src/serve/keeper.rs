@@ -77,11 +77,7 @@ impl Keeper {
     }
 
     fn feed(&self) -> Option<FeedName> {
-        match &self.protection.events {
-            Events::Sqs { url } => Some(FeedName::Sqs(url.clone())),
-            Events::Webhook => Some(FeedName::Webhook),
-            Events::List { .. } => None,
-        }
+        FeedName::of(&self.protection)
     }
 
     async fn keep(&self, troubles: &Arc<Troubles>) -> Result<()> {

@@ -186,3 +186,34 @@ async fn objects_that_cannot_be_restored_are_told_with_their_reasons() {
     assert!(report.output.contains("every object stands in r.csv"), "{}", report.output);
     assert_eq!(fs::read_to_string(world.program.folder().join("r.csv")).expect("a report").lines().count(), 9);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_that_goes_away_under_serve_still_protects_and_is_said_to_be_away() {
+    let world = World::kept(seaweed(), "cli-away", &[("a.txt", "content")]).await;
+    let (program, folder) = (&world.program, world.program.folder());
+    let serving = program.serve(&["--vault", "./vault"]);
+    program.ok(&["status", "--vault", "./vault", "--wait"]);
+    let ready = async |expected: &str| {
+        for _ in 0..300 {
+            if serving.get("/readyz").contains(expected) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        panic!("{expected}: {}\n{}", serving.get("/readyz"), serving.running.log());
+    };
+    ready("200 OK").await;
+    fs::rename(folder.join("vault"), folder.join("away")).expect("a rename");
+    ready("is not there any more").await;
+    assert!(serving.get("/metrics").contains("cli-away"));
+    // What was written there until that was noticed is not the vault.
+    let left: Vec<_> = fs::read_dir(folder.join("vault")).into_iter().flatten().collect();
+    fs::remove_dir_all(folder.join("vault")).unwrap_or_default();
+    fs::rename(folder.join("away"), folder.join("vault")).expect("a rename");
+    ready("200 OK").await;
+    world.put("b.txt", "more").await;
+    program.ok(&["status", "--vault", "./vault", "--wait"]);
+    let listed = program.ok(&["ls", &world.url(), "--vault", "./vault"]);
+    assert!(listed.contains("b.txt"), "{listed} {left:?}");
+    assert_eq!(serving.stop(), 0);
+}
