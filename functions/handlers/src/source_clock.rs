@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Where nothing may be wrong, nothing is put right. Else two instants are possible for each of the machine's: what must not be
-//! promised too early takes the first, and what is to be over by then the last.
+//! promised too early takes the first, and what is to be over by then the last. An answer that was long on its way tells too little to
+//! say that nothing is wrong: then the source is asked again, and until it has told more, its two instants count.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,8 @@ use pipeline::s3::{Bucket, BucketError};
 
 /// The precision of the source's dates.
 const SECOND: i64 = 1_000_000;
+/// What is not known better than this says nothing of whether a clock is right: an answer that took a second.
+const VAGUE: i64 = 2 * SECOND;
 
 /// What is to be added to the machine's clock: at least and at most, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,6 +34,17 @@ pub struct OffBy {
     pub least: i64,
     /// At most so much.
     pub most: i64,
+}
+
+impl OffBy {
+    /// Whether nothing may be wrong.
+    fn may_be_nothing(self) -> bool {
+        (self.least..=self.most).contains(&0)
+    }
+
+    fn is_vague(self) -> bool {
+        self.most - self.least > VAGUE
+    }
 }
 
 /// The machine's clock, put right where the answers of the source show that it is wrong. As a [`Clock`] it is never behind the
@@ -74,25 +88,26 @@ impl SourceClock {
         let now = answered.map_or(before, |answered| {
             let found = OffBy { least: answered.micros() - received.micros(), most: answered.micros() + SECOND - asked.micros() };
             let both = OffBy { least: found.least.max(before.least), most: found.most.min(before.most) };
-            match (found.least..=found.most).contains(&0) {
-                true => OffBy::default(),
-                false if both.least <= both.most => both,
-                false => found,
+            let known = if off_by.is_some() && both.least <= both.most { both } else { found };
+            if known.may_be_nothing() && !known.is_vague() || found.may_be_nothing() && !found.is_vague() {
+                OffBy::default()
+            } else {
+                known
             }
         });
-        if (now == OffBy::default()) != (before == OffBy::default()) {
+        if now.may_be_nothing() != before.may_be_nothing() {
             let seconds = now.least as f64 / SECOND as f64;
             tracing::warn!(seconds, "the clock of this machine is off by so much from the source's; times are put right");
         }
         *off_by = Some(now);
     }
 
-    /// Asks the source for its time, if nothing was compared yet.
+    /// Asks the source for its time, if nothing was compared yet, or with what took too long.
     ///
     /// # Errors
     /// As [`Bucket::list_versions`].
     pub async fn ask(&self, bucket: &dyn Bucket) -> Result<(), BucketError> {
-        if self.off_by().is_none() {
+        if self.off_by().is_none_or(|off_by| off_by.may_be_nothing() && off_by.is_vague()) {
             let asked = self.own();
             let page = bucket.list_versions("", None, 1).await?;
             self.compare(page.server_time, asked, self.own());
@@ -143,6 +158,19 @@ mod tests {
         assert_eq!(compared(None, 1_000_100, 1_000_200), Some((0, 0)), "a server that does not say");
         assert_eq!(compared(Some(1_000), 1_000_100, 1_000_200), Some((0, 0)));
         assert_eq!(compared(Some(1_000), 1_000_900, 1_001_100), Some((0, 0)), "the second has ended on the way");
+        // An answer that took two and a half seconds: three seconds ahead, or right.
+        let slow = SourceClock::new(Arc::new(Still));
+        let asked_slowly = |answered: i64, asked, received| {
+            slow.compare(Some(Timestamp::from_seconds(answered)), millis(asked), millis(received));
+            slow.off_by().map(|off_by| (off_by.least / 1_000, off_by.most / 1_000))
+        };
+        assert_eq!(asked_slowly(1_000, 1_000_700, 1_003_200), Some((-3_200, 300)));
+        assert_eq!(slow.not_after(millis(5_000)), millis(1_800));
+        assert_eq!(asked_slowly(1_010, 1_012_900, 1_014_900), Some((-3_200, -1_900)), "right it is not");
+        let slow = SourceClock::new(Arc::new(Still));
+        slow.compare(Some(Timestamp::from_seconds(1_000)), millis(1_000_700), millis(1_003_200));
+        slow.compare(Some(Timestamp::from_seconds(1_010)), millis(1_010_100), millis(1_010_200));
+        assert_eq!(slow.off_by(), Some(OffBy::default()), "a quick answer says so");
         // An hour ahead: it is the second from 3 to 4 s, and the machine says 3,602.4 s.
         assert_eq!(compared(Some(3), 3_602_400, 3_602_500), Some((-3_599_500, -3_598_400)));
         assert_eq!(compared(Some(4), 3_603_600, 3_603_700), Some((-3_599_500, -3_598_600)), "it is known better now");
