@@ -72,6 +72,8 @@ struct VersionState<'a> {
     /// Of that in a base: it may turn out that what was there before still is.
     may_not_be_there: bool,
     facets: Vec<Light<'a>>,
+    /// What was set in the same second as one of these and could not be read: it may have been the last.
+    unread: Vec<Light<'a>>,
     /// It was deleted for good, and its facets with it.
     is_settled: bool,
     /// Rows that say nothing at this cut, but must stay in a base.
@@ -129,7 +131,7 @@ impl Join for ObjectJoin {
             }
             if let Some(live) = &state.live {
                 self.name_uncertain(object, live, out);
-                name_unread(object, live, &state.facets, columns, out);
+                name_unread(object, live, state.facets.iter().chain(&state.unread), columns, out);
             }
             states.push(state);
         }
@@ -291,6 +293,11 @@ impl ObjectJoin {
             let last =
                 set.iter().max_by_key(|row| (row.at, row.position, row.event, !read(row).0, row.bound, Reverse(content_of(row, columns))));
             let Some(&last) = last else { continue };
+            // What was read once the second was over was read behind all that was set in it.
+            let is_read_behind = last.bound.is_some_and(|bound| bound.floor_second() > last.at.floor_second());
+            let beside = |row: &&&Light<'a>| row.row != last.row && (row.at, row.position) == (last.at, last.position);
+            let in_doubt = |row: &&&Light<'a>| !is_read_behind && beside(row) && row.event && read(row).0;
+            state.unread.extend(set.iter().filter(in_doubt).map(|row| (*row).clone()));
             // An event that is told again is read again: a base must know of each of these changes that it had been read before.
             let base = matches!(self.keep, Keep::Base { .. });
             let stays = |row: &&&Light<'a>| row.row == last.row || base && (row.at, row.position) == (last.at, last.position);
@@ -368,7 +375,13 @@ impl ObjectJoin {
 }
 
 /// What was set on a version and could not be read, in time or ever.
-fn name_unread(object: &str, live: &Light<'_>, facets: &[Light<'_>], columns: &[ObjectColumns<'_>], out: &mut Survivors) {
+fn name_unread<'a: 'b, 'b>(
+    object: &str,
+    live: &Light<'_>,
+    facets: impl Iterator<Item = &'b Light<'a>>,
+    columns: &[ObjectColumns<'_>],
+    out: &mut Survivors,
+) {
     let put = live.full(columns);
     for facet in facets {
         let Some(lost) = columns[facet.row.0].row(facet.row.1).lost else { continue };
