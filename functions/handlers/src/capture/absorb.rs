@@ -116,14 +116,11 @@ impl Capture {
             return task;
         }
         let is_marker_known = || self.known(|known| known.find(&change.object, &change.version).is_some());
+        // One that no listing has shown: nothing but an event says that it was ever there.
+        let is_hearsay = change.via == "event" && change.version != NULL_VERSION && !is_sequenced(&change.position);
         match change.size {
-            _ if change.marker => {
-                if is_ordered && !is_marker_known() {
-                    Task::Marker
-                } else {
-                    Task::Nothing
-                }
-            }
+            _ if change.marker && (is_ordered || is_hearsay) && !is_marker_known() => Task::Marker,
+            _ if change.marker => Task::Nothing,
             _ if self.is_stored(change) => Task::Nothing,
             _ if self.copying.as_ref().is_some_and(|copying| copying.takes(change)) => Task::Copy,
             Some(size) if size > SLICE_BYTES as i64 => Task::Large,
