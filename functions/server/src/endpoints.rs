@@ -87,6 +87,9 @@ pub fn resolve(known: &BTreeMap<String, EndpointSettings>, over: &Overrides, ref
             (None, None) => Endpoint { reference: None, settings: EndpointSettings::default() },
         },
     };
+    if let Some(url) = endpoint.url().filter(|url| !is_url(url)) {
+        return Err(Failure::usage(format!("{url:?} is no URL of a server: write http://HOST:PORT or https://HOST")));
+    }
     let settings = &mut endpoint.settings;
     settings.region = over.region.clone().or(settings.region.take());
     if over.profile.is_some() {
@@ -94,6 +97,17 @@ pub fn resolve(known: &BTreeMap<String, EndpointSettings>, over: &Overrides, ref
         (settings.access_key_env, settings.secret_key_env) = (None, None);
     }
     Ok(endpoint)
+}
+
+/// Whether a server can be reached by a URL: those who build requests of it do not ask.
+fn is_url(url: &str) -> bool {
+    let Ok(url) = url.parse::<hyper::Uri>() else { return false };
+    let has_port = |authority: &str| authority.rsplit_once(']').map_or(authority, |(_, port)| port).contains(':');
+    let is_whole = |authority: &hyper::http::uri::Authority| {
+        let after_user = authority.as_str().rsplit('@').next().unwrap_or_default();
+        !authority.host().is_empty() && (authority.port_u16().is_some() || !has_port(after_user))
+    };
+    matches!(url.scheme_str(), Some("http" | "https")) && url.authority().is_some_and(is_whole)
 }
 
 /// A server by its URL: if one is configured there, its settings hold.
@@ -293,6 +307,18 @@ mod tests {
         let found = resolve(&known(), &over, None).unwrap();
         assert_eq!((found.url(), found.settings.region.as_deref()), (Some("http://127.0.0.1:9"), Some("r")));
         assert_eq!(resolve(&known(), &over, Some("office")).unwrap().url(), Some("https://s3.office"));
+    }
+
+    #[test]
+    fn what_is_no_url_of_a_server_is_refused() {
+        let over = |url: &str| Overrides { url: Some(url.to_owned()), region: None, profile: None };
+        for url in ["http://127.0.0.1:abc", "http://", "http://foo bar", "ftp://a", "http://a:70000", "http://[::1]:x", "http://:80"] {
+            let refused = resolve(&known(), &over(url), None).unwrap_err().to_string();
+            assert!(refused.contains("is no URL of a server"), "{url}: {refused}");
+        }
+        for url in ["http://127.0.0.1:9", "https://s3.office", "http://[::1]:3", "http://[::1]", "http://u:p@c:2", "https://a/b"] {
+            assert!(resolve(&known(), &over(url), None).is_ok(), "{url}");
+        }
     }
 
     #[test]

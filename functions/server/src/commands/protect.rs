@@ -136,7 +136,8 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
     if chosen.is_in_bucket(bucket.as_ref()).await? {
         return Err(ProtectError::OwnVault { resource }.into());
     }
-    let before = protection::newest(&chosen.vault, &resource).await?.map(|known| known.record);
+    let known = protection::newest(&chosen.vault, &resource).await?;
+    let before = known.as_ref().map(|known| known.record.clone());
     if let Some(known) = before.as_ref().filter(|_| !command.moved) {
         let before = app.endpoint(known.endpoint.as_deref())?;
         if !before.is_same_server(&endpoint) {
@@ -173,7 +174,11 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
             chosen.record.id
         ));
     }
-    let number = protection::record(&chosen.vault, &others, &protection).await?;
+    // What is as it was needs no record: one would make `serve` begin anew with the bucket.
+    let number = match known.filter(|known| known.record == protection) {
+        Some(known) => known.number,
+        None => protection::record(&chosen.vault, &others, &protection).await?,
+    };
     warnings.extend(warn(&protection, bucket.as_ref()).await?);
     let before = before.as_ref().filter(|before| **before != protection);
     say(app, &Decided { vault: &place.name, number, protection: &protection, before, warnings }, |output, decided| {
