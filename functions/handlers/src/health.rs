@@ -133,6 +133,9 @@ pub struct Health {
     pub behind: bool,
     /// Since when events are known to be off.
     pub events_off_since: Option<Timestamp>,
+    /// Whether the bucket keeps no versions any more, although it is protected as one that does: what is overwritten between two looks
+    /// leaves no trace, and nothing is proven.
+    pub versioning_off: bool,
     /// From when on a part of the log is missing that no listing has made good yet.
     pub log_missing_since: Option<Timestamp>,
     /// What went wrong last.
@@ -198,6 +201,7 @@ pub fn health(facts: &Facts<'_>, now: Timestamp) -> Health {
         proven_lag_seconds: window.and_then(|window| window.proven).map(seconds_ago),
         // Of a bucket that is only listed, the listing that is overdue says it.
         behind: runs && !is_list && window.is_some_and(|window| now.since(window.latest) > BEHIND_AFTER),
+        versioning_off: runs && !protection.unversioned && last.is_some_and(|last| !last.versioned),
         events_off_since: open_gap(*window, |gap| gap.segment.is_none()),
         log_missing_since: open_gap(*window, |gap| gap.segment.is_some()),
         last_trouble: trouble.map(|trouble| LastTrouble { over: is_over(trouble, *window, *last, now), trouble: trouble.clone() }),
@@ -250,7 +254,8 @@ fn is_over(trouble: &Trouble, window: Option<&Window>, last: Option<&Reconciliat
 impl Health {
     /// Whether changes are known to come in as they should.
     pub fn is_kept(&self) -> bool {
-        !self.behind && self.listing.as_ref().is_none_or(|listing| !listing.overdue)
+        let is_closed = self.last_trouble.as_ref().is_some_and(|last| !last.over && last.trouble.part == Part::Opening);
+        !self.behind && !is_closed && self.listing.as_ref().is_none_or(|listing| !listing.overdue)
     }
 
     /// What is wrong now, each in a few words; nothing where all is well.
@@ -265,6 +270,9 @@ impl Health {
         }
         if let Some(since) = self.events_off_since {
             complaints.push(format!("events are off since {since}: only listings find changes"));
+        }
+        if self.versioning_off {
+            complaints.push("versioning is off at the bucket: what is overwritten or deleted between two looks is lost".to_owned());
         }
         if let Some(since) = self.log_missing_since {
             complaints.push(format!("a part of the log from {since} on is missing: the next listing finds again what still exists"));
@@ -377,6 +385,27 @@ mod tests {
         check(Part::Feed, 0, 101, 200, true);
         check(Part::Compaction, 200, 200, 200, false);
         check(Part::Compaction, 0, 0, 9_000, true);
+        // What could not be opened is not kept, however lately it was listed.
+        let trouble = Trouble { at: at(100), part: Part::Opening, reason: "r".to_owned(), times: 1 };
+        let (protection, window) = (sqs(), window(99));
+        for (listed, is_kept) in [(99, false), (101, true)] {
+            let last = last(listed, listed);
+            let facts = Facts { protection: &protection, window: Some(&window), last: Some(&last), trouble: Some(&trouble) };
+            assert_eq!(health(&facts, at(110)).is_kept(), is_kept);
+        }
+    }
+
+    #[test]
+    fn a_bucket_that_keeps_no_versions_any_more_is_a_complaint_unless_it_was_taken_for_one() {
+        let check = |unversioned: bool, versioned: bool, expected: usize| {
+            let (protection, last) = (Protection { unversioned, ..sqs() }, Reconciliation { versioned, ..last(100, 101) });
+            let (window, trouble) = (window(105), None);
+            let facts = Facts { protection: &protection, window: Some(&window), last: Some(&last), trouble };
+            assert_eq!(health(&facts, at(110)).complaints(at(110)).len(), expected, "{unversioned} {versioned}");
+        };
+        check(false, true, 0);
+        check(false, false, 1);
+        check(true, false, 0);
     }
 
     #[test]

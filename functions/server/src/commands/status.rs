@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::app::App;
 use crate::exit::Ended;
-use crate::output::Output;
+use crate::output::{Output, escaped};
 use crate::vaults::OpenVault;
 
 /// Show what is protected, which seconds can be restored, how sure that is, and what is wrong.
@@ -84,21 +84,24 @@ pub async fn run(app: &App, command: Status) -> Result<Ended> {
     if let Some(patience) = command.wait {
         ended = wait(app, &command, patience).await?;
     }
-    let mut found = Vec::new();
+    let (mut found, mut absent) = (Vec::new(), Vec::new());
     for place in app.places(&command.vault)? {
         // A configured vault that nothing was protected in yet is not there yet.
         match place.open_if_there().await? {
             Some(opened) => found.push(look(&opened, app.clock.now()).await?),
-            None if command.vault.is_empty() => tracing::info!(vault = place.name, "there is no vault yet"),
+            None if command.vault.is_empty() => absent.push(place.name.clone()),
             None => drop(place.open().await?),
         }
     }
     let mut output = Output::new(app.flags.json);
     if output.json {
-        output.document(&serde_json::json!({ "vaults": found }))?;
+        output.document(&serde_json::json!({ "vaults": found, "absent": absent }))?;
     } else {
         for vault in &found {
             show::vault(&mut output, vault, app.clock.now())?;
+        }
+        for name in &absent {
+            output.line(format_args!("vault {}: there is none at its place; `hindsight protect` makes one", escaped(name)))?;
         }
     }
     output.finish()?;

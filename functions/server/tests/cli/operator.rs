@@ -6,7 +6,7 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::program::{Ended, Program};
 use super::traffic::now;
@@ -194,7 +194,8 @@ async fn a_vault_that_goes_away_under_serve_still_protects_and_is_said_to_be_awa
     let serving = program.serve(&["--vault", "./vault"]);
     program.ok(&["status", "--vault", "./vault", "--wait"]);
     let ready = async |expected: &str| {
-        for _ in 0..300 {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
             if serving.get("/readyz").contains(expected) {
                 return;
             }
@@ -203,6 +204,7 @@ async fn a_vault_that_goes_away_under_serve_still_protects_and_is_said_to_be_awa
         panic!("{expected}: {}\n{}", serving.get("/readyz"), serving.running.log());
     };
     ready("200 OK").await;
+    assert!(!serving.get("/readyz").contains("is not there any more"));
     fs::rename(folder.join("vault"), folder.join("away")).expect("a rename");
     ready("is not there any more").await;
     assert!(serving.get("/metrics").contains("cli-away"));

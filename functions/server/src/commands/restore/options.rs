@@ -222,10 +222,10 @@ mod tests {
     #[test]
     fn flags_go_over_the_file() {
         let file: Asked =
-            serde_json::from_str(r#"{"to": "latest", "glob": ["*.jpg"], "versions": "3", "mode": "exact", "tag": ["a=b=c"]}"#).unwrap();
+            serde_json::from_str(r#"{"to": "latest", "glob": ["*.jpg"], "versions": "3", "mode": "overwrite", "tag": ["a=b=c"]}"#).unwrap();
         let asked = Asked { glob: vec!["*.png".to_owned()], ..Asked::default() }.over(file);
         let options = asked.options().unwrap();
-        assert_eq!((asked.to().unwrap(), options.mode), ("latest", Some(Mode::Exact)));
+        assert_eq!((asked.to().unwrap(), options.mode), ("latest", Some(Mode::Overwrite)));
         assert_eq!((options.selection.globs, options.selection.versions), (vec!["*.png".to_owned()], Versions::Last(3)));
         assert_eq!(options.selection.tags, [("a".to_owned(), "b=c".to_owned())]);
     }

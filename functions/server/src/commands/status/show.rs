@@ -118,6 +118,10 @@ fn wrong(window: Option<&Window>, health: &Health, now: Timestamp) -> Vec<(&'sta
         let when = format!("{}, {} ago{times}", trouble.at, span(now.since(trouble.at)));
         lines.push((name, format!("{} at {when}: {}", trouble.part.as_str(), escaped(&trouble.reason))));
     }
+    if health.versioning_off {
+        let lost = "the bucket keeps no versions any more: what is overwritten or deleted between two looks is lost".to_owned();
+        lines.push(("VERSIONING OFF", lost));
+    }
     if let Some(listing) = health.listing.as_ref().filter(|listing| listing.nameless > 0) {
         let versions = counted(listing.nameless, "version");
         lines.push(("NOT KEPT", format!("{versions} that the source lists without a key, so that nobody can ask for them")));
