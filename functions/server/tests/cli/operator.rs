@@ -6,7 +6,7 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::program::{Ended, Program};
 use super::traffic::now;
@@ -194,8 +194,8 @@ async fn a_vault_that_goes_away_under_serve_still_protects_and_is_said_to_be_awa
     let serving = program.serve(&["--vault", "./vault"]);
     program.ok(&["status", "--vault", "./vault", "--wait"]);
     let ready = async |expected: &str| {
-        let began = Instant::now();
-        while began.elapsed() < PATIENCE {
+        let until = now().plus(PATIENCE);
+        while now() < until {
             if serving.get("/readyz").contains(expected) {
                 return;
             }
