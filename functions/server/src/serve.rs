@@ -93,7 +93,7 @@ pub async fn serve(serving: Serving) -> Result<()> {
     let mut first = true;
     loop {
         match protections(&vaults).await {
-            Ok((mut wanted, away)) => {
+            Ok((wanted, away)) => {
                 suspend(&mut kept, &away, &vaults, &app, &metrics).await;
                 // What was protected there still is: what is told of it waits.
                 let mut expected = wanted_feeds(&wanted);
@@ -104,7 +104,6 @@ pub async fn serve(serving: Serving) -> Result<()> {
                 }
                 known.retain(|(index, _), _| away.contains(index));
                 known.extend(wanted.iter().filter_map(|(key, (_, record))| Some((key.clone(), FeedName::of(&record.record)?))));
-                wanted.retain(|(index, _), _| !away.contains(index));
                 let mut all = wanted.values();
                 let all_posted = !wanted.is_empty() && all.all(|(_, protection)| protection.record.events == Events::Webhook);
                 if let Some(reason) = feeds.no_posts().filter(|_| first && all_posted) {
