@@ -197,7 +197,7 @@ def oldest_first(versions):
         slots.append((version, max((index + 1 for index, other in enumerate(with_order[:limit]) if behind(version, other)), default=0)))
     room = {}
     for version, slot in slots:
-        slot = min([slot, *(later for other, later in slots if ranked_before(version, other))])
+        slot = max([slot, *(earlier for other, earlier in slots if ranked_before(other, version))])
         room.setdefault((2 * slot, second(version)), []).append(version)
     for (place, born_in), neighbours in room.items():
         ordered = []
@@ -226,7 +226,9 @@ def last_in_place(changes, at):
         return max(row["at"], (row["at_bound"] // 1_000_000 - 1) * 1_000_000) if is_shown(row) else row["at"]
 
     def ordered(rows):
-        place = lambda row: {"at": stands(row), "at_bound": None, "etag": None, "position": row["position"], "rank": row["rank"], "row": row}
+        shown_behind = lambda row: is_shown(row) and "-" in (row["etag"] or "") and row["at_bound"] // 1_000_000 > stands(row) // 1_000_000
+        rank = lambda row: None if row["via"] == "event" else int(shown_behind(row))
+        place = lambda row: {"at": stands(row), "at_bound": None, "etag": None, "position": row["position"], "rank": rank(row), "row": row}
         name = lambda row: "" if row["op"] == "delete" else row["etag"] or "?"
         return [placed["row"] for placed in oldest_first([{**place(row), "version": name(row)} for row in rows])]
 

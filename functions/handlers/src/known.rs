@@ -44,6 +44,9 @@ pub struct KnownVersion {
     pub stored: bool,
     /// A delete marker.
     pub marker: bool,
+    /// Another one is known of the second from when on this one is certain to have been in its place: which of them a fold takes
+    /// for the last is for a later listing to say.
+    pub contested: bool,
     /// An event with S3's own order told of it: another one has nothing to add.
     pub told: bool,
     /// The last reading of the truth that listed it.
@@ -261,6 +264,7 @@ fn known_of(row: &ObjectRow<'_>, reading: u64) -> KnownVersion {
         etag: row.etag.map(Into::into),
         stored: row.body.is_some() || row.marker || row.lost.is_some_and(|reason| is_lost_for_good(row.version, reason)),
         marker: row.marker,
+        contested: false,
         told: is_told(row),
         seen: reading,
         vouched: false,

@@ -27,6 +27,7 @@ pub fn rank_ties(tie: &[Shown], known: &Known, stream: &str, asked: Timestamp) -
     if tie.iter().all(is_known) && is_ordered() {
         return Vec::new();
     }
+    let says_order = !is_alone_in_parts(tie);
     let known_ranks: Vec<Option<i32>> = tie.iter().map(|listed| find(listed).and_then(|known| known.rank)).collect();
     let mut rows = Vec::with_capacity(tie.len());
     for (listed, rank) in tie.iter().zip(ranks(&known_ranks)) {
@@ -34,9 +35,15 @@ pub fn rank_ties(tie: &[Shown], known: &Known, stream: &str, asked: Timestamp) -
         if is_known(listed) && find(listed).and_then(|known| known.rank) == Some(rank) {
             continue;
         }
-        rows.push(ObjectChange { rank: Some(rank), ..shown(listed, stream, asked) });
+        rows.push(ObjectChange { rank: says_order.then_some(rank), ..shown(listed, stream, asked) });
     }
     rows
+}
+
+/// Whether a tie is an upload in parts and nothing else. What was listed with its second before and is gone by now may have
+/// been put before it or after, and a rank would be compared with the ranks of that.
+fn is_alone_in_parts(tie: &[Shown]) -> bool {
+    matches!(tie, [listed] if is_in_parts(listed) && listed.version != NULL_VERSION)
 }
 
 /// That a version was listed. `asked` as for [`rank_ties`].
@@ -177,5 +184,13 @@ mod tests {
         let both = [("v1".to_owned(), Some(0)), ("v2".to_owned(), Some(RANK_STEP))];
         assert_eq!(ranked(&[("v1", "e-2"), ("v2", "f")], &known(&[("v1", None), ("v2", None)])), both);
         assert_eq!(ranked(&[("v1", "e-2")], &known(&[("v1", None)])), [], "it is alone");
+    }
+
+    #[test]
+    fn an_upload_in_parts_that_is_listed_alone_has_no_rank_until_it_is_listed_with_others() {
+        assert_eq!(ranked(&[("v2", "e-2")], &Known::default()), [("v2".to_owned(), None)]);
+        assert_eq!(ranked(&[("v2", "e")], &Known::default()), [("v2".to_owned(), Some(0))]);
+        let both = [("v1".to_owned(), Some(0)), ("v2".to_owned(), Some(RANK_STEP))];
+        assert_eq!(ranked(&[("v1", "e"), ("v2", "f-2")], &known(&[("v2", None)])), both);
     }
 }

@@ -38,8 +38,6 @@ pub struct Overwrite<'a> {
     pub etag: Option<&'a str>,
     /// Its position.
     pub position: &'a [u8],
-    /// Its rank in a listing.
-    pub rank: Option<i32>,
 }
 
 /// The last change at a cut.
@@ -77,7 +75,15 @@ impl<'a> Overwrite<'a> {
         let at = self.stands_at();
         // The last resort for an order that must not depend on chance.
         let content = if self.op == Op::Put { self.etag.unwrap_or("?") } else { "" };
-        Sibling { at, born: at, in_parts: false, position: self.position, rank: self.rank, version: content }
+        let rank = (!self.event).then(|| i32::from(self.is_shown_behind(at)));
+        Sibling { at, born: at, in_parts: false, position: self.position, rank, version: content }
+    }
+
+    /// Whether it is an upload in parts that was shown later than in that second. What was put at a time in that second was
+    /// there no more when the upload was shown; and of the upload no time says otherwise. Ranks of listings say nothing here: of a
+    /// place a listing shows one change.
+    fn is_shown_behind(&self, second: Timestamp) -> bool {
+        self.etag.is_some_and(is_in_parts) && self.shown.is_some_and(|shown| shown.seconds() > second.seconds())
     }
 
     fn is_same_put(&self, other: &Overwrite<'_>) -> bool {

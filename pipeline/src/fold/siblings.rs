@@ -18,8 +18,6 @@
 //!
 //! The result depends only on the set of versions, not on how they were learned.
 
-use std::cmp::Reverse;
-
 use crate::model::Timestamp;
 use crate::model::position::is_sequenced;
 
@@ -127,15 +125,16 @@ fn room_of(siblings: &[Sibling<'_>], sequenced: &[usize], index: usize) -> usize
     before.map_or(0, |place| 2 * (place + 1))
 }
 
-/// Takes those that a listing ranked before others of their second no further back than these stand.
+/// Takes those that a listing ranked behind others of their second at least as far as these stand. Where a sequencer draws an
+/// upload in parts behind a version that no listing has ranked, what is listed behind it follows; that has no word of its own.
 fn keep_ranks(siblings: &[Sibling<'_>], room: &mut [(usize, usize)]) {
     let second = |index: usize| siblings[index].born.floor_second();
-    room.sort_by_key(|&(place, index)| (second(index), Reverse(siblings[index].rank), place));
+    room.sort_by_key(|&(place, index)| (second(index), siblings[index].rank, place));
     for same in room.chunk_by_mut(|a, b| second(a.1) == second(b.1)) {
-        let mut most = usize::MAX;
+        let mut least = 0;
         for (place, _) in same.iter_mut().filter(|(_, index)| siblings[*index].rank.is_some()) {
-            most = most.min(*place);
-            *place = most;
+            least = least.max(*place);
+            *place = least;
         }
     }
 }
@@ -253,9 +252,12 @@ mod tests {
         // m was purged before anybody listed; the sequencer of p, from its end, would put it behind m, and so behind a.
         let known = [("p", 12, Some("04"), Some(0)), ("a", 10, Some("01"), Some(1)), ("m", 10, Some("03"), None)];
         check_in_parts(&known, &[("p", 10)], "pam");
-        // The same where nobody told of a.
+    }
+
+    #[test]
+    fn what_nobody_told_of_follows_what_a_listing_ranked_before_it_wherever_a_sequencer_draws_that() {
         let known = [("p", 12, Some("04"), Some(0)), ("a", 10, None, Some(1)), ("m", 10, Some("03"), None)];
-        check_in_parts(&known, &[("p", 10)], "pam");
+        check_in_parts(&known, &[("p", 10)], "mpa");
     }
 
     #[test]

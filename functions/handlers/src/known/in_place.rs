@@ -43,9 +43,11 @@ impl Known {
         let is_newer = if row.via == "event" { there.seconds() >= known.there.seconds() } else { there.seconds() > known.there.seconds() };
         let is_another = row.marker != known.marker || row.etag.is_some() && known.etag.as_deref() != row.etag;
         if is_another {
+            let contested = there.seconds() == known.there.seconds();
             if is_newer {
                 *known = known_of(row, reading);
             }
+            known.contested |= contested;
             return;
         }
         known.stored |= row.body.is_some() || row.marker || row.lost.is_some_and(|reason| is_lost_for_good(row.version, reason));
@@ -55,6 +57,7 @@ impl Known {
         if is_newer && (row.via == "event" || row.at.seconds() > known.at.seconds()) {
             known.at = row.at;
         }
+        known.contested &= there.seconds() <= known.there.seconds();
         known.there = known.there.max(there);
     }
 
@@ -62,9 +65,9 @@ impl Known {
     /// was shown must be written down.
     pub fn is_in_doubt(&self, listed: &ListedVersion) -> bool {
         let may_be_after = |change: Timestamp| change.seconds() >= listed.modified.seconds();
-        let overwritten =
-            || self.find(&listed.object, NULL_VERSION).is_some_and(|known| is_overwritten(known, listed) && may_be_after(known.there));
-        listed.version == NULL_VERSION && (self.emptied.get(&*listed.object).copied().is_some_and(may_be_after) || overwritten())
+        let is_open = |known: &KnownVersion| known.contested || is_overwritten(known, listed) && may_be_after(known.there);
+        let emptied = || self.emptied.get(&*listed.object).copied().is_some_and(may_be_after);
+        listed.version == NULL_VERSION && (emptied() || self.find(&listed.object, NULL_VERSION).is_some_and(is_open))
     }
 
     /// A complete listing had begun then: what it did not show is gone, and what was removed before is settled.
@@ -115,5 +118,28 @@ mod tests {
         check(&[event.clone(), again.clone()], "s");
         check(&[again, event], "s");
         check(&[change("event", "e", 9, None), shown], "s");
+    }
+
+    #[test]
+    fn which_of_two_of_one_second_is_there_is_written_down_when_a_later_listing_shows_it() {
+        let mut known = Known::default();
+        let listed = |etag: &str| ListedVersion {
+            object: "a".to_owned(),
+            version: NULL_VERSION.to_owned(),
+            marker: false,
+            latest: true,
+            modified: Timestamp::from_seconds(10),
+            size: Some(1),
+            etag: Some(etag.to_owned()),
+            storage_class: None,
+        };
+        known.apply(&change("scan", "s", 10, Some(11)).row());
+        assert!(!known.is_in_doubt(&listed("s")), "it is alone");
+        known.apply(&change("scan", "t", 10, Some(11)).row());
+        assert!(known.is_in_doubt(&listed("s")), "a fold may hold the other one to be the last");
+        known.apply(&change("scan", "s", 10, Some(11)).row());
+        assert!(known.is_in_doubt(&listed("s")), "that says no more than before");
+        known.apply(&change("scan", "s", 10, Some(13)).row());
+        assert!(!known.is_in_doubt(&listed("s")));
     }
 }

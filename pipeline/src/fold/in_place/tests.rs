@@ -51,7 +51,6 @@ fn last_of(written: &[Written], at: i64) -> Option<(String, Option<i64>)> {
             marker: one.etag.as_deref() == Some("marker"),
             etag: one.etag.as_deref(),
             position: one.position.as_bytes(),
-            rank: (!one.event).then_some(0),
         })
         .collect();
     let last = last(&changes, Cut::At(Timestamp::from_seconds(at)))?;
@@ -121,6 +120,15 @@ fn what_was_shown_again_is_still_the_same() {
 }
 
 #[test]
+fn an_upload_in_parts_stands_behind_what_was_put_before_the_second_in_which_it_was_shown() {
+    // Both were shown in one second, by two listings: an upload begun at 3, and what was put while it went on.
+    check(&["scan @3 ~12 p-2", "scan @10 ~12 x"], &[(12, "p-2"), (99, "p-2")]);
+    check(&["scan @3 ~12 p-2", "scan @11 ~12 x"], &[(12, "p-2"), (99, "p-2")]);
+    // Of what was put in that very second nobody knows.
+    check(&["scan @3 ~12 p-2", "scan @12 x"], &[(12, "x")]);
+}
+
+#[test]
 fn within_a_second_a_listing_does_not_tell_and_a_later_one_does() {
     check(&["delete @10 #01", "scan @10 x"], &[(99, "empty")]);
     check(&["delete @10 #01", "scan @10 x", "scan @10 ~40 x"], &[(10, "x?"), (40, "x")]);
@@ -140,7 +148,6 @@ fn a_listing_completes_what_an_event_told_of_the_same_second() {
             marker: one.etag.as_deref() == Some("marker"),
             etag: one.etag.as_deref(),
             position: one.position.as_bytes(),
-            rank: None,
         })
         .collect();
     let same = |until: usize, at| last(&changes[..until], Cut::At(Timestamp::from_seconds(at))).unwrap().same;

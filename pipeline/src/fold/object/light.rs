@@ -68,7 +68,6 @@ impl<'a> Light<'a> {
             marker: self.marker,
             etag: etags.is_valid(self.row.1).then(|| etags.value(self.row.1)),
             position: self.position,
-            rank: self.rank,
         }
     }
 
