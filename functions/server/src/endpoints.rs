@@ -13,6 +13,7 @@ use std::time::Duration;
 use aws_config::default_provider::region::DefaultRegionChain;
 use aws_config::environment::region::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::profile::region::ProfileFileRegionProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -174,7 +175,9 @@ impl Endpoint {
             .retry_config(RetryConfig::standard().with_max_attempts(tries))
             .timeout_config(timeouts);
         if let Some(profile) = &settings.profile {
-            loader = loader.profile_name(profile);
+            // Left to itself the SDK prefers the keys of the environment, which are somebody else's where a profile is named.
+            let credentials = ProfileFileCredentialsProvider::builder().profile_name(profile).build();
+            loader = loader.profile_name(profile).credentials_provider(credentials);
         }
         if let (Some(access), Some(secret)) = (&settings.access_key_env, &settings.secret_key_env) {
             let token = settings.session_token_env.as_deref().map(variable).transpose()?;

@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::app::{App, Flags};
 use crate::commands::Command;
@@ -92,7 +93,13 @@ fn start_log(app: &App, serves: bool) -> Result<(), Failure> {
     // What keeps credentials from being found is in the error; the SDK would tell it a second time, at length.
     let default = if serves { "info,aws_config=error" } else { "warn,aws_config=error" };
     let level = app.flags.log_level.as_deref().or(app.config.log_level.as_deref()).unwrap_or(default);
-    let filter = EnvFilter::try_new(level).map_err(|error| Failure::usage(format!("{level:?} is no level of the log: {error}")))?;
+    let unreadable = |reason: String| Failure::usage(format!("{level:?} is no level of the log: {reason}"));
+    // A word that is no level would be taken for the name of a module, of which nothing is ever logged.
+    let is_level = |word: &str| word.contains('=') || word.parse::<LevelFilter>().is_ok();
+    if let Some(word) = level.split(',').map(str::trim).find(|word| !is_level(word)) {
+        return Err(unreadable(format!("{word:?} is none of off, error, warn, info, debug, trace, and no MODULE=LEVEL")));
+    }
+    let filter = EnvFilter::try_new(level).map_err(|error| unreadable(error.to_string()))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match app.flags.log_format.unwrap_or(app.config.log_format) {
         LogFormat::Json => log.json().init(),

@@ -62,6 +62,7 @@ fn what_cannot_be_understood_ends_with_2_and_says_why() {
         (&["frobnicate"], "unrecognized subcommand"),
         (&["status", "--vault", "./v", "--config", "missing.toml"], "missing.toml"),
         (&["ls", "s3://photos", "--vault", "./v", "--log-level", "a=b=c"], "is no level of the log"),
+        (&["ls", "s3://photos", "--vault", "./v", "--log-level", "loud"], "\"loud\" is none of off, error, warn, info, debug, trace"),
     ] {
         let ended = program.run(arguments);
         assert_eq!(ended.code, 2, "{arguments:?}: {}", ended.errors);

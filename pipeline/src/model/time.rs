@@ -89,8 +89,10 @@ impl Timestamp {
         if let Some(span) = text.strip_suffix("ago") {
             return Ok(now.minus(parse_duration(span.trim())?));
         }
-        // A leap second would be taken for the second before it; nobody who restores means one.
-        if text.contains(":60") {
+        // A leap second would be taken for the second before it; nobody who restores means one. An offset has the hours of a day
+        // (RFC 3339, section 5.6).
+        let offset = text.split_once(['T', 't']).and_then(|(_, time)| time.rsplit_once(['+', '-'])).map_or("", |(_, offset)| offset);
+        if text.contains(":60") || offset.get(..2).is_some_and(|hours| hours > "23") {
             return Err(TimeError::Instant { text: text.to_owned() });
         }
         text.parse()
@@ -214,6 +216,15 @@ mod tests {
     #[test]
     fn a_sixtieth_second_is_a_typing_error() {
         assert!(Timestamp::parse("2026-08-22T12:00:60Z", Timestamp::default()).is_err());
+    }
+
+    #[test]
+    fn an_offset_of_a_day_or_more_is_a_typing_error() {
+        for offset in ["+24:00", "-25:00"] {
+            let error = Timestamp::parse(&format!("2026-08-22T12:00:07{offset}"), Timestamp::default()).unwrap_err();
+            assert!(error.to_string().contains("is not a time"), "{error}");
+        }
+        assert_eq!(at("2026-08-22T12:00:07+14:00").to_string(), "2026-08-21T22:00:07Z");
     }
 
     #[test]

@@ -133,6 +133,22 @@ fn credentials_that_are_missing_or_wrong() {
     );
 }
 
+#[test]
+fn a_profile_that_is_named_goes_over_the_keys_of_the_environment() {
+    let weed = seaweed();
+    let credentials = tempfile::NamedTempFile::new().expect("a file");
+    let key = |name: &str| weed.environment().find(|(known, _)| *known == name).map(|(_, value)| value).expect("the server has keys");
+    let lines = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| format!("{} = {}\n", name.to_lowercase(), key(name)));
+    std::fs::write(credentials.path(), format!("[weed]\n{}", lines.concat())).expect("it is written");
+    let program = with_keys().with([("AWS_SHARED_CREDENTIALS_FILE", credentials.path().to_str().expect("a path"))]);
+    let with_profile = |profile, expected: &str| {
+        let arguments = ["protect", "s3://no-such-bucket-here", "--vault", "./v/x", "--events", "list", "--endpoint", weed.endpoint()];
+        check(&program, &[&arguments[..], &["--profile", profile]].concat(), expected);
+    };
+    with_profile("weed", "there is no such bucket; check its name");
+    with_profile("nope", "with profile nope: there are no credentials");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn buckets_and_queues_that_are_not_there() {
     let emulator = AwsEmulator::start().unwrap_or_else(|error| panic!("{error}; run ./dev setup"));
