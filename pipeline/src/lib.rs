@@ -12,6 +12,7 @@
 pub mod model;
 pub mod simulated;
 pub mod fold;
+pub mod postgres;
 pub mod s3;
 pub mod view;
 pub mod vault;

@@ -87,6 +87,11 @@ impl Position {
         Position::of(epoch, CLASS_COMMIT, &order)
     }
 
+    /// The position of a row that a snapshot read: before all that was committed since, in the order of `place`.
+    pub fn snapshot(epoch: u32, place: u64) -> Position {
+        Position::committed(epoch, 0, place)
+    }
+
     fn of(epoch: u32, class: u8, order: &[u8]) -> Position {
         let mut bytes = [0; POSITION_BYTES_MAX];
         bytes[..EPOCH_BYTES].copy_from_slice(&epoch.to_be_bytes());

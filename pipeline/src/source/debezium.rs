@@ -10,7 +10,7 @@
 //! Every record ends in one of the four, so that `records = told + ignored + raw`: nothing is dropped silently. One record may
 //! tell of two changes: an update of a table without a key takes one row away and adds another.
 //!
-//! What is said of the database itself, and not of its rows, is kept in [control tables](control), whose schema has no name.
+//! What is said of the database itself, and not of its rows, is kept in [control tables](super::control), whose schema has no name.
 //!
 //! # Order
 //! Transactions stand in the order in which they were committed. PostgreSQL's connector says in each event where the commit
@@ -18,7 +18,6 @@
 //! changes it is (`transaction.total_order`). An event's own LSN orders nothing: transactions that ran side by side have theirs
 //! interleaved, and rows of one COPY share one.
 
-pub mod control;
 mod image;
 mod outcome;
 #[cfg(test)]
@@ -32,6 +31,7 @@ pub use outcome::{Decoded, Ignored, RawReason};
 use self::image::Placeholder;
 use self::outcome::excerpt;
 use self::wire::{Envelope, Message, Snapshot, Source};
+use super::control;
 use crate::model::change::{TupleRow, TupleRows};
 use crate::model::{Op, Position, Timestamp, json};
 
@@ -49,9 +49,6 @@ pub struct Feed {
 /// What the connector writes by default for values that it was not sent.
 pub const PLACEHOLDER: &str = "__debezium_unavailable_value";
 
-/// Rows of a snapshot stand before all that is streamed, in the order of their offsets: they are of one instant, and equal rows of
-/// a table without a key are as many as there were.
-const SNAPSHOT: u64 = 0;
 /// The commit before the first that is streamed, which the connector does not know. No LSN is that small.
 const FIRST_STREAMED: u64 = 1;
 
@@ -207,7 +204,8 @@ impl Decoder {
     fn position(&self, record: &Record<'_>, source: &Source<'_>, envelope: &Envelope<'_>) -> Result<Position, RawReason> {
         let committed = |commit, place| Ok(Position::committed(self.feed.epoch, commit, place));
         match source.snapshot() {
-            Snapshot::Initial => return committed(SNAPSHOT, u64::try_from(record.offset).unwrap_or(0)),
+            // They are of one instant, and equal rows of a table without a key are as many as there were.
+            Snapshot::Initial => return Ok(Position::snapshot(self.feed.epoch, u64::try_from(record.offset).unwrap_or(0))),
             Snapshot::Incremental => return Err(RawReason::Incremental),
             Snapshot::None => {}
         }
@@ -232,28 +230,9 @@ impl Decoder {
     }
 }
 
-/// A row of a control table of which nothing is said yet.
+/// What is said of a table by a record, of which nothing is known yet.
 fn blank<'a>(feed: &'a Feed, record: &Record<'_>, table: &'a str) -> TupleRow<'a> {
-    TupleRow {
-        op: Op::Put,
-        at: record.at,
-        at_bound: None,
-        position: &[],
-        stream: &feed.stream,
-        offset: Some(record.offset),
-        via: "event",
-        requester: None,
-        request: None,
-        schema: control::NO_SCHEMA,
-        table,
-        identity: None,
-        image: None,
-        before: None,
-        unsent: None,
-        shape: None,
-        reason: None,
-        raw: None,
-    }
+    TupleRow { offset: Some(record.offset), ..control::blank(&feed.stream, table, record.at, &[]) }
 }
 
 /// Which of all messages, or statements, one is: where it stands among the commits.

@@ -3,7 +3,9 @@
 //! A [`Source`] delivers events and is told when they are durable; a decoder, which is pure, turns them into changes; a
 //! scan reads the truth itself. Hosts bring the sources (a queue, a webhook); what is in an event is decoded here.
 
+pub mod control;
 pub mod debezium;
+pub mod pgoutput;
 pub mod s3_copy;
 pub mod s3_event;
 pub mod s3_read;

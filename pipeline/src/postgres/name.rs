@@ -1,0 +1,29 @@
+//! Names in SQL.
+
+/// A name in double quotes, whatever is in it.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A schema and what is in it.
+pub fn qualified(schema: &str, name: &str) -> String {
+    format!("{}.{}", quoted(schema), quoted(name))
+}
+
+/// A text as a literal that reads the same whatever `standard_conforming_strings` says.
+pub fn literal(text: &str) -> String {
+    let doubled = text.replace('\'', "''");
+    if doubled.contains('\\') { format!("E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_in_a_name_stays_in_it() {
+        assert_eq!(qualified("My \"shop\"", "ü.x"), r#""My ""shop"""."ü.x""#);
+        assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(literal(r"a\'b"), r"E'a\\''b'");
+    }
+}
