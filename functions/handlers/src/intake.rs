@@ -238,7 +238,7 @@ impl Intake {
                     Timestamp::MAX
                 }
             };
-            by_bucket.insert(resource.bucket_name().to_owned(), at);
+            by_bucket.insert(resource.name().to_owned(), at);
         }
         by_bucket
     }

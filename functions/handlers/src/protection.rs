@@ -144,7 +144,7 @@ pub async fn all(vault: &Vault) -> Result<Vec<Numbered<Protection>>, VaultError>
 pub async fn free_in(vaults: &[Vault], resource: &ResourceId) -> Result<(), ProtectError> {
     for vault in vaults {
         if newest(vault, resource).await?.is_some_and(|found| found.record.status == Status::Active) {
-            return Err(ProtectError::AnotherVault { bucket: resource.bucket_name().to_owned() });
+            return Err(ProtectError::AnotherVault { bucket: resource.name().to_owned() });
         }
     }
     Ok(())

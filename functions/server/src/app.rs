@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
-use pipeline::model::{Clock, ResourceId};
+use pipeline::model::{Clock, ResourceId, ResourceKind};
 use pipeline::source::s3_read::Reader;
 
 use crate::clock::SystemClock;
@@ -157,7 +157,7 @@ impl App {
     /// # Errors
     /// What the server says to being asked whether the bucket keeps versions.
     pub async fn reader(&self, resource: &ResourceId, endpoint: Option<&str>, acls: bool) -> Result<Reader> {
-        let Reached { bucket, versioning } = self.endpoint(endpoint)?.reach(resource.bucket_name()).await?;
+        let Reached { bucket, versioning } = self.endpoint(endpoint)?.reach(resource.name()).await?;
         Ok(Reader::new(bucket, versioning, acls))
     }
 }
@@ -171,7 +171,11 @@ pub fn bucket_and_rest(text: &str) -> Result<(ResourceId, String)> {
         Some((bucket, rest)) => (format!("s3://{bucket}"), rest),
         None => (text.to_owned(), ""),
     };
-    Ok((bucket.parse()?, rest.to_owned()))
+    let resource: ResourceId = bucket.parse()?;
+    if resource.kind() != ResourceKind::Bucket {
+        return Err(Failure::usage(format!("{text:?} names a database, and this is done for buckets: write s3://BUCKET")).into());
+    }
+    Ok((resource, rest.to_owned()))
 }
 
 /// What to do instead where a command is for whole buckets.

@@ -46,7 +46,7 @@ impl App {
         }
         let named = endpoint.or_else(|| if self.flags.endpoint_url.is_some() { None } else { protection.endpoint.as_deref() });
         let endpoint = self.endpoint(named)?;
-        let found = endpoint.reach(bucket.bucket_name()).await?.bucket;
+        let found = endpoint.reach(bucket.name()).await?.bucket;
         if opened.place.is_in_bucket(&bucket, &endpoint) || opened.is_in_bucket(found.as_ref()).await? {
             return Err(Failure::refused(format!("cannot restore to {bucket}: the vault lies within it")).into());
         }

@@ -101,7 +101,7 @@ impl Place {
         let wrong = || Failure::usage(format!("{url:?} is no place for a vault; write file:///srv/vault or s3://bucket/prefix"));
         let location = if let Some(rest) = url.strip_prefix("s3://") {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-            let bucket = ResourceId::bucket(bucket).map_err(|_| wrong())?.bucket_name().to_owned();
+            let bucket = ResourceId::bucket(bucket).map_err(|_| wrong())?.name().to_owned();
             Location::Bucket { bucket, prefix: prefix.trim_matches('/').to_owned(), endpoint: Box::new(endpoint()?) }
         } else {
             let path = url.strip_prefix("file://").unwrap_or(url);
@@ -138,7 +138,7 @@ impl Place {
     pub fn is_in_bucket(&self, resource: &ResourceId, at: &Endpoint) -> bool {
         match &self.location {
             Location::Directory(_) => false,
-            Location::Bucket { bucket, endpoint, .. } => bucket == resource.bucket_name() && endpoint.is_same_server(at),
+            Location::Bucket { bucket, endpoint, .. } => bucket == resource.name() && endpoint.is_same_server(at),
         }
     }
 

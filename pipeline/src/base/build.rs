@@ -77,7 +77,7 @@ pub(crate) async fn fold_bucket(
 ) -> Result<Option<BucketFile>, VaultError> {
     let broken = |error| VaultError::damaged("a base file being written", error);
     let mut fold = folding.fold(vault, loose, bucket, keep, &KeyRange::default());
-    let mut writer = FileWriter::new().map_err(broken)?;
+    let mut writer = FileWriter::new(resource.kind()).map_err(broken)?;
     while let Some(folded) = fold.next().await? {
         assert_sorted(&folded.rows);
         writer.write(&folded.rows).map_err(broken)?;

@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 pub use read::{Holding, SiftedFile, stream};
 
 use crate::changelog::write::writer_options;
-use crate::model::change::object_schema;
-use crate::model::{Digest, ResourceId};
+use crate::model::change::schema_of;
+use crate::model::{Digest, ResourceId, ResourceKind};
 use crate::vault::{FileRef, Vault, VaultError, layout};
 
 /// Rows per row group of bases and merges: of each run a reader holds the bytes of one.
@@ -70,12 +70,12 @@ pub struct FileWriter {
 }
 
 impl FileWriter {
-    /// An empty file.
+    /// An empty file for changes of a kind.
     ///
     /// # Errors
     /// The encoder's.
-    pub fn new() -> Result<FileWriter, ParquetError> {
-        let writer = ArrowWriter::try_new_with_options(Vec::new(), object_schema(), writer_options(ROWS_PER_GROUP))?;
+    pub fn new(kind: ResourceKind) -> Result<FileWriter, ParquetError> {
+        let writer = ArrowWriter::try_new_with_options(Vec::new(), schema_of(kind), writer_options(ROWS_PER_GROUP))?;
         Ok(FileWriter { writer, group_rows: 0, last_key: None, last_keys: Vec::new(), chunks: String::new(), rows: 0 })
     }
 

@@ -25,7 +25,7 @@ use crate::changelog::segment::{Segment, SegmentName};
 use crate::changelog::{read, write};
 use crate::fold::object::{Keep, ObjectJoin};
 use crate::fold::sieve::{self, Sifted, Sought, Wanted};
-use crate::fold::{Cut, Fold, Folded, Run, Uncertain};
+use crate::fold::{Cut, Fold, Folded, Join, Run, Uncertain};
 use crate::model::change::{ChangeBatch, ObjectColumns};
 use crate::model::key::bucket_of;
 use crate::model::{ResourceId, ResourceKind, Timestamp};
@@ -40,6 +40,8 @@ const LISTINGS_MAX: usize = 4;
 const INFLATION: u64 = 12;
 /// How much memory loose segments may take while they are folded, in bytes.
 const LOOSE_BYTES_MAX: u64 = 192 << 20;
+/// More buckets than this help nobody.
+const LOOSE_BITS_MAX: u32 = 12;
 /// A sieve is used where the largest run has at most one of so many rows.
 const SIEVE_SHARE_MIN: u64 = 2;
 /// Rows per batch of a run that was sorted in memory.
@@ -263,6 +265,13 @@ impl Folding {
         Folding { inputs: Arc::new(inputs), bits, cut }
     }
 
+    /// A fold of `inputs` in so many buckets that the loose rows of one fit into memory.
+    pub fn within_memory(inputs: Inputs, cut: Cut) -> Folding {
+        let loose: u64 = inputs.segments.iter().map(|segment| segment.size.saturating_mul(INFLATION)).sum();
+        let bits = (0..LOOSE_BITS_MAX).find(|bits| loose >> bits <= LOOSE_BYTES_MAX).unwrap_or(LOOSE_BITS_MAX);
+        Folding::new(inputs, cut, bits)
+    }
+
     /// Ranges of buckets whose loose rows fit into memory together. Each range reads the loose segments once.
     pub fn passes(&self) -> Vec<Range<u32>> {
         let loose: u64 = self.inputs.segments.iter().map(|segment| segment.size.saturating_mul(INFLATION)).sum();
@@ -278,6 +287,7 @@ impl Folding {
     /// As [`read::read`].
     pub async fn load(&self, vault: &Vault, buckets: Range<u32>) -> Result<Loose, VaultError> {
         let segments: Vec<Segment> = self.inputs.segments.clone();
+        let kind = segments.first().map_or(ResourceKind::Bucket, |segment| layout::kind_of(&segment.path));
         let reads = futures::stream::iter(segments);
         let mut split: BTreeMap<u32, Vec<ChangeBatch>> = BTreeMap::new();
         let mut read = reads
@@ -289,7 +299,7 @@ impl Folding {
         while let Some(batches) = read.try_next().await? {
             for batch in batches {
                 for (bucket, rows) in split_rows(&batch, self.bits, &buckets) {
-                    split.entry(bucket).or_default().push(ChangeBatch::from_checked(ResourceKind::Bucket, rows));
+                    split.entry(bucket).or_default().push(ChangeBatch::from_checked(kind, rows));
                 }
             }
         }
@@ -312,10 +322,15 @@ impl Folding {
 
     /// The fold of one bucket, or of a range of its keys that takes no object apart. Reads as far as it is asked.
     pub fn fold(&self, vault: &Vault, loose: &Loose, bucket: u32, keep: Keep, range: &KeyRange) -> Fold<'static, ObjectJoin, VaultError> {
+        self.fold_by(vault, loose, bucket, range, ObjectJoin::new(self.cut, keep))
+    }
+
+    /// The same with any join.
+    pub fn fold_by<J: Join>(&self, vault: &Vault, loose: &Loose, bucket: u32, range: &KeyRange, join: J) -> Fold<'static, J, VaultError> {
         let holding = Holding::of_fold(self.files(bucket).count());
         let runs = self.files(bucket).map(|(file, shared)| self.run(file::stream(vault, file, range, holding), bucket, shared));
         let loose = loose.rows.get(&bucket).map(|rows| slices(range.slice(rows)));
-        Fold::new(runs.chain(loose).collect(), ObjectJoin::new(self.cut, keep))
+        Fold::new(runs.chain(loose).collect(), join)
     }
 
     /// The same fold. Where only the newest versions are asked for, a sieve goes through the rows first, and what cannot

@@ -57,6 +57,11 @@ impl Commits {
         Commits { latest: latest.collect(), commits }
     }
 
+    /// The first and the last.
+    pub fn ends(&self) -> Option<(&Commit, &Commit)> {
+        Some((self.commits.first()?, self.commits.last()?))
+    }
+
     /// The state at a time.
     pub fn at(&self, time: Timestamp) -> Place<'_> {
         let (Some(first), Some(last)) = (self.commits.first(), self.latest.last()) else { return Place::NoData };

@@ -20,8 +20,8 @@ use parquet::file::serialized_reader::SerializedPageReader;
 use super::segment::Segment;
 use super::write::{FORMAT_KEY, FORMAT_VERSION, RESOURCE_KEY};
 use crate::fold::sieve;
-use crate::model::Digest;
-use crate::model::change::{ChangeBatch, object_schema};
+use crate::model::change::{ChangeBatch, object_schema, schema_of, tuple_schema};
+use crate::model::{Digest, ResourceKind};
 use crate::simulated::decoded;
 use crate::vault::{Vault, VaultError, layout};
 
@@ -33,7 +33,7 @@ pub const BATCH_ROWS: usize = 4_096;
 pub(crate) enum Columns {
     /// All of them.
     All,
-    /// Those by which a [sieve](crate::fold::sieve) decides.
+    /// Those of objects by which a [sieve](crate::fold::sieve) decides.
     Deciding,
     /// Those that it reads of what it keeps.
     Others,
@@ -44,19 +44,21 @@ impl Columns {
     #[cfg(feature = "simulation")]
     pub(crate) const KINDS: usize = 3;
 
-    /// Their places in the schema.
-    pub(crate) fn indices(self) -> &'static [usize] {
-        static ALL: LazyLock<Vec<usize>> = LazyLock::new(|| (0..object_schema().fields().len()).collect());
-        match self {
-            Columns::All => &ALL,
-            Columns::Deciding => &sieve::DECIDING,
-            Columns::Others => &sieve::OTHERS,
+    /// Their places in the schema of a kind.
+    pub(crate) fn indices(self, kind: ResourceKind) -> &'static [usize] {
+        static OBJECTS: LazyLock<Vec<usize>> = LazyLock::new(|| (0..object_schema().fields().len()).collect());
+        static TUPLES: LazyLock<Vec<usize>> = LazyLock::new(|| (0..tuple_schema().fields().len()).collect());
+        match (self, kind) {
+            (Columns::All, ResourceKind::Bucket) => &OBJECTS,
+            (Columns::All, ResourceKind::Database) => &TUPLES,
+            (Columns::Deciding, _) => &sieve::DECIDING,
+            (Columns::Others, _) => &sieve::OTHERS,
         }
     }
 
     /// They themselves.
-    pub(crate) fn schema(self) -> SchemaRef {
-        Arc::new(object_schema().project(self.indices()).expect("they are places of columns"))
+    pub(crate) fn schema(self, kind: ResourceKind) -> SchemaRef {
+        Arc::new(schema_of(kind).project(self.indices(kind)).expect("they are places of columns"))
     }
 }
 
@@ -123,7 +125,7 @@ pub(crate) fn open_group<R: ChunkReader + Clone + 'static>(
     selection: Option<RowSelection>,
     batch_rows: usize,
 ) -> Result<ParquetRecordBatchReader, VaultError> {
-    let projection = ProjectionMask::roots(metadata.parquet_schema(), columns.indices().iter().copied());
+    let projection = ProjectionMask::roots(metadata.parquet_schema(), columns.indices(layout::kind_of(path)).iter().copied());
     check_numbers(path, &Arc::new(bytes.clone()), metadata.metadata().row_group(group), columns)?;
     let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata).with_row_groups(vec![group]);
     if let Some(selection) = selection {
@@ -142,7 +144,7 @@ fn check_numbers<R: ChunkReader + 'static>(
 ) -> Result<(), VaultError> {
     let broken = |error| VaultError::damaged(path, error);
     let rows = usize::try_from(group.num_rows()).map_err(|_| VaultError::damaged(path, "a row group of it has a negative length"))?;
-    for chunk in columns.indices().iter().filter_map(|&column| group.columns().get(column)) {
+    for chunk in columns.indices(layout::kind_of(path)).iter().filter_map(|&column| group.columns().get(column)) {
         if !matches!(chunk.column_type(), PhysicalType::INT32 | PhysicalType::INT64) {
             continue;
         }
@@ -166,7 +168,7 @@ pub(crate) fn footer<R: ChunkReader + 'static>(path: &str, bytes: &R) -> Result<
     let metadata = ParquetMetaDataReader::new().with_metadata_options(Some(options)).parse_and_finish(bytes).map_err(broken)?;
     check_format(path, &metadata)?;
     let columns = parquet_to_arrow_schema(metadata.file_metadata().schema_descr(), None).map_err(broken)?;
-    if columns.fields() != object_schema().fields() {
+    if columns.fields() != schema_of(layout::kind_of(path)).fields() {
         return Err(VaultError::damaged(path, "its columns are not those of changes"));
     }
     Ok(metadata)
@@ -200,7 +202,7 @@ pub(crate) fn check(path: &str, columns: Columns, batch: RecordBatch) -> Result<
     if columns != Columns::All {
         return Ok(batch);
     }
-    let changes = ChangeBatch::objects(batch).map_err(|error| VaultError::damaged(path, error))?;
+    let changes = ChangeBatch::of(layout::kind_of(path), batch).map_err(|error| VaultError::damaged(path, error))?;
     Ok(changes.into_rows())
 }
 
@@ -215,7 +217,8 @@ mod tests {
 
     use super::*;
     use crate::changelog::write::{self, Encoded};
-    use crate::model::{ObjectChange, ResourceId, Timestamp};
+    use crate::model::change::TupleRow;
+    use crate::model::{ObjectChange, Position, ResourceId, Timestamp};
 
     fn encoded(count: i64) -> write::Encoded {
         let rows: Vec<ObjectChange> =
@@ -242,6 +245,25 @@ mod tests {
         let elsewhere = name.to_string().replace("bucket-photos", "bucket-letters");
         let error = decode(&elsewhere, bytes).unwrap_err();
         assert!(error.to_string().ends_with("is damaged: it holds changes of bucket-photos"), "{error}");
+    }
+
+    #[test]
+    fn changes_of_rows_are_kept_under_their_database_and_nowhere_else() {
+        let position = Position::committed(1, 100, 1);
+        let row = TupleRow {
+            schema: "public",
+            identity: Some(r#"["1"]"#),
+            image: Some(r#"{"id":"1"}"#),
+            ..TupleRow::put("slot", "t", Timestamp::from_seconds(7), position.as_bytes())
+        };
+        let batch: ChangeBatch = [row].into_iter().collect();
+        let resource = ResourceId::database("shop").unwrap();
+        let encoded = write::encode(&resource, &batch, Timestamp::from_seconds(3_600), Timestamp::from_seconds(9), Vec::new()).unwrap();
+        let path = encoded.name.to_string();
+        let read = decode(&path, encoded.bytes.clone()).unwrap();
+        assert_eq!(ChangeBatch::tuples(read[0].clone()).unwrap(), batch);
+        let error = decode("log/v1/res=bucket-shop/date=2026-08-22/hour=11/s", encoded.bytes).unwrap_err();
+        assert!(error.to_string().contains("database-shop"), "{error}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use parquet::schema::types::ColumnPath;
 
 use super::link::Link;
 use super::segment::{Segment, SegmentName};
-use crate::model::change::{ChangeBatch, object_schema};
+use crate::model::change::ChangeBatch;
 use crate::model::{Digest, ResourceId, Timestamp};
 use crate::simulated::is_on;
 use crate::vault::{Vault, VaultError, layout};
@@ -32,7 +32,8 @@ pub const RESOURCE_KEY: &str = "hindsight.resource";
 /// How much of a column is compressed together: what a reader of many files holds of each column of each.
 const PAGE_BYTES: usize = 128 << 10;
 /// Columns that hardly ever repeat a value: building a dictionary of them is time lost.
-const UNIQUE_COLUMNS: [&str; 8] = ["key", "position", "request", "object", "version", "etag", "digest", "body"];
+const UNIQUE_COLUMNS: [&str; 12] =
+    ["key", "position", "request", "object", "version", "etag", "digest", "body", "identity", "image", "before", "raw"];
 /// Columns of numbers: they have no dictionary either, and [`read`](super::read) takes none.
 const NUMBER_COLUMNS: [&str; 6] = ["khash", "at", "at_bound", "offset", "rank", "size"];
 /// Columns whose smallest and greatest values a reader asks for.
@@ -139,10 +140,11 @@ pub fn encode(
     latest: Timestamp,
     after: Vec<Link>,
 ) -> Result<Encoded, ParquetError> {
+    assert_eq!(resource.kind(), changes.kind(), "a resource has changes of its own kind");
     let sorted = sort(changes);
     let (first, last) = span(sorted.rows()).unwrap_or((latest, latest));
     let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new_with_options(&mut bytes, object_schema(), writer_options(SEGMENT_ROWS_PER_GROUP))?;
+    let mut writer = ArrowWriter::try_new_with_options(&mut bytes, changes.schema(), writer_options(SEGMENT_ROWS_PER_GROUP))?;
     writer.write(sorted.rows())?;
     writer.append_key_value_metadata(KeyValue::new(RESOURCE_KEY.to_owned(), resource.as_str().to_owned()));
     writer.close()?;

@@ -92,6 +92,17 @@ impl SchemaError {
 }
 
 impl ChangeBatch {
+    /// Takes columns as changes of a kind.
+    ///
+    /// # Errors
+    /// As [`ChangeBatch::objects`].
+    pub fn of(kind: ResourceKind, rows: RecordBatch) -> Result<ChangeBatch, SchemaError> {
+        match kind {
+            ResourceKind::Bucket => ChangeBatch::objects(rows),
+            ResourceKind::Database => ChangeBatch::tuples(rows),
+        }
+    }
+
     /// Takes columns as object changes.
     ///
     /// # Errors
@@ -173,10 +184,15 @@ impl ChangeBatch {
 
     /// The schema of its kind.
     pub fn schema(&self) -> SchemaRef {
-        match self.kind {
-            ResourceKind::Bucket => object_schema(),
-            ResourceKind::Database => tuple_schema(),
-        }
+        schema_of(self.kind)
+    }
+}
+
+/// The columns that changes of a kind have.
+pub fn schema_of(kind: ResourceKind) -> SchemaRef {
+    match kind {
+        ResourceKind::Bucket => object_schema(),
+        ResourceKind::Database => tuple_schema(),
     }
 }
 

@@ -15,15 +15,25 @@ pub enum ResourceKind {
     Database,
 }
 
-/// A protected resource, as it stands in vault paths: `bucket-` and the bucket's name.
+impl ResourceKind {
+    /// The kind of the resource that an id in a vault's path is of.
+    pub fn of(id: &str) -> ResourceKind {
+        if id.starts_with(DATABASE) { ResourceKind::Database } else { ResourceKind::Bucket }
+    }
+}
+
+/// A protected resource, as it stands in vault paths: `bucket-` and the bucket's name, or `database-` and a name.
 ///
-/// At the edge a resource is an ARN (`arn:aws:s3:::photos`) or a URL (`s3://photos`).
+/// At the edge a resource is an ARN (`arn:aws:s3:::photos`, `arn:aws:rds:::db:shop`) or a URL (`s3://photos`, `db://shop`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ResourceId {
     text: String,
 }
 
 const BUCKET: &str = "bucket-";
+const DATABASE: &str = "database-";
+/// The longest name of a database.
+const DATABASE_NAME_MAX: usize = 63;
 
 impl ResourceId {
     /// The id of an S3 bucket.
@@ -40,14 +50,27 @@ impl ResourceId {
         Ok(ResourceId { text: format!("{BUCKET}{name}") })
     }
 
-    /// What kind of thing this is.
-    pub fn kind(&self) -> ResourceKind {
-        ResourceKind::Bucket
+    /// The id of a database, by the name that whoever protects it gives it.
+    ///
+    /// # Errors
+    /// [`ResourceError`] when the name is not one to 63 of `a-z A-Z 0-9 . - _`, or begins with a dot: it becomes part of a path.
+    pub fn database(name: &str) -> Result<ResourceId, ResourceError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let wrong = name.is_empty() || name.len() > DATABASE_NAME_MAX || !name.chars().all(allowed) || name.starts_with('.');
+        if wrong {
+            return Err(ResourceError { text: name.to_owned() });
+        }
+        Ok(ResourceId { text: format!("{DATABASE}{name}") })
     }
 
-    /// The S3 bucket's name.
-    pub fn bucket_name(&self) -> &str {
-        self.text.strip_prefix(BUCKET).expect("every id is made by `bucket`")
+    /// What kind of thing this is.
+    pub fn kind(&self) -> ResourceKind {
+        ResourceKind::of(&self.text)
+    }
+
+    /// Its own name: that of the S3 bucket, or of the database.
+    pub fn name(&self) -> &str {
+        self.text.split_once('-').expect("every id is a kind and a name").1
     }
 
     /// The id as it stands in vault paths.
@@ -57,13 +80,16 @@ impl ResourceId {
 
     /// The Amazon resource name.
     pub fn arn(&self) -> String {
-        format!("arn:aws:s3:::{}", self.bucket_name())
+        match self.kind() {
+            ResourceKind::Bucket => format!("arn:aws:s3:::{}", self.name()),
+            ResourceKind::Database => format!("arn:aws:rds:::db:{}", self.name()),
+        }
     }
 }
 
 /// Text that names no resource.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} names no resource: write s3://BUCKET or arn:aws:s3:::BUCKET with a bucket name that S3 allows")]
+#[error("{text:?} names no resource: write s3://BUCKET with a bucket name that S3 allows, or db://NAME for a database")]
 pub struct ResourceError {
     text: String,
 }
@@ -72,6 +98,10 @@ impl FromStr for ResourceId {
     type Err = ResourceError;
 
     fn from_str(text: &str) -> Result<ResourceId, ResourceError> {
+        let database = ["db://", "arn:aws:rds:::db:", DATABASE].into_iter().find_map(|prefix| text.strip_prefix(prefix));
+        if let Some(name) = database {
+            return ResourceId::database(name).map_err(|_| ResourceError { text: text.to_owned() });
+        }
         let name = text
             .strip_prefix("s3://")
             .or_else(|| text.strip_prefix("arn:aws:s3:::"))
@@ -83,7 +113,10 @@ impl FromStr for ResourceId {
 
 impl fmt::Display for ResourceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s3://{}", self.bucket_name())
+        match self.kind() {
+            ResourceKind::Bucket => write!(f, "s3://{}", self.name()),
+            ResourceKind::Database => write!(f, "db://{}", self.name()),
+        }
     }
 }
 
@@ -107,6 +140,17 @@ mod tests {
     fn a_bucket_has_three_spellings_and_one_id() {
         for text in ["s3://photos", "s3://photos/", "arn:aws:s3:::photos", "bucket-photos"] {
             assert_eq!(text.parse::<ResourceId>().expect(text).as_str(), "bucket-photos");
+        }
+    }
+
+    #[test]
+    fn a_database_has_three_spellings_and_one_id() {
+        for text in ["db://shop", "arn:aws:rds:::db:shop", "database-shop"] {
+            let id = text.parse::<ResourceId>().expect(text);
+            assert_eq!((id.as_str(), id.kind(), id.to_string().as_str()), ("database-shop", ResourceKind::Database, "db://shop"));
+        }
+        for name in ["", "..", "a/b", ".x", "ü"] {
+            assert!(ResourceId::database(name).is_err(), "{name}");
         }
     }
 

@@ -1,8 +1,5 @@
 //! What a source tells of the database itself: tables whose schema has no name, which no database allows.
 
-use crate::model::change::TupleRow;
-use crate::model::{Op, Timestamp};
-
 /// The schema of control tables.
 pub const NO_SCHEMA: &str = "";
 /// One row for each transaction that ended: the event of its END, with the numbers of its changes by table.
@@ -15,27 +12,3 @@ pub const SCHEMA: &str = "schema";
 pub const RAW: &str = "raw";
 /// One row for each shape that a table had: which columns the images of its rows have, and of which types.
 pub const SHAPE: &str = "shape";
-
-/// A row of a control table, read from `stream`, of which nothing is said yet.
-pub(super) fn blank<'a>(stream: &'a str, table: &'a str, at: Timestamp, position: &'a [u8]) -> TupleRow<'a> {
-    TupleRow {
-        op: Op::Put,
-        at,
-        at_bound: None,
-        position,
-        stream,
-        offset: None,
-        via: "event",
-        requester: None,
-        request: None,
-        schema: NO_SCHEMA,
-        table,
-        identity: None,
-        image: None,
-        before: None,
-        unsent: None,
-        shape: None,
-        reason: None,
-        raw: None,
-    }
-}

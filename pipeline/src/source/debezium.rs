@@ -232,7 +232,7 @@ impl Decoder {
 
 /// What is said of a table by a record, of which nothing is known yet.
 fn blank<'a>(feed: &'a Feed, record: &Record<'_>, table: &'a str) -> TupleRow<'a> {
-    TupleRow { offset: Some(record.offset), ..control::blank(&feed.stream, table, record.at, &[]) }
+    TupleRow { offset: Some(record.offset), ..TupleRow::put(&feed.stream, table, record.at, &[]) }
 }
 
 /// Which of all messages, or statements, one is: where it stands among the commits.

@@ -40,6 +40,9 @@ pub struct Feed {
     pub epoch: u32,
 }
 
+/// What the snapshot is called among the transactions.
+const SNAPSHOT: &str = "snapshot";
+
 /// The beginning of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Begin {
@@ -149,7 +152,7 @@ impl Decoder {
         let image = serde_json::json!({ "prefix": prefix, "content": content }).to_string();
         // That it was sent counts, and not what it says: messages of one content are many.
         let identity = json::array([prefix, &lsn.to_string()]);
-        let row = control::blank(&self.feed.stream, control::MESSAGE, at, position.as_bytes());
+        let row = TupleRow::put(&self.feed.stream, control::MESSAGE, at, position.as_bytes());
         self.rows.push(&TupleRow { identity: Some(&identity), image: Some(&image), request: request.as_deref(), ..row });
     }
 
@@ -167,7 +170,7 @@ impl Decoder {
         let id = format!("{xid}:{end}");
         let image = serde_json::json!({ "status": "END", "id": id, "event_count": total, "data_collections": counts }).to_string();
         let identity = json::array([&*id]);
-        let row = control::blank(&self.feed.stream, control::TRANSACTION, begin.at, position.as_bytes());
+        let row = TupleRow::put(&self.feed.stream, control::TRANSACTION, begin.at, position.as_bytes());
         self.rows.push(&TupleRow { identity: Some(&identity), image: Some(&image), request: Some(&xid), ..row });
     }
 
@@ -186,7 +189,7 @@ impl Decoder {
         let position = Position::snapshot(self.feed.epoch, place);
         self.tell_shape(&known, at, &position);
         let (identity, image) = (relation.identity(&row), relation.image(&row));
-        let blank = control::blank(&self.feed.stream, &relation.table, at, position.as_bytes());
+        let blank = TupleRow::put(&self.feed.stream, &relation.table, at, position.as_bytes());
         self.rows.push(&TupleRow {
             via: "scan",
             schema: &relation.schema,
@@ -196,6 +199,15 @@ impl Decoder {
             ..blank
         });
         Ok(())
+    }
+
+    /// The snapshot has been read whole: it counts as the first transaction. `rows` is how many it had.
+    pub fn end_snapshot(&mut self, rows: u64, at: Timestamp) {
+        let position = Position::snapshot(self.feed.epoch, u64::MAX);
+        let image = serde_json::json!({ "status": "END", "id": SNAPSHOT, "event_count": rows }).to_string();
+        let identity = json::array([SNAPSHOT]);
+        let row = TupleRow::put(&self.feed.stream, control::TRANSACTION, at, position.as_bytes());
+        self.rows.push(&TupleRow { via: "scan", identity: Some(&identity), image: Some(&image), ..row });
     }
 
     /// Whether a transaction has begun and not ended.
@@ -303,7 +315,7 @@ impl Decoder {
         self.tell_shape(table, at, &position);
         let (image, unsent) = (relation.image(&row), relation.unsent(&row));
         let before = if moves { None } else { old.image(relation) };
-        let blank = control::blank(&self.feed.stream, &relation.table, at, position.as_bytes());
+        let blank = TupleRow::put(&self.feed.stream, &relation.table, at, position.as_bytes());
         self.rows.push(&TupleRow {
             schema: &relation.schema,
             request: Some(&xid),
@@ -328,7 +340,7 @@ impl Decoder {
         let (xid, at, position) = self.next(table, true)?;
         self.tell_shape(table, at, &position);
         let before = old.image(relation);
-        let blank = control::blank(&self.feed.stream, &relation.table, at, position.as_bytes());
+        let blank = TupleRow::put(&self.feed.stream, &relation.table, at, position.as_bytes());
         self.rows.push(&TupleRow {
             op: Op::Delete,
             schema: &relation.schema,
@@ -344,7 +356,7 @@ impl Decoder {
     /// All rows of a table went away.
     fn reset(&mut self, table: &Known) -> Result<(), PgOutputError> {
         let (xid, at, position) = self.next(table, true)?;
-        let blank = control::blank(&self.feed.stream, &table.relation.table, at, position.as_bytes());
+        let blank = TupleRow::put(&self.feed.stream, &table.relation.table, at, position.as_bytes());
         self.rows.push(&TupleRow { op: Op::Reset, schema: &table.relation.schema, request: Some(&xid), ..blank });
         Ok(())
     }
@@ -365,7 +377,7 @@ impl Decoder {
         }
         self.told.insert(table.shape.clone());
         let identity = json::array([&*table.shape]);
-        let blank = control::blank(&self.feed.stream, control::SHAPE, at, position.as_bytes());
+        let blank = TupleRow::put(&self.feed.stream, control::SHAPE, at, position.as_bytes());
         self.rows.push(&TupleRow { identity: Some(&identity), image: Some(&table.document), ..blank });
     }
 
@@ -375,7 +387,7 @@ impl Decoder {
         let outside = (Timestamp::default(), Position::snapshot(epoch, u64::MAX - self.raw));
         let (at, position) = self.open.as_mut().map_or(outside, |open| (open.begin.at, open.next(epoch)));
         let (reason, identity) = (error.to_string(), json::array([&*self.feed.stream, &hex::encode(position.as_bytes())]));
-        let blank = control::blank(&self.feed.stream, control::RAW, at, position.as_bytes());
+        let blank = TupleRow::put(&self.feed.stream, control::RAW, at, position.as_bytes());
         self.rows.push(&TupleRow { op: Op::Raw, identity: Some(&identity), reason: Some(&reason), raw: Some(message), ..blank });
     }
 }

@@ -270,7 +270,7 @@ impl Decoder {
 
     /// The index of the bucket with this name. Most events name the bucket of the one before.
     fn bucket(&mut self, name: &str) -> Result<u32, RejectReason> {
-        if self.buckets.get(self.last_bucket as usize).is_some_and(|(id, _)| id.bucket_name() == name) {
+        if self.buckets.get(self.last_bucket as usize).is_some_and(|(id, _)| id.name() == name) {
             return Ok(self.last_bucket);
         }
         self.last_bucket = match self.bucket_index.get(name) {

@@ -15,7 +15,7 @@
 //! Folder names of the form `name=value` are what SQL engines read as columns. Numbers have 20 digits, so that listing
 //! order is numeric order; digests in names are the first 128 bits.
 
-use crate::model::{Digest, ResourceId, Timestamp};
+use crate::model::{Digest, ResourceId, ResourceKind, Timestamp};
 
 /// The file that says what a vault is.
 pub const VAULT: &str = "vault";
@@ -28,6 +28,12 @@ pub fn log_folder(resource: &ResourceId) -> String {
 /// The resource whose change log a path lies in, as it stands there.
 pub fn log_resource(path: &str) -> Option<&str> {
     path.strip_prefix(LOG_FOLDER)?.strip_prefix("/res=")?.split('/').next()
+}
+
+/// What kind of changes a file of a resource holds, by its path.
+pub fn kind_of(path: &str) -> ResourceKind {
+    let id = path.split('/').find_map(|part| part.strip_prefix("res="));
+    id.map_or(ResourceKind::Bucket, ResourceKind::of)
 }
 
 /// The folder of all change logs.

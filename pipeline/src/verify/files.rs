@@ -12,10 +12,10 @@ use crate::base::inputs::Inventory;
 use crate::base::{BucketFile, KeyRange, file};
 use crate::changelog::segment::{Segment, SegmentName};
 use crate::changelog::{read, write};
-use crate::model::change::{ChangeBatch, Facet, Op};
+use crate::model::change::{ChangeBatch, Facet, ObjectColumns, Op, TupleColumns};
 use crate::model::digest::Hasher;
-use crate::model::key::{bucket_of, khash};
-use crate::model::{Key, Timestamp};
+use crate::model::key::{bucket_of, khash, khash_of_tuple};
+use crate::model::{Key, ResourceKind, Timestamp};
 use crate::vault::body::Body;
 use crate::vault::{VaultError, layout};
 
@@ -103,9 +103,10 @@ impl Work<'_> {
             return Err(wrong(format!("its SHA-256 is {digest} instead of {}", bucket_file.file.digest)));
         }
         let mut order = Order::default();
+        let kind = layout::kind_of(path);
         let mut rows = file::stream(vault, bucket_file, &KeyRange::default(), file::Holding::of_fold(1));
         while let Some(batch) = rows.try_next().await? {
-            order.check(&batch).map_err(wrong)?;
+            order.check(kind, &batch).map_err(wrong)?;
             let hashes = batch.column(1).as_primitive::<Int64Type>();
             if hashes.values().iter().any(|hash| bucket_of(*hash, bits) != bucket_file.bucket) {
                 return Err(wrong("it has rows of another hash bucket".to_owned()));
@@ -124,8 +125,9 @@ impl Work<'_> {
         let path = &segment.path;
         let wrong = |reason: String| VaultError::damaged(path, reason);
         let mut order = Order::default();
+        let kind = layout::kind_of(path);
         for batch in read? {
-            order.check(&batch).map_err(wrong)?;
+            order.check(kind, &batch).map_err(wrong)?;
             // Whoever plans leaves out what its name says is too late.
             if let Some((first, last)) = write::span(&batch)
                 && (first.max(Timestamp::default()) < segment.name.first || last > segment.name.last.max(Timestamp::default()))
@@ -143,8 +145,12 @@ impl Work<'_> {
 
     /// What a file's rows name.
     async fn rows(&mut self, path: &str, batch: RecordBatch) -> Result<(), VaultError> {
-        let changes = ChangeBatch::objects(batch).map_err(|error| VaultError::damaged(path, error))?;
+        let changes = ChangeBatch::of(layout::kind_of(path), batch).map_err(|error| VaultError::damaged(path, error))?;
         self.report.rows += changes.len() as u64;
+        // A row of a table is all there in its change.
+        if changes.kind() == ResourceKind::Database {
+            return Ok(());
+        }
         let named = |reason: String| VaultError::damaged(path, reason);
         for row in changes.object_columns().iter() {
             if row.op != Op::Put || row.facet != Facet::Version || row.marker || row.object.is_empty() {
@@ -185,27 +191,67 @@ struct Order {
 }
 
 impl Order {
-    fn check(&mut self, batch: &RecordBatch) -> Result<(), String> {
-        let changes = ChangeBatch::objects(batch.clone()).map_err(|error| error.to_string())?;
-        let columns = changes.object_columns();
+    fn check(&mut self, kind: ResourceKind, batch: &RecordBatch) -> Result<(), String> {
+        let changes = ChangeBatch::of(kind, batch.clone()).map_err(|error| error.to_string())?;
         let hashes = batch.column(1).as_primitive::<Int64Type>();
+        let told = Told::of(&changes);
         let mut key = Vec::new();
-        for (index, row) in columns.iter().enumerate() {
+        for index in 0..changes.len() {
             key.clear();
-            Key::write_object_version(&mut key, row.object, row.version);
-            if columns.key.value(index) != key || hashes.value(index) != khash(row.object) {
-                return Err(format!("a row of {:?} stands under another key", row.object));
+            let hash = told.write_key(index, &mut key);
+            if changes.key().value(index) != key || hashes.value(index) != hash {
+                return Err(format!("a row of {} stands under another key", told.whose(index)));
             }
-            let place = (key.as_slice(), row.position);
+            let position = changes.position().value(index);
+            let place = (key.as_slice(), position);
             if self.last.as_ref().is_some_and(|(key, position)| (key.as_slice(), position.as_slice()) > place) {
-                return Err(format!("the row of {:?} does not stand in its order", row.object));
+                return Err(format!("the row of {} does not stand in its order", told.whose(index)));
             }
             let (last_key, last_position) = self.last.get_or_insert_default();
             last_key.clone_from(&key);
             last_position.clear();
-            last_position.extend_from_slice(row.position);
+            last_position.extend_from_slice(position);
             self.rows += 1;
         }
         Ok(())
+    }
+}
+
+/// What the rows of a file say, by which their keys are checked.
+enum Told<'a> {
+    Objects(ObjectColumns<'a>),
+    Tuples(TupleColumns<'a>),
+}
+
+impl Told<'_> {
+    fn of(changes: &ChangeBatch) -> Told<'_> {
+        match changes.kind() {
+            ResourceKind::Bucket => Told::Objects(changes.object_columns()),
+            ResourceKind::Database => Told::Tuples(changes.tuple_columns()),
+        }
+    }
+
+    /// Writes the key that a row should have, and says the hash.
+    fn write_key(&self, index: usize, out: &mut Vec<u8>) -> i64 {
+        match self {
+            Told::Objects(columns) => {
+                let row = columns.row(index);
+                Key::write_object_version(out, row.object, row.version);
+                khash(row.object)
+            }
+            Told::Tuples(columns) => {
+                let row = columns.row(index);
+                Key::write_tuple(out, row.schema, row.table, row.identity.or(row.image).or(row.before).unwrap_or_default());
+                khash_of_tuple(out)
+            }
+        }
+    }
+
+    /// What it is about, for people.
+    fn whose(&self, index: usize) -> String {
+        match self {
+            Told::Objects(columns) => format!("{:?}", columns.row(index).object),
+            Told::Tuples(columns) => format!("{}.{}", columns.row(index).schema, columns.row(index).table),
+        }
     }
 }

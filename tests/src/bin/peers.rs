@@ -21,7 +21,7 @@ use pipeline::changelog::write;
 use pipeline::fold::Cut;
 use pipeline::fold::object::Keep;
 use pipeline::model::change::{ChangeBatch, ObjectRow, ObjectRows, Op};
-use pipeline::model::{Facet, Key, Position, ResourceId, Sequencer, Timestamp};
+use pipeline::model::{Facet, Key, Position, ResourceId, ResourceKind, Sequencer, Timestamp};
 use pipeline::source::s3_event::{Feed, decode};
 use pipeline::vault::{FileRef, Vault};
 
@@ -299,7 +299,7 @@ fn write_run(folder: &Path, index: u64) -> Result<(), Failure> {
             lost: None,
         });
     }
-    let mut writer = FileWriter::new()?;
+    let mut writer = FileWriter::new(ResourceKind::Bucket)?;
     writer.write(write::sort(&rows.finish()).rows())?;
     let file = at_once(writer.store(&vault(folder)?, &ResourceId::bucket("photos")?, 0))?;
     fs::create_dir_all(folder.join("files"))?;

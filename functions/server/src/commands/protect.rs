@@ -110,7 +110,7 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
     if place.is_in_bucket(&resource, &endpoint) {
         return Err(ProtectError::OwnVault { resource }.into());
     }
-    let Reached { bucket, versioning } = endpoint.reach(resource.bucket_name()).await?;
+    let Reached { bucket, versioning } = endpoint.reach(resource.name()).await?;
     if versioning != Versioning::Enabled && !command.unversioned {
         let versioning = match versioning {
             Versioning::Suspended => "versioning is suspended",

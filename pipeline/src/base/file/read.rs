@@ -16,9 +16,9 @@ use super::footer::{Footer, Parts, Whole, Words};
 use super::{BucketFile, KeyRange, Part};
 use crate::changelog::read::{self, Columns};
 use crate::fold::sieve::Sifted;
-use crate::model::Digest;
+use crate::model::{Digest, ResourceKind};
 use crate::simulated::decoded;
-use crate::vault::{Vault, VaultError};
+use crate::vault::{Vault, VaultError, layout};
 
 /// Chunks that lie no further apart are read in one request.
 const READ_GAP_BYTES_MAX: u64 = 128 << 10;
@@ -228,7 +228,7 @@ impl Sifted for SiftedFile {
             self.others_of(group, within, &mut batches).await?;
             rest = behind;
         }
-        let others = concat_batches(&Columns::Others.schema(), &batches).map_err(|error| self.source.damaged(error))?;
+        let others = concat_batches(&Columns::Others.schema(ResourceKind::Bucket), &batches).map_err(|error| self.source.damaged(error))?;
         if others.num_rows() != numbers.len() {
             return Err(self.source.damaged("a row group has not as many rows as its footer says"));
         }
@@ -288,7 +288,7 @@ impl Source {
     async fn read_chunks(&self, footer: &Footer, group: usize, columns: Columns) -> Result<Parts, VaultError> {
         let path = &self.file.file.path;
         let chunks = &footer.groups[group].chunks;
-        let mut wanted: Vec<&(Range<u64>, Digest)> = columns.indices().iter().map(|&column| &chunks[column]).collect();
+        let mut wanted: Vec<&(Range<u64>, Digest)> = columns.indices(layout::kind_of(path)).iter().map(|&column| &chunks[column]).collect();
         wanted.sort_unstable_by_key(|(range, _)| range.start);
         let mut parts = Vec::with_capacity(wanted.len());
         for near in wanted.chunk_by(|(a, _), (b, _)| b.start.saturating_sub(a.end) <= READ_GAP_BYTES_MAX) {

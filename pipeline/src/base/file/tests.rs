@@ -22,7 +22,7 @@ fn stored(rows: usize) -> (Vault, BucketFile, RecordBatch) {
     };
     let changes: Vec<ObjectChange> = (0..rows).map(change).collect();
     let rows: ChangeBatch = changes.iter().map(ObjectChange::row).collect();
-    let mut writer = FileWriter::new().unwrap();
+    let mut writer = FileWriter::new(ResourceKind::Bucket).unwrap();
     writer.write(rows.rows()).unwrap();
     let file = block_on(writer.store(&vault, &ResourceId::bucket("photos").unwrap(), 0)).unwrap();
     (vault, file, rows.into_rows())
@@ -30,7 +30,7 @@ fn stored(rows: usize) -> (Vault, BucketFile, RecordBatch) {
 
 fn read_all(rows: BoxStream<'static, Result<RecordBatch, VaultError>>) -> Result<RecordBatch, VaultError> {
     let batches: Vec<RecordBatch> = block_on(rows.try_collect())?;
-    Ok(concat_batches(&object_schema(), &batches).unwrap())
+    Ok(concat_batches(&schema_of(ResourceKind::Bucket), &batches).unwrap())
 }
 
 fn key(object: &str) -> Option<Vec<u8>> {

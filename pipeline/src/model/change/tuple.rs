@@ -8,6 +8,7 @@ use super::Op;
 use super::columns::{Bytes, Int64, Perhaps, Text, Time, Words, changes};
 use crate::model::key::{Key, khash_of_tuple};
 use crate::model::resource::ResourceKind;
+use crate::model::time::Timestamp;
 
 changes! {
     /// The columns of changes of rows. `key` is order-preserving bytes of (schema, table, identity, or of a table without a
@@ -61,4 +62,30 @@ changes! {
     reason: Perhaps<Text>,
     /// The record that could not be decoded, whole.
     raw: Perhaps<Bytes>,
+}
+
+impl<'a> TupleRow<'a> {
+    /// A put, told by an event of `stream`, of which nothing else is said yet: of a control table, whose schema has no name.
+    pub fn put(stream: &'a str, table: &'a str, at: Timestamp, position: &'a [u8]) -> TupleRow<'a> {
+        TupleRow {
+            op: Op::Put,
+            at,
+            at_bound: None,
+            position,
+            stream,
+            offset: None,
+            via: "event",
+            requester: None,
+            request: None,
+            schema: "",
+            table,
+            identity: None,
+            image: None,
+            before: None,
+            unsent: None,
+            shape: None,
+            reason: None,
+            raw: None,
+        }
+    }
 }

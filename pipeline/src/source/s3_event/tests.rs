@@ -30,7 +30,7 @@ fn examples() -> Vec<(String, Vec<u8>)> {
 fn outcome(decoded: &Decoded) -> Vec<String> {
     let mut lines = Vec::new();
     for (bucket, of_bucket) in &decoded.buckets {
-        let bucket = bucket.bucket_name();
+        let bucket = bucket.name();
         for row in of_bucket.changes.object_columns().iter() {
             let order = if position::is_sequenced(row.position) { "sequenced" } else { "timed" };
             let mut line =

@@ -48,7 +48,7 @@ pub struct There {
 /// Looks at what existed.
 pub async fn look(vault: &Vault, plan: &ReplayPlan, selection: &Selection) -> Result<There> {
     let state = State::new(vault, plan.inputs.clone(), plan.cut(), Keep::Current, "");
-    let mut looking = Looking::new(plan.resource.bucket_name(), selection)?;
+    let mut looking = Looking::new(plan.resource.name(), selection)?;
     state
         .for_each(|mut versions| {
             if let Some(version) = versions.pop() {

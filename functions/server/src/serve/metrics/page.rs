@@ -14,7 +14,7 @@ impl Metrics {
         let inner = self.inner();
         let mut page = Page::default();
         let labels = |resource: &ResourceId, counts: &ResourceCounts| {
-            format!("resource=\"{}\",vault=\"{}\"", resource.bucket_name(), escaped(&counts.vault))
+            format!("resource=\"{}\",vault=\"{}\"", resource.name(), escaped(&counts.vault))
         };
         let resources: Vec<(String, &ResourceCounts)> =
             inner.resources.iter().map(|(resource, counts)| (labels(resource, counts), counts)).collect();

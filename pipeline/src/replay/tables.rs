@@ -1,0 +1,380 @@
+//! The tables of a database at a cut.
+//!
+//! ```text
+//!  segments ─→ what is told of the database itself ─→ commits ─→ where T is among them ─┐
+//!         └──→ rows of tables, by hash bucket ─────────────────────────────────────────┴→ fold up to there
+//! ```
+//!
+//! The state at T ends between two commits ([`commits`](crate::changelog::commits)). What is behind the last transaction that has
+//! ended is in no state: the rest of it is still to come.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::base::KeyRange;
+use crate::base::inputs::{Folding, Inventory, Loose};
+use crate::changelog::commits::{Commit, Commits, Place};
+use crate::fold::tuple::{Keep, Resets, TupleJoin};
+use crate::fold::{Cut, Fold};
+use crate::model::change::{ChangeBatch, TupleRow};
+use crate::model::{Op, ResourceId, ResourceKind, Timestamp};
+use crate::source::control;
+use crate::vault::{Vault, VaultError};
+
+/// Which state of a database is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TablesPoint {
+    /// That at this instant: all transactions up to the first that was committed after it.
+    Time(Timestamp),
+    /// That behind a transaction, by its number.
+    Transaction(String),
+    /// The last there is.
+    Latest,
+}
+
+/// A state that there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TablesCut {
+    /// The position that ends it.
+    pub until: Vec<u8>,
+    /// When its last transaction was committed.
+    pub at: Timestamp,
+    /// The number of that.
+    pub transaction: Option<String>,
+}
+
+/// Why a state cannot be restored; each names the nearest that can.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TablesError {
+    /// The snapshot has not ended.
+    #[error("cannot restore {resource}: its first snapshot has not been read whole; the window opens when it has")]
+    NoData {
+        /// Whose.
+        resource: ResourceId,
+    },
+    /// Before the snapshot.
+    #[error("cannot restore {resource} to {to}: the earliest restorable time is {earliest}")]
+    TooEarly {
+        /// Whose.
+        resource: ResourceId,
+        /// What was asked for.
+        to: Timestamp,
+        /// The nearest instant that can be restored.
+        earliest: Timestamp,
+    },
+    /// Behind the last transaction that has ended.
+    #[error("cannot restore {resource} to {to}: the log is complete only up to {latest}; write `latest` for that")]
+    TooLate {
+        /// Whose.
+        resource: ResourceId,
+        /// What was asked for.
+        to: Timestamp,
+        /// The nearest instant that can be restored.
+        latest: Timestamp,
+    },
+    /// A segment of the log is missing.
+    #[error("cannot restore {resource} to {to}: a segment of the log is missing, and nothing from {from} on is complete")]
+    Gap {
+        /// Whose.
+        resource: ResourceId,
+        /// What was asked for.
+        to: Timestamp,
+        /// The earliest time in what is missing.
+        from: Timestamp,
+    },
+    /// No transaction with that number.
+    #[error("cannot restore {resource} to transaction {transaction}: no transaction with that number has ended")]
+    NoTransaction {
+        /// Whose.
+        resource: ResourceId,
+        /// What was asked for.
+        transaction: String,
+    },
+}
+
+/// What the log says of a database itself.
+#[derive(Debug, Clone, Default)]
+pub struct DatabaseLog {
+    commits: Commits,
+    /// Tables that were emptied, each with the position of that.
+    resets: Vec<(String, String, Vec<u8>)>,
+    shapes: BTreeMap<String, String>,
+    raw: u64,
+}
+
+/// The log of a database, and how to read its tables.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    resource: ResourceId,
+    folding: Folding,
+    log: DatabaseLog,
+    /// The instant up to which all that was committed is in the log.
+    latest: Timestamp,
+    /// The earliest time in a segment that is missing.
+    missing_from: Option<Timestamp>,
+}
+
+impl DatabaseLog {
+    fn take(&mut self, row: &TupleRow<'_>, commits: &mut Vec<Commit>) {
+        match (row.op, row.schema, row.table) {
+            (Op::Reset, schema, table) => self.resets.push((schema.to_owned(), table.to_owned(), row.position.to_vec())),
+            (Op::Raw, ..) => self.raw += 1,
+            (Op::Put, control::NO_SCHEMA, control::TRANSACTION) => {
+                let transaction = row.request.map(str::to_owned);
+                commits.push(Commit { until: row.position.to_vec(), at: row.at, transaction });
+            }
+            (Op::Put, control::NO_SCHEMA, control::SHAPE) => {
+                let name = row.identity.and_then(|identity| serde_json::from_str::<[String; 1]>(identity).ok());
+                if let (Some([name]), Some(document)) = (name, row.image) {
+                    self.shapes.insert(name, document.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Tables {
+    /// Reads what the log says of a database.
+    ///
+    /// # Errors
+    /// As reading the vault.
+    pub async fn read(vault: &Vault, inventory: &Inventory) -> Result<Tables, VaultError> {
+        let folding = Folding::within_memory(inventory.inputs(Cut::Nothing), Cut::Nothing);
+        let mut log = DatabaseLog::default();
+        let mut commits = Vec::new();
+        for pass in folding.passes() {
+            let loose = folding.load(vault, pass.clone()).await?;
+            for bucket in folding.occupied(&loose, pass) {
+                let join = TupleJoin::new(None, Keep::Changes, Resets::default());
+                let mut fold = folding.fold_by(vault, &loose, bucket, &KeyRange::default(), join);
+                while let Some(folded) = fold.next().await? {
+                    let rows = changes(folded.rows)?;
+                    rows.tuple_columns().iter().for_each(|row| log.take(&row, &mut commits));
+                }
+            }
+        }
+        log.commits = Commits::new(commits);
+        let missing_from = inventory.missing.iter().map(crate::changelog::link::Link::first).min();
+        let latest = inventory.latest().unwrap_or_default();
+        Ok(Tables { resource: inventory.resource.clone(), folding, log, latest, missing_from })
+    }
+
+    /// The commits that the log has, in their order.
+    pub fn commits(&self) -> &Commits {
+        &self.log.commits
+    }
+
+    /// What the columns of a table were, as a document, by the name that changes refer to it with.
+    pub fn shape(&self, name: &str) -> Option<&str> {
+        self.log.shapes.get(name).map(String::as_str)
+    }
+
+    /// How many messages could not be decoded.
+    pub fn raw(&self) -> u64 {
+        self.log.raw
+    }
+
+    /// Where a state ends.
+    ///
+    /// # Errors
+    /// [`TablesError`] says why there is no such state, and which there is.
+    pub fn cut(&self, point: &TablesPoint) -> Result<TablesCut, TablesError> {
+        let resource = || self.resource.clone();
+        let (first, last) = self.log.commits.ends().ok_or_else(|| TablesError::NoData { resource: resource() })?;
+        let (commit, to) = match point {
+            TablesPoint::Latest => (last, last.at),
+            TablesPoint::Transaction(transaction) => {
+                let unknown = || TablesError::NoTransaction { resource: resource(), transaction: transaction.clone() };
+                let commit = self.log.commits.behind(transaction).ok_or_else(unknown)?;
+                (commit, commit.at)
+            }
+            TablesPoint::Time(to) => match self.log.commits.at(*to) {
+                Place::Present(commit) => (commit, *to),
+                // Nothing was committed since, and the log says so.
+                Place::Future(_) if *to <= self.latest => (last, *to),
+                Place::Future(latest) => {
+                    return Err(TablesError::TooLate { resource: resource(), to: *to, latest: latest.max(self.latest) });
+                }
+                Place::Past(_) | Place::NoData => {
+                    return Err(TablesError::TooEarly { resource: resource(), to: *to, earliest: first.at });
+                }
+            },
+        };
+        if let Some(from) = self.missing_from.filter(|from| *from <= to) {
+            return Err(TablesError::Gap { resource: resource(), to, from });
+        }
+        Ok(TablesCut { until: commit.until.clone(), at: commit.at, transaction: commit.transaction.clone() })
+    }
+
+    /// Ranges of hash buckets that fit into memory together.
+    pub fn passes(&self) -> Vec<Range<u32>> {
+        self.folding.passes()
+    }
+
+    /// Reads the segments' rows of some buckets.
+    ///
+    /// # Errors
+    /// As reading the vault.
+    pub async fn load(&self, vault: &Vault, buckets: Range<u32>) -> Result<Loose, VaultError> {
+        self.folding.load(vault, buckets).await
+    }
+
+    /// The buckets of a range that have anything at all.
+    pub fn occupied(&self, loose: &Loose, buckets: Range<u32>) -> Vec<u32> {
+        self.folding.occupied(loose, buckets)
+    }
+
+    /// The rows that the tables have at a cut, of one hash bucket, sorted by schema, table and key.
+    pub fn rows(&self, vault: &Vault, loose: &Loose, bucket: u32, cut: &TablesCut) -> Fold<'static, TupleJoin, VaultError> {
+        let mut resets = Resets::default();
+        for (schema, table, position) in self.log.resets.iter().filter(|(_, _, position)| *position <= cut.until) {
+            resets.table(schema, table, position);
+        }
+        let join = TupleJoin::new(Some(cut.until.clone()), Keep::State, resets);
+        self.folding.fold_by(vault, loose, bucket, &KeyRange::default(), join)
+    }
+}
+
+fn changes(rows: arrow::array::RecordBatch) -> Result<ChangeBatch, VaultError> {
+    ChangeBatch::of(ResourceKind::Database, rows).map_err(|error| VaultError::damaged("the rows of a database", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::changelog::write;
+    use crate::source::pgoutput::{Begin, Column, Decoder, Feed, Relation};
+    use crate::testing::block_on;
+
+    fn seconds(seconds: i64) -> Timestamp {
+        Timestamp::from_seconds(seconds)
+    }
+
+    fn relation() -> Relation {
+        let column = |name: &str, key| Column { name: name.to_owned(), type_oid: 25, modifier: -1, key };
+        let columns = vec![column("id", true), column("name", false)];
+        Relation { oid: 7, schema: "public".to_owned(), table: "t".to_owned(), identity: 'd', columns }
+    }
+
+    fn insert(id: &str, name: &str) -> Vec<u8> {
+        let mut message = vec![b'I', 0, 0, 0, 7, b'N', 0, 2];
+        for text in [id, name] {
+            message.push(b't');
+            message.extend_from_slice(&(text.len() as i32).to_be_bytes());
+            message.extend_from_slice(text.as_bytes());
+        }
+        message
+    }
+
+    /// A snapshot of row 0 at second 10, then one transaction for each time, numbered from 1, that puts a row with its number; each
+    /// in a segment of its own. `open` has begun and not ended.
+    async fn tables(times: &[i64], open: bool, latest: i64) -> (Vault, Tables) {
+        let vault = Vault::new(Arc::new(InMemory::new()), "");
+        let resource = ResourceId::database("shop").unwrap();
+        let mut decoder = Decoder::new(Feed { stream: "slot".to_owned(), epoch: 1 });
+        decoder.snapshot(&relation(), 1, seconds(10), &[Some("0"), Some("a")]).unwrap();
+        decoder.end_snapshot(1, seconds(10));
+        let mut batches = vec![decoder.finish()];
+        for (number, time) in (1..).zip(times) {
+            decoder.begin(Begin { commit: 100 * u64::from(number), at: seconds(*time), xid: number });
+            decoder.data(&insert(&number.to_string(), "b"));
+            decoder.data(&insert("0", &format!("by {number}")));
+            if !open || number < times.len() as u32 {
+                decoder.commit(100 * u64::from(number) + 8);
+            }
+            batches.push(decoder.finish());
+        }
+        let mut after = Vec::new();
+        for (index, batch) in batches.iter().enumerate() {
+            let known = if index + 1 == batches.len() { latest } else { 0 };
+            let encoded = write::encode(&resource, batch, seconds(3_600), seconds(known), after).unwrap();
+            after = vec![write::append(&vault, &encoded).await.unwrap().name.link()];
+        }
+        let inventory = Inventory::load(&vault, &resource).await.unwrap();
+        let tables = Tables::read(&vault, &inventory).await.unwrap();
+        (vault, tables)
+    }
+
+    /// The images at a cut.
+    async fn images(vault: &Vault, tables: &Tables, point: &TablesPoint) -> Vec<String> {
+        let cut = tables.cut(point).unwrap();
+        let mut images = Vec::new();
+        for pass in tables.passes() {
+            let loose = tables.load(vault, pass.clone()).await.unwrap();
+            for bucket in tables.occupied(&loose, pass) {
+                let mut fold = tables.rows(vault, &loose, bucket, &cut);
+                while let Some(folded) = fold.next().await.unwrap() {
+                    images.extend(changes(folded.rows).unwrap().tuple_columns().iter().map(|row| row.image.unwrap().to_owned()));
+                }
+            }
+        }
+        images
+    }
+
+    fn numbers(images: &[String]) -> Vec<&str> {
+        images.iter().map(|image| image.split('"').nth(3).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_state_is_the_snapshot_and_all_transactions_before_the_first_that_was_committed_after_its_time() {
+        block_on(async {
+            let (vault, tables) = tables(&[20, 30, 29, 40], false, 0).await;
+            for (at, expected) in
+                [(10, vec!["0"]), (19, vec!["0"]), (20, vec!["0", "1"]), (29, vec!["0", "1"]), (30, vec!["0", "1", "2", "3"])]
+            {
+                let images = images(&vault, &tables, &TablesPoint::Time(seconds(at))).await;
+                assert_eq!(numbers(&images), expected, "at {at}");
+            }
+            let last = images(&vault, &tables, &TablesPoint::Latest).await;
+            assert_eq!((numbers(&last), last[0].as_str()), (vec!["0", "1", "2", "3", "4"], r#"{"id":"0","name":"by 4"}"#));
+            assert_eq!(numbers(&images(&vault, &tables, &TablesPoint::Transaction("2".to_owned())).await), ["0", "1", "2"]);
+        });
+    }
+
+    #[test]
+    fn a_transaction_that_has_not_ended_is_in_no_state() {
+        block_on(async {
+            let (vault, tables) = tables(&[20, 30], true, 0).await;
+            assert_eq!(numbers(&images(&vault, &tables, &TablesPoint::Latest).await), ["0", "1"]);
+            let too_late = tables.cut(&TablesPoint::Time(seconds(30))).unwrap_err();
+            assert!(too_late.to_string().contains("complete only up to 1970-01-01T00:00:20Z"), "{too_late}");
+        });
+    }
+
+    #[test]
+    fn a_database_in_which_nothing_happens_can_be_restored_to_any_time_up_to_which_its_log_is_known_to_be_whole() {
+        block_on(async {
+            let (vault, tables) = tables(&[20], false, 50).await;
+            assert_eq!(numbers(&images(&vault, &tables, &TablesPoint::Time(seconds(50))).await), ["0", "1"]);
+            let check = |at, words: &str| {
+                let error = tables.cut(&TablesPoint::Time(seconds(at))).unwrap_err().to_string();
+                assert!(error.contains(words), "{error}");
+            };
+            check(51, "complete only up to 1970-01-01T00:00:50Z");
+            check(9, "the earliest restorable time is 1970-01-01T00:00:10Z");
+            let error = tables.cut(&TablesPoint::Transaction("7".to_owned())).unwrap_err().to_string();
+            assert!(error.contains("to transaction 7"), "{error}");
+        });
+    }
+
+    #[test]
+    fn what_is_behind_a_segment_that_is_missing_is_refused() {
+        block_on(async {
+            let (vault, whole) = tables(&[20, 30, 40], false, 0).await;
+            let inventory = Inventory::load(&vault, &whole.resource).await.unwrap();
+            let lost = inventory.segments.iter().find(|segment| segment.name.first == seconds(30)).unwrap();
+            let mut inventory = inventory.clone();
+            inventory.segments.retain(|segment| segment != lost);
+            inventory.missing = vec![lost.name.link()];
+            let tables = Tables::read(&vault, &inventory).await.unwrap();
+            assert_eq!(numbers(&images(&vault, &tables, &TablesPoint::Time(seconds(29))).await), ["0", "1"]);
+            let error = tables.cut(&TablesPoint::Latest).unwrap_err().to_string();
+            assert!(error.contains("nothing from 1970-01-01T00:00:30Z on is complete"), "{error}");
+        });
+    }
+}
