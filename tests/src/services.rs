@@ -1,4 +1,4 @@
-//! Real servers for tests: SeaweedFS, an emulator of AWS, and Ceph's object gateway.
+//! Real servers for tests: SeaweedFS, an emulator of AWS, Ceph's object gateway, and PostgreSQL.
 //!
 //! Each is started by `services/run.sh`, as `./dev services` does, on free loopback ports and in a directory of its own, and is
 //! gone when its value is dropped. Standard input is the leash: the pipe breaks however this process ends, so that not even a
@@ -38,7 +38,11 @@ pub struct AwsEmulator(Server);
 #[derive(Debug)]
 pub struct CephRgw(Server);
 
-/// What the three have in common: where the server is, and with which keys.
+/// A PostgreSQL cluster of its own, with logical replication on. Whoever connects from loopback is its superuser.
+#[derive(Debug)]
+pub struct Postgres(Server);
+
+/// What they have in common: where the server is, and with which keys.
 #[derive(Debug)]
 pub struct Server {
     runner: Child,
@@ -112,6 +116,24 @@ impl CephRgw {
     /// Starts one for the caller alone.
     pub fn start() -> Result<Self, ServiceError> {
         Server::start("ceph").map(Self)
+    }
+}
+
+impl Postgres {
+    /// Starts one for the caller alone.
+    pub fn start() -> Result<Self, ServiceError> {
+        Server::start("postgres").map(Self)
+    }
+
+    /// The URL of one of its databases.
+    pub fn url(&self, database: &str) -> String {
+        let facts = &self.0.facts;
+        format!("postgres://{}@{}:{}/{database}", facts["PGUSER"], facts["PGHOST"], facts["PGPORT"])
+    }
+
+    /// The folder of its programs.
+    pub fn programs(&self) -> &Path {
+        Path::new(&self.0.facts["PGBIN"])
     }
 }
 

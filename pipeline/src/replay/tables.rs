@@ -14,6 +14,7 @@ use std::ops::Range;
 use crate::base::KeyRange;
 use crate::base::inputs::{Folding, Inventory, Loose};
 use crate::changelog::commits::{Commit, Commits, Place};
+use crate::changelog::coverage::Gap;
 use crate::fold::tuple::{Keep, Resets, TupleJoin};
 use crate::fold::{Cut, Fold};
 use crate::model::change::{ChangeBatch, TupleRow};
@@ -82,6 +83,16 @@ pub enum TablesError {
         /// The earliest time in what is missing.
         from: Timestamp,
     },
+    /// Within a time of which not all is known.
+    #[error("cannot restore {resource} to {to}: {}; write {}{}", gap.reason, gap.from, gap.to.map(|to| format!(" or {to}")).unwrap_or_default())]
+    Within {
+        /// Whose.
+        resource: ResourceId,
+        /// What was asked for.
+        to: Timestamp,
+        /// From when to when, and why.
+        gap: Box<Gap>,
+    },
     /// No transaction with that number.
     #[error("cannot restore {resource} to transaction {transaction}: no transaction with that number has ended")]
     NoTransaction {
@@ -112,6 +123,8 @@ pub struct Tables {
     latest: Timestamp,
     /// The earliest time in a segment that is missing.
     missing_from: Option<Timestamp>,
+    /// Times of which not all is known.
+    gaps: Vec<Gap>,
 }
 
 impl DatabaseLog {
@@ -157,7 +170,8 @@ impl Tables {
         log.commits = Commits::new(commits);
         let missing_from = inventory.missing.iter().map(crate::changelog::link::Link::first).min();
         let latest = inventory.latest().unwrap_or_default();
-        Ok(Tables { resource: inventory.resource.clone(), folding, log, latest, missing_from })
+        let gaps = inventory.gaps.iter().filter(|gap| gap.segment.is_none()).cloned().collect();
+        Ok(Tables { resource: inventory.resource.clone(), folding, log, latest, missing_from, gaps })
     }
 
     /// The commits that the log has, in their order.
@@ -182,6 +196,9 @@ impl Tables {
     pub fn cut(&self, point: &TablesPoint) -> Result<TablesCut, TablesError> {
         let resource = || self.resource.clone();
         let (first, last) = self.log.commits.ends().ok_or_else(|| TablesError::NoData { resource: resource() })?;
+        if self.latest < first.at && *point != TablesPoint::Latest {
+            return Err(TablesError::NoData { resource: resource() });
+        }
         let (commit, to) = match point {
             TablesPoint::Latest => (last, last.at),
             TablesPoint::Transaction(transaction) => {
@@ -190,17 +207,22 @@ impl Tables {
                 (commit, commit.at)
             }
             TablesPoint::Time(to) => match self.log.commits.at(*to) {
+                // Another may still come that was committed by then.
+                Place::Present(_) | Place::Future(_) if *to > self.latest => {
+                    return Err(TablesError::TooLate { resource: resource(), to: *to, latest: self.latest });
+                }
                 Place::Present(commit) => (commit, *to),
                 // Nothing was committed since, and the log says so.
-                Place::Future(_) if *to <= self.latest => (last, *to),
-                Place::Future(latest) => {
-                    return Err(TablesError::TooLate { resource: resource(), to: *to, latest: latest.max(self.latest) });
-                }
+                Place::Future(_) => (last, *to),
                 Place::Past(_) | Place::NoData => {
                     return Err(TablesError::TooEarly { resource: resource(), to: *to, earliest: first.at });
                 }
             },
         };
+        let is_within = |gap: &&Gap| gap.from < to && gap.to.is_none_or(|ended| to < ended);
+        if let Some(gap) = self.gaps.iter().find(is_within) {
+            return Err(TablesError::Within { resource: resource(), to, gap: Box::new(gap.clone()) });
+        }
         if let Some(from) = self.missing_from.filter(|from| *from <= to) {
             return Err(TablesError::Gap { resource: resource(), to, from });
         }
@@ -229,7 +251,10 @@ impl Tables {
     pub fn rows(&self, vault: &Vault, loose: &Loose, bucket: u32, cut: &TablesCut) -> Fold<'static, TupleJoin, VaultError> {
         let mut resets = Resets::default();
         for (schema, table, position) in self.log.resets.iter().filter(|(_, _, position)| *position <= cut.until) {
-            resets.table(schema, table, position);
+            match schema.as_str() {
+                control::NO_SCHEMA => resets.everything(position),
+                schema => resets.table(schema, table, position),
+            }
         }
         let join = TupleJoin::new(Some(cut.until.clone()), Keep::State, resets);
         self.folding.fold_by(vault, loose, bucket, &KeyRange::default(), join)
@@ -323,7 +348,7 @@ mod tests {
     #[test]
     fn a_state_is_the_snapshot_and_all_transactions_before_the_first_that_was_committed_after_its_time() {
         block_on(async {
-            let (vault, tables) = tables(&[20, 30, 29, 40], false, 0).await;
+            let (vault, tables) = tables(&[20, 30, 29, 40], false, 40).await;
             for (at, expected) in
                 [(10, vec!["0"]), (19, vec!["0"]), (20, vec!["0", "1"]), (29, vec!["0", "1"]), (30, vec!["0", "1", "2", "3"])]
             {
@@ -339,7 +364,7 @@ mod tests {
     #[test]
     fn a_transaction_that_has_not_ended_is_in_no_state() {
         block_on(async {
-            let (vault, tables) = tables(&[20, 30], true, 0).await;
+            let (vault, tables) = tables(&[20, 30], true, 20).await;
             assert_eq!(numbers(&images(&vault, &tables, &TablesPoint::Latest).await), ["0", "1"]);
             let too_late = tables.cut(&TablesPoint::Time(seconds(30))).unwrap_err();
             assert!(too_late.to_string().contains("complete only up to 1970-01-01T00:00:20Z"), "{too_late}");
@@ -365,7 +390,7 @@ mod tests {
     #[test]
     fn what_is_behind_a_segment_that_is_missing_is_refused() {
         block_on(async {
-            let (vault, whole) = tables(&[20, 30, 40], false, 0).await;
+            let (vault, whole) = tables(&[20, 30, 40], false, 40).await;
             let inventory = Inventory::load(&vault, &whole.resource).await.unwrap();
             let lost = inventory.segments.iter().find(|segment| segment.name.first == seconds(30)).unwrap();
             let mut inventory = inventory.clone();

@@ -10,5 +10,7 @@ pub const MESSAGE: &str = "message";
 pub const SCHEMA: &str = "schema";
 /// One row for each record that could not be decoded.
 pub const RAW: &str = "raw";
+/// One reset for each incarnation of the log: it ends everything before it.
+pub const INCARNATION: &str = "incarnation";
 /// One row for each shape that a table had: which columns the images of its rows have, and of which types.
 pub const SHAPE: &str = "shape";

@@ -201,6 +201,13 @@ impl Decoder {
         Ok(())
     }
 
+    /// A new incarnation begins: nothing that an earlier one told counts any more.
+    pub fn begin_incarnation(&mut self, at: Timestamp) {
+        let position = Position::snapshot(self.feed.epoch, 0);
+        let row = TupleRow::put(&self.feed.stream, control::INCARNATION, at, position.as_bytes());
+        self.rows.push(&TupleRow { op: Op::Reset, via: "scan", ..row });
+    }
+
     /// The snapshot has been read whole: it counts as the first transaction. `rows` is how many it had.
     pub fn end_snapshot(&mut self, rows: u64, at: Timestamp) {
         let position = Position::snapshot(self.feed.epoch, u64::MAX);

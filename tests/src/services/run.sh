@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs one real server on loopback, in a directory of its own, until whoever started it is gone.
 #
-#   run.sh seaweedfs|aws|ceph [--stay]
+#   run.sh seaweedfs|aws|ceph|postgres [--stay]
 #
 # What a client needs comes as NAME=value lines on standard output and ends with `# ready`; what the server says goes to a log
 # whose end is printed when it does not start. The server ends at end of file on standard input (`--stay`: only on SIGTERM).
@@ -17,6 +17,7 @@ root=$(cd "$here/../../.." && pwd)
 # shellcheck disable=SC2034 # the servers' own files read it
 tools=${HINDSIGHT_TOOLS:-${HINDSIGHT_CACHE:-$root/.cache}/tools}
 start_seconds_max=60
+stop_signal=KILL
 
 # Throwaway keys: the servers listen on loopback only.
 # shellcheck disable=SC2034 # the servers' own files read them
@@ -73,7 +74,7 @@ await_ready() {
 stop() {
   local pid
   # SIGKILL, because SeaweedFS takes half a minute over SIGTERM. By group, because the emulator's Lambda workers outlive it.
-  for pid in ${pids[@]+"${pids[@]}"}; do kill -KILL -- "-$pid" 2>/dev/null || true; done
+  for pid in ${pids[@]+"${pids[@]}"}; do kill "-$stop_signal" -- "-$pid" 2>/dev/null || true; done
   for pid in ${pids[@]+"${pids[@]}"}; do wait "$pid" 2>/dev/null || true; done
   pids=()
 }

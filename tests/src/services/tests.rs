@@ -26,6 +26,19 @@ fn ceph_comes_and_goes() {
 }
 
 #[test]
+fn postgresql_comes_and_goes() {
+    let postgres = Postgres::start().expect("PostgreSQL starts");
+    let said = std::process::Command::new(postgres.programs().join("psql"))
+        .args([&postgres.url("postgres"), "--no-psqlrc", "--tuples-only", "--no-align", "--command", "show wal_level"])
+        .output()
+        .expect("psql runs");
+    assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), "logical", "{said:?}");
+    let directory = PathBuf::from(&postgres.0.facts["SERVER_DIRECTORY"]);
+    drop(postgres);
+    assert!(!directory.exists(), "{} is left", directory.display());
+}
+
+#[test]
 fn servers_do_not_meet() {
     let (one, two) = (AwsEmulator::start().expect("starts"), AwsEmulator::start().expect("starts"));
     assert_ne!(one.endpoint(), two.endpoint());

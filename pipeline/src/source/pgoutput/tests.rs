@@ -57,7 +57,7 @@ fn change(line: &str) -> Vec<u8> {
         return message;
     }
     message.extend_from_slice(&7u32.to_be_bytes());
-    let (old, new) = rest.split_once("to ").map_or_else(|| if letter == b'D' { (rest, "") } else { ("", rest) }, |parts| parts);
+    let (old, new) = rest.split_once("to ").unwrap_or(if letter == b'D' { (rest, "") } else { ("", rest) });
     for (word, mark) in [("key ", b'K'), ("whole ", b'O')] {
         if let Some(row) = old.strip_prefix(word) {
             message.push(mark);

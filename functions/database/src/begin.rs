@@ -1,0 +1,250 @@
+//! Beginning to protect a database, or going on with it.
+//!
+//! ```text
+//!  publications ─→ slot ─→ its snapshot: schema, rows ─→ "whole" ─→ stream from the slot
+//! ```
+//!
+//! The slot comes before the snapshot, which is what had been committed where the slot begins: nothing lies between the two. The
+//! session that made the slot holds the snapshot, and waits until it has been read.
+
+use std::path::PathBuf;
+
+use handlers::table_log::TableLog;
+use pgwire_replication::ReplicationClient;
+use pipeline::changelog::coverage::Gap;
+use pipeline::model::Timestamp;
+use pipeline::postgres::name::{literal, qualified, quoted};
+use pipeline::source::pgoutput::Feed;
+use pipeline::vault::record::Numbered;
+use tokio_postgres::Client;
+
+use crate::incarnation::{self, Incarnation};
+use crate::schema::Schema;
+use crate::tables::{self, Table};
+use crate::{Address, DatabaseError, snapshot};
+
+/// The oldest server that is protected.
+const SERVER_MIN: i32 = 130_000;
+
+/// What to protect, and how.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Where it is.
+    pub address: Address,
+    /// The name of the slot, and what the names of the publications begin with.
+    pub slot: String,
+    /// The folder of PostgreSQL's programs; those of the path for none.
+    pub programs: Option<PathBuf>,
+}
+
+/// A database whose changes can be followed.
+#[derive(Debug, Clone)]
+pub struct Begun {
+    /// The incarnation.
+    pub incarnation: Incarnation,
+    /// Its tables.
+    pub tables: Vec<Table>,
+    /// Rows that the snapshot had; none where it had been read before.
+    pub rows: Option<u64>,
+}
+
+/// The name of the slot of a resource: lower-case letters, digits and `_`, of 63 at most.
+pub fn slot_name(resource: &str) -> String {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
+    let name: String = resource.chars().map(allowed).collect();
+    format!("hindsight_{}", &name[..name.len().min(53)])
+}
+
+impl Source {
+    /// The publication of tables of whose rows every change is told.
+    pub fn publication(&self) -> String {
+        self.slot.clone()
+    }
+
+    /// That of tables of which only new rows are told: an UPDATE of another one would be refused to everybody.
+    pub fn insert_only_publication(&self) -> String {
+        format!("{}_new_rows", self.slot)
+    }
+
+    /// Makes what is missing: publications, slot, snapshot. What is there is gone on with.
+    ///
+    /// # Errors
+    /// A server that cannot be protected, with what to do; and as reading it and writing the log.
+    pub async fn begin(&self, log: &mut TableLog) -> Result<Begun, DatabaseError> {
+        let client = self.address.connect().await?;
+        self.check(&client).await?;
+        let tables = tables::list(&client, &self.address).await?;
+        self.publish(&client, &tables).await?;
+        let system = self.system(&client).await?;
+        let known = incarnation::newest(log.vault(), log.resource()).await?;
+        let slot = self.slot_state(&client).await?;
+        let goes_on = |known: &Incarnation| known.whole && known.system == system && known.slot == self.slot;
+        match (&known, &slot) {
+            (Some(known), Some(slot)) if goes_on(&known.record) && slot != "lost" => {
+                return Ok(Begun { incarnation: known.record.clone(), tables, rows: None });
+            }
+            (_, Some(_)) => {
+                let drop_slot = format!("SELECT pg_drop_replication_slot({})", literal(&self.slot));
+                self.run(&client, &format!("remove slot {}, which cannot be gone on with", self.slot), &drop_slot).await?;
+            }
+            (_, None) => {}
+        }
+        self.take_snapshot(&client, tables, system, known.as_ref(), log).await
+    }
+
+    async fn take_snapshot(
+        &self,
+        client: &Client,
+        tables: Vec<Table>,
+        system: String,
+        known: Option<&Numbered<Incarnation>>,
+        log: &mut TableLog,
+    ) -> Result<Begun, DatabaseError> {
+        let address = &self.address;
+        let broken =
+            |attempt: &str, reason: String| DatabaseError::Server { address: address.to_string(), attempt: attempt.to_owned(), reason };
+        let publications = [self.publication(), self.insert_only_publication()];
+        let config = address.replication(&self.slot, &publications.each_ref().map(String::as_str));
+        let making = "make the replication slot";
+        let mut session = ReplicationClient::connect_gated(config).await.map_err(|error| broken(making, error.to_string()))?;
+        let make = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput EXPORT_SNAPSHOT", quoted(&self.slot));
+        let made = session.simple_query(&make).await.map_err(|error| broken(making, error.to_string()))?;
+        let word = |index: usize| made.first()?.get(index)?.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let (Some(start), Some(exported)) = (word(1).and_then(|text| lsn(&text)), word(2)) else {
+            return Err(broken(making, "the server does not say where it begins".to_owned()));
+        };
+        // All that is in the snapshot was committed before this.
+        let at = self.now(client).await?;
+        let epoch = known.map_or(1, |known| known.record.epoch + 1);
+        let begun = Incarnation { epoch, system, slot: self.slot.clone(), start, at, whole: false };
+        self.record(log, known, &begun).await?;
+        let reader = address.connect().await?;
+        let see = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", literal(&exported));
+        self.run(&reader, "see the snapshot of the slot", &see).await?;
+        // What was made since the tables were listed is listed under the snapshot.
+        let tables_then = tables::list(&reader, address).await?;
+        let schema = Schema::read(self.programs.as_deref(), address, &exported, epoch, at).await?;
+        schema.store(log.vault(), log.resource()).await?;
+        let feed = Feed { stream: begun.stream(), epoch };
+        let rows = snapshot::read(&reader, address, &tables_then, feed, at, log).await?;
+        drop(session);
+        if let Some(from) = known.and_then(|_| log.latest()) {
+            let reason = "the replication slot was lost: what was committed meanwhile is not known, a new snapshot was taken";
+            log.note_gap(&Gap::without_events(from, Some(at), reason)).await?;
+        }
+        let newest = incarnation::newest(log.vault(), log.resource()).await?;
+        let whole = Incarnation { whole: true, ..begun };
+        self.record(log, newest.as_ref(), &whole).await?;
+        Ok(Begun { incarnation: whole, tables, rows: Some(rows) })
+    }
+
+    async fn record(&self, log: &TableLog, known: Option<&Numbered<Incarnation>>, next: &Incarnation) -> Result<(), DatabaseError> {
+        if incarnation::follow(log.vault(), log.resource(), known, next).await? {
+            return Ok(());
+        }
+        let reason = "another process has begun with it at the same time; one of them goes on".to_owned();
+        Err(DatabaseError::Refused { address: self.address.to_string(), attempt: "protect", reason })
+    }
+
+    /// Whether the server can be protected.
+    async fn check(&self, client: &Client) -> Result<(), DatabaseError> {
+        let address = &self.address;
+        let refuse = |reason: String| DatabaseError::Refused { address: address.to_string(), attempt: "protect", reason };
+        let question =
+            "SELECT current_setting('server_version_num')::int, current_setting('wal_level'), current_setting('server_encoding'),
+                               pg_is_in_recovery(), rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user";
+        let row = client.query_one(question, &[]).await.map_err(|error| address.failed("ask how it is set", &error))?;
+        let (version, level, encoding): (i32, &str, &str) = (row.get(0), row.get(1), row.get(2));
+        if version < SERVER_MIN {
+            return Err(refuse(format!("it is version {}.{}, and 13 is the oldest that is protected", version / 10_000, version % 10_000)));
+        }
+        if row.get(3) {
+            return Err(refuse("it is a standby; protect its primary".to_owned()));
+        }
+        if level != "logical" {
+            return Err(refuse(format!("its wal_level is {level}; set wal_level = logical and restart it")));
+        }
+        if encoding == "SQL_ASCII" {
+            return Err(refuse("its encoding is SQL_ASCII, so that nobody can say which characters its texts are".to_owned()));
+        }
+        if !row.get::<_, bool>(4) {
+            return Err(refuse("this user may not replicate: ALTER ROLE ... REPLICATION".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// The cluster's own number.
+    async fn system(&self, client: &Client) -> Result<String, DatabaseError> {
+        let question = "SELECT system_identifier::text FROM pg_control_system()";
+        let row = client.query_one(question, &[]).await.map_err(|error| self.address.failed("ask which cluster it is", &error))?;
+        Ok(row.get(0))
+    }
+
+    /// How the slot is: none where there is none.
+    async fn slot_state(&self, client: &Client) -> Result<Option<String>, DatabaseError> {
+        let question = "SELECT coalesce(wal_status, 'lost') FROM pg_replication_slots WHERE slot_name = $1";
+        let row = client.query_opt(question, &[&self.slot]).await.map_err(|error| self.address.failed("ask for the slot", &error))?;
+        Ok(row.map(|row| row.get(0)))
+    }
+
+    async fn now(&self, client: &Client) -> Result<Timestamp, DatabaseError> {
+        let question = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8";
+        let row = client.query_one(question, &[]).await.map_err(|error| self.address.failed("ask for its time", &error))?;
+        Ok(Timestamp::from_micros(row.get(0)))
+    }
+
+    /// Makes the publications what they should be. A table that is in neither is told nothing of.
+    async fn publish(&self, client: &Client, tables: &[Table]) -> Result<(), DatabaseError> {
+        let (all, new_rows): (Vec<&Table>, Vec<&Table>) = tables.iter().partition(|table| table.is_identified());
+        let publications =
+            [(self.publication(), all, "insert, update, delete, truncate"), (self.insert_only_publication(), new_rows, "insert, truncate")];
+        for (name, tables, what) in publications {
+            let question = "SELECT count(*) FROM pg_publication WHERE pubname = $1";
+            let row = client.query_one(question, &[&name]).await.map_err(|error| self.address.failed("ask for publications", &error))?;
+            if row.get::<_, i64>(0) == 0 {
+                let make = format!("CREATE PUBLICATION {} WITH (publish = {})", quoted(&name), literal(what));
+                self.run(client, "make a publication", &make).await?;
+            }
+            let names: Vec<String> = tables.iter().map(|table| qualified(&table.relation.schema, &table.relation.table)).collect();
+            if !names.is_empty() {
+                let set = format!("ALTER PUBLICATION {} SET TABLE {}", quoted(&name), names.join(", "));
+                self.run(client, "say which tables are published", &set).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away all that was made: the slot and the publications.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn end(&self) -> Result<(), DatabaseError> {
+        let client = self.address.connect().await?;
+        for publication in [self.publication(), self.insert_only_publication()] {
+            self.run(&client, "remove a publication", &format!("DROP PUBLICATION IF EXISTS {}", quoted(&publication))).await?;
+        }
+        let drop_slot =
+            format!("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = {}", literal(&self.slot));
+        self.run(&client, "remove the slot", &drop_slot).await
+    }
+
+    async fn run(&self, client: &Client, attempt: &str, sql: &str) -> Result<(), DatabaseError> {
+        client.batch_execute(sql).await.map_err(|error| self.address.failed(attempt, &error))
+    }
+}
+
+/// Reads an LSN as the server writes it: `16/B374D848`.
+fn lsn(text: &str) -> Option<u64> {
+    pgwire_replication::Lsn::parse(text).ok().map(|lsn| lsn.as_u64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_has_a_name_that_the_server_takes() {
+        assert_eq!(slot_name("Shop-2.eu"), "hindsight_shop_2_eu");
+        assert_eq!(slot_name(&"x".repeat(63)).len(), 63);
+    }
+}

@@ -1,0 +1,72 @@
+//! PostgreSQL as what is protected, and as what is restored to.
+//!
+//! ```text
+//!  begin: slot ─→ snapshot under it ─→ schema, rows ─┐
+//!  follow: replication ─→ pgoutput ─→ whole commits ─┴→ the log of the database in the vault ─→ restore: DDL, COPY, indexes
+//! ```
+//!
+//! The source keeps its write-ahead log from the slot on, and is told that it may let go of it only when the vault has it. So
+//! between the snapshot and the stream, and between one connection and the next, nothing is missing; a slot that was lost begins
+//! a new incarnation, with a gap that is shown.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop where it fails"))]
+
+pub mod address;
+pub mod begin;
+pub mod follow;
+pub mod incarnation;
+pub mod restore;
+mod schema;
+mod snapshot;
+mod tables;
+
+pub use address::Address;
+
+/// Why something with a database could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// The URL cannot be understood.
+    #[error("{url:?} is no URL of a database: {reason}; write postgres://USER@HOST:PORT/DATABASE")]
+    Address {
+        /// What was written, without a password.
+        url: String,
+        /// Why.
+        reason: String,
+    },
+    /// The server does not answer, or says no.
+    #[error("{address}: {attempt}: {reason}")]
+    Server {
+        /// Which.
+        address: String,
+        /// What was asked of it.
+        attempt: String,
+        /// What it says.
+        reason: String,
+    },
+    /// It is not set so that it can be protected, or restored to.
+    #[error("cannot {attempt} {address}: {reason}")]
+    Refused {
+        /// Which.
+        address: String,
+        /// What was to be done.
+        attempt: &'static str,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// A program of PostgreSQL failed.
+    #[error("{program}: {reason}")]
+    Program {
+        /// Which.
+        program: String,
+        /// What it says.
+        reason: String,
+    },
+    /// The log could not be written.
+    #[error(transparent)]
+    Log(#[from] handlers::table_log::TableLogError),
+    /// The vault cannot be read or written.
+    #[error(transparent)]
+    Vault(#[from] pipeline::vault::VaultError),
+    /// There is no such state.
+    #[error(transparent)]
+    Tables(#[from] pipeline::replay::tables::TablesError),
+}

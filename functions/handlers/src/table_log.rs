@@ -1,0 +1,92 @@
+//! Appending to the log of a database.
+//!
+//! There is one writer at a time: the source lets nobody else read the slot. Each segment names the one before, so that one that
+//! goes missing is noticed.
+
+use std::sync::Arc;
+
+use fail::fail_point;
+use pipeline::base::inputs::Inventory;
+use pipeline::changelog::chain::Heads;
+use pipeline::changelog::coverage::{GAPS, Gap};
+use pipeline::changelog::write;
+use pipeline::model::{ChangeBatch, Clock, ResourceId, Timestamp};
+use pipeline::vault::{Vault, VaultError, layout};
+
+/// The log of one database, for its writer.
+pub struct TableLog {
+    vault: Vault,
+    resource: ResourceId,
+    clock: Arc<dyn Clock>,
+    heads: Heads,
+    latest: Option<Timestamp>,
+}
+
+/// Why nothing was appended. Nothing may be acknowledged then, and doing it again is safe.
+#[derive(Debug, thiserror::Error)]
+pub enum TableLogError {
+    /// The vault did not take it.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The changes could not be made a segment.
+    #[error("cannot make a segment of changes of {resource}: {reason}")]
+    Encode {
+        /// Whose.
+        resource: ResourceId,
+        /// The encoder's.
+        reason: String,
+    },
+}
+
+impl TableLog {
+    /// Opens the log of a database.
+    ///
+    /// # Errors
+    /// As reading the vault.
+    pub async fn open(vault: Vault, resource: ResourceId, clock: Arc<dyn Clock>) -> Result<TableLog, VaultError> {
+        let inventory = Inventory::load(&vault, &resource).await?;
+        let (heads, latest) = (inventory.heads(), inventory.latest());
+        Ok(TableLog { vault, resource, clock, heads, latest })
+    }
+
+    /// The vault.
+    pub fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    /// Whose log it is.
+    pub fn resource(&self) -> &ResourceId {
+        &self.resource
+    }
+
+    /// The instant up to which all that was committed is in the log.
+    pub fn latest(&self) -> Option<Timestamp> {
+        self.latest
+    }
+
+    /// Appends changes. `latest` moves the mark up to which all that was committed is in the log; with it, no changes make a
+    /// heartbeat.
+    ///
+    /// # Errors
+    /// [`TableLogError`].
+    pub async fn append(&mut self, changes: &ChangeBatch, latest: Option<Timestamp>) -> Result<(), TableLogError> {
+        let latest = self.latest.max(latest);
+        let known = latest.unwrap_or_default();
+        let encoded = write::encode(&self.resource, changes, self.clock.now(), known, self.heads.next())
+            .map_err(|error| TableLogError::Encode { resource: self.resource.clone(), reason: error.to_string() })?;
+        fail_point!("table-log::before-segment");
+        let segment = write::append(&self.vault, &encoded).await?;
+        fail_point!("table-log::after-segment");
+        self.heads.appended(&segment.name);
+        self.latest = latest;
+        Ok(())
+    }
+
+    /// Notes that what was committed between two instants may be missing.
+    ///
+    /// # Errors
+    /// As writing a record.
+    pub async fn note_gap(&self, gap: &Gap) -> Result<(), VaultError> {
+        self.vault.append_record(&layout::state_folder(GAPS, &self.resource), gap).await.map(drop)
+    }
+}
