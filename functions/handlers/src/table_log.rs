@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use fail::fail_point;
 use pipeline::base::inputs::Inventory;
 use pipeline::changelog::chain::Heads;
 use pipeline::changelog::coverage::{GAPS, Gap};
@@ -74,9 +73,7 @@ impl TableLog {
         let known = latest.unwrap_or_default();
         let encoded = write::encode(&self.resource, changes, self.clock.now(), known, self.heads.next())
             .map_err(|error| TableLogError::Encode { resource: self.resource.clone(), reason: error.to_string() })?;
-        fail_point!("table-log::before-segment");
         let segment = write::append(&self.vault, &encoded).await?;
-        fail_point!("table-log::after-segment");
         self.heads.appended(&segment.name);
         self.latest = latest;
         Ok(())
