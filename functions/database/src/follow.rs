@@ -27,6 +27,8 @@ use crate::begin::{Begun, Source};
 const FLUSH_EVERY: Duration = Duration::from_millis(250);
 /// Changes that are held before they are made a segment.
 const SEGMENT_ROWS: usize = 50_000;
+/// Bytes of messages that are, likewise: a transaction may be larger than memory.
+const SEGMENT_BYTES: usize = 16 << 20;
 /// How often the server is asked how far its log has come.
 const MARK_EVERY: Duration = Duration::from_millis(500);
 /// A transaction gets its time a moment before its place in the log. So much earlier than the server's clock is certain.
@@ -56,6 +58,8 @@ struct Following<'a> {
     seen: u64,
     /// The end of the last transaction that came whole.
     ended: u64,
+    /// Bytes of messages that were decoded and not appended.
+    held: usize,
     appended: Timestamp,
 }
 
@@ -88,8 +92,17 @@ impl Source {
             decoder.set_key(table.relation.oid, table.primary_key.clone());
         }
         let appended = clock.now();
-        let mut following =
-            Following { source: self, log, clock: Arc::clone(&clock), decoder, marks: VecDeque::new(), seen: 0, ended: 0, appended };
+        let mut following = Following {
+            source: self,
+            log,
+            clock: Arc::clone(&clock),
+            decoder,
+            marks: VecDeque::new(),
+            seen: 0,
+            ended: 0,
+            held: 0,
+            appended,
+        };
         let mut asked = clock.now().minus(MARK_EVERY);
         loop {
             if clock.now().since(asked) >= MARK_EVERY {
@@ -121,13 +134,17 @@ impl Following<'_> {
             ReplicationEvent::Begin { final_lsn, xid, commit_time_micros } => {
                 self.decoder.begin(Begin { commit: final_lsn.as_u64(), at: time(commit_time_micros), xid });
             }
-            ReplicationEvent::XLogData { data, .. } => self.decoder.data(&data),
+            ReplicationEvent::XLogData { data, .. } => {
+                self.held += data.len();
+                self.decoder.data(&data);
+            }
             ReplicationEvent::Commit { end_lsn, .. } => {
                 self.decoder.commit(end_lsn.as_u64());
                 self.ended = end_lsn.as_u64();
                 self.seen = self.seen.max(self.ended);
             }
             ReplicationEvent::Message { lsn, prefix, content, .. } => {
+                self.held += content.len();
                 let at = self.marks.back().map_or_else(|| self.clock.now(), |mark| mark.at);
                 self.decoder.message(lsn.as_u64(), at, &prefix, &content);
             }
@@ -160,7 +177,7 @@ impl Following<'_> {
         let waited = self.clock.now().since(self.appended);
         match self.decoder.len() {
             0 => waited >= HEARTBEAT_EVERY,
-            held => held >= SEGMENT_ROWS || waited >= FLUSH_EVERY,
+            rows => rows >= SEGMENT_ROWS || self.held >= SEGMENT_BYTES || waited >= FLUSH_EVERY,
         }
     }
 
@@ -172,6 +189,7 @@ impl Following<'_> {
             self.log.append(&changes, latest).await?;
         }
         self.appended = self.clock.now();
+        self.held = 0;
         while self.marks.front().is_some_and(|mark| mark.end <= self.seen) {
             self.marks.pop_front();
         }

@@ -12,7 +12,7 @@ use pipeline::base::inputs::Inventory;
 use pipeline::model::change::{ChangeBatch, TupleRow};
 use pipeline::model::{ResourceId, ResourceKind, json};
 use pipeline::postgres::copy;
-use pipeline::postgres::name::{literal, qualified, quoted};
+use pipeline::postgres::name::{literal, qualified, quoted, with_columns};
 use pipeline::replay::tables::{Tables, TablesCut, TablesPoint};
 use pipeline::vault::{Vault, VaultError};
 use serde::Serialize;
@@ -125,10 +125,10 @@ async fn copy_rows(
     let refuse = |reason: String| DatabaseError::Refused { address: target.to_string(), attempt: "restore to", reason };
     let known = destinations.get(&(schema.to_owned(), table.to_owned()));
     let known = known.ok_or_else(|| refuse(format!("the schema in the vault has no table {name}, and there are rows of it")))?;
-    let columns: Vec<String> = known.columns.iter().map(|column| quoted(column)).collect();
+    let copy = format!("COPY {} FROM STDIN", with_columns(&name, known.columns.iter().map(String::as_str)));
     let attempt = format!("write table {name}");
     let failed = |error| target.failed(&attempt, &error);
-    let sink = client.copy_in::<_, Bytes>(&format!("COPY {name} ({}) FROM STDIN", columns.join(", "))).await.map_err(failed)?;
+    let sink = client.copy_in::<_, Bytes>(&copy).await.map_err(failed)?;
     let mut sink = std::pin::pin!(sink);
     let mut lines = Vec::new();
     for row in rows {

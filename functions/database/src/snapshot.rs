@@ -4,7 +4,7 @@ use futures::TryStreamExt;
 use handlers::table_log::TableLog;
 use pipeline::model::Timestamp;
 use pipeline::postgres::copy;
-use pipeline::postgres::name::{qualified, quoted};
+use pipeline::postgres::name::{qualified, with_columns};
 use pipeline::source::pgoutput::{Decoder, Feed};
 use tokio_postgres::Client;
 
@@ -30,8 +30,8 @@ pub async fn read(
     let (mut rows, mut held) = (0, 0);
     for Table { relation, .. } in tables {
         let table = qualified(&relation.schema, &relation.table);
-        let columns: Vec<String> = relation.columns.iter().map(|column| quoted(&column.name)).collect();
-        let query = format!("COPY {table} ({}) TO STDOUT", columns.join(", "));
+        let columns = relation.columns.len();
+        let query = format!("COPY {} TO STDOUT", with_columns(&table, relation.columns.iter().map(|column| column.name.as_str())));
         let attempt = format!("read table {table}");
         let failed = |error| address.failed(&attempt, &error);
         let stream = client.copy_out(query.as_str()).await.map_err(failed)?;
@@ -44,7 +44,7 @@ pub async fn read(
                 let Some(whole) = line.strip_suffix(b"\n") else { continue };
                 let said = |reason: String| DatabaseError::Server { address: address.to_string(), attempt: attempt.clone(), reason };
                 let text = std::str::from_utf8(whole).map_err(|error| said(format!("a row is not UTF-8: {error}")))?;
-                let fields = if columns.is_empty() { Vec::new() } else { copy::fields(text).map_err(|error| said(error.to_string()))? };
+                let fields = if columns == 0 { Vec::new() } else { copy::fields(text).map_err(|error| said(error.to_string()))? };
                 let values: Vec<Option<&str>> = fields.iter().map(Option::as_deref).collect();
                 rows += 1;
                 held += whole.len();

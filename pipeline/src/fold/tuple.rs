@@ -5,15 +5,22 @@
 //!
 //! - A database may leave out of an update what did not change. Such columns keep what they had: the images of a key are laid
 //!   over each other, back to its last delete.
+//! - A row whose key changes is another key's from then on, and what was left out then is what the key before it had: it is
+//!   [carried](Carried) over, before keys are joined, since the two may lie in different hash buckets.
 //! - Rows of a table without a key are told apart by nothing but what is in them. Equal ones are counted: each delete takes
 //!   one away that was there before.
 //!
 //! A reset (TRUNCATE, DROP, a new incarnation) ends everything of its table before it, in every hash bucket; it is given to the
 //! join of each.
 
+mod carried;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+
+pub use self::carried::{Carried, Moves};
 
 use super::{Join, RowAt, Survivors, Uncertain};
 use crate::model::change::{TupleColumns, TupleRow, TupleRows};
@@ -72,13 +79,20 @@ pub struct TupleJoin {
     until: Option<Vec<u8>>,
     keep: Keep,
     resets: Resets,
+    carried: Arc<Carried>,
     made: TupleRows,
 }
 
 impl TupleJoin {
     /// A join of what stands up to a position, this one included; without one, of everything.
     pub fn new(until: Option<Vec<u8>>, keep: Keep, resets: Resets) -> TupleJoin {
-        TupleJoin { until, keep, resets, made: TupleRows::new() }
+        TupleJoin { until, keep, resets, carried: Arc::default(), made: TupleRows::new() }
+    }
+
+    /// The same, with what rows brought along from other keys.
+    #[must_use]
+    pub fn carrying(self, carried: Arc<Carried>) -> TupleJoin {
+        TupleJoin { carried, ..self }
     }
 }
 
@@ -95,11 +109,14 @@ impl<'a> Told<'a> {
     }
 }
 
+/// An image that was put together, and the columns that are missing in it still.
+type Laid = (String, Vec<String>);
+
 /// What a row with a key is, as far as its changes have been gone through.
 struct Standing<'a> {
     told: Told<'a>,
     /// Its image and the columns that are missing in it, where it had to be put together.
-    overlaid: Option<(String, Vec<String>)>,
+    overlaid: Option<Laid>,
 }
 
 impl Join for TupleJoin {
@@ -133,7 +150,10 @@ impl Join for TupleJoin {
         all.retain(|told| !told.row.schema.is_empty() && is_in(told));
         match all.first() {
             Some(first) if first.row.identity.is_none() => counted(&all, out),
-            Some(_) => last_of(&all, &mut self.made, out),
+            Some(_) => {
+                let key = columns[batch].key.value(row);
+                last_of(&all, |position| self.carried.of(key, position), &mut self.made, out);
+            }
             None => {}
         }
     }
@@ -144,14 +164,17 @@ impl Join for TupleJoin {
 }
 
 /// The row that the changes of a key leave.
-fn last_of(all: &[Told<'_>], made: &mut TupleRows, out: &mut Survivors) {
+fn last_of<'c>(all: &[Told<'_>], carried: impl Fn(&[u8]) -> Option<&'c Laid>, made: &mut TupleRows, out: &mut Survivors) {
     let mut standing: Option<Standing<'_>> = None;
     for &told in all {
         match (told.row.op, told.row.unsent) {
             (Op::Put, None) => standing = Some(Standing { told, overlaid: None }),
             (Op::Put, Some(unsent)) => {
-                let overlaid = Some(overlay(&told.row, unsent, standing.as_ref()));
-                standing = Some(Standing { told, overlaid });
+                let overlaid = match carried(told.row.position) {
+                    Some(carried) => carried.clone(),
+                    None => overlay(&told.row, unsent, standing.as_ref()),
+                };
+                standing = Some(Standing { told, overlaid: Some(overlaid) });
             }
             (Op::Delete, _) => standing = None,
             (Op::Reset | Op::Raw, _) => {}
@@ -173,13 +196,17 @@ fn last_of(all: &[Told<'_>], made: &mut TupleRows, out: &mut Survivors) {
 }
 
 /// An image of which columns are missing, laid over the one before; and what is missing still.
-fn overlay(row: &TupleRow<'_>, unsent: &str, before: Option<&Standing<'_>>) -> (String, Vec<String>) {
-    let image = row.image.unwrap_or("{}");
-    let names: Vec<String> = serde_json::from_str(unsent).unwrap_or_default();
+fn overlay(row: &TupleRow<'_>, unsent: &str, before: Option<&Standing<'_>>) -> Laid {
     let earlier = before.and_then(|standing| match &standing.overlaid {
         Some((image, missing)) => Some((image.as_str(), missing.as_slice())),
         None => standing.told.row.image.map(|image| (image, &[][..])),
     });
+    laid_over(row.image.unwrap_or("{}"), unsent, earlier)
+}
+
+/// An image without these columns, laid over another one that misses some; and what is missing still.
+fn laid_over(image: &str, unsent: &str, earlier: Option<(&str, &[String])>) -> Laid {
+    let names: Vec<String> = serde_json::from_str(unsent).unwrap_or_default();
     let (earlier, missing) = earlier.unwrap_or(("{}", &[]));
     let (Ok(entries), Ok(earlier)) = (json::entries(image), json::entries(earlier)) else { return (image.to_owned(), names) };
     let known = |name: &str| {

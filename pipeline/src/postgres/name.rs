@@ -10,6 +10,12 @@ pub fn qualified(schema: &str, name: &str) -> String {
     format!("{}.{}", quoted(schema), quoted(name))
 }
 
+/// A table with its columns, as COPY wants it: of one without columns nothing may stand there.
+pub fn with_columns<'a>(table: &str, columns: impl Iterator<Item = &'a str>) -> String {
+    let columns: Vec<String> = columns.map(quoted).collect();
+    if columns.is_empty() { table.to_owned() } else { format!("{table} ({})", columns.join(", ")) }
+}
+
 /// A text as a literal that reads the same whatever `standard_conforming_strings` says.
 pub fn literal(text: &str) -> String {
     let doubled = text.replace('\'', "''");
@@ -23,6 +29,8 @@ mod tests {
     #[test]
     fn whatever_is_in_a_name_stays_in_it() {
         assert_eq!(qualified("My \"shop\"", "ü.x"), r#""My ""shop"""."ü.x""#);
+        assert_eq!(with_columns("t", ["a", "B"].into_iter()), r#"t ("a", "B")"#);
+        assert_eq!(with_columns("t", std::iter::empty()), "t");
         assert_eq!(literal("it's"), "'it''s'");
         assert_eq!(literal(r"a\'b"), r"E'a\\''b'");
     }

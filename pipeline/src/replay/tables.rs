@@ -10,12 +10,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::base::KeyRange;
 use crate::base::inputs::{Folding, Inventory, Loose};
 use crate::changelog::commits::{Commit, Commits, Place};
 use crate::changelog::coverage::Gap;
-use crate::fold::tuple::{Keep, Resets, TupleJoin};
+use crate::fold::tuple::{Carried, Keep, Moves, Resets, TupleJoin};
 use crate::fold::{Cut, Fold};
 use crate::model::change::{ChangeBatch, TupleRow};
 use crate::model::{Op, ResourceId, ResourceKind, Timestamp};
@@ -119,6 +120,7 @@ pub struct Tables {
     resource: ResourceId,
     folding: Folding,
     log: DatabaseLog,
+    carried: Arc<Carried>,
     /// The instant up to which all that was committed is in the log.
     latest: Timestamp,
     /// The earliest time in a segment that is missing.
@@ -128,6 +130,18 @@ pub struct Tables {
 }
 
 impl DatabaseLog {
+    /// Up to where tables had been emptied at a position.
+    fn resets_up_to(&self, until: &[u8]) -> Resets {
+        let mut resets = Resets::default();
+        for (schema, table, position) in self.resets.iter().filter(|(_, _, position)| position.as_slice() <= until) {
+            match schema.as_str() {
+                control::NO_SCHEMA => resets.everything(position),
+                schema => resets.table(schema, table, position),
+            }
+        }
+        resets
+    }
+
     fn take(&mut self, row: &TupleRow<'_>, commits: &mut Vec<Commit>) {
         match (row.op, row.schema, row.table) {
             (Op::Reset, schema, table) => self.resets.push((schema.to_owned(), table.to_owned(), row.position.to_vec())),
@@ -147,6 +161,23 @@ impl DatabaseLog {
     }
 }
 
+/// Goes through every change that the log has, each once.
+async fn every_change(vault: &Vault, folding: &Folding, mut look: impl FnMut(&[u8], &TupleRow<'_>)) -> Result<(), VaultError> {
+    for pass in folding.passes() {
+        let loose = folding.load(vault, pass.clone()).await?;
+        for bucket in folding.occupied(&loose, pass) {
+            let join = TupleJoin::new(None, Keep::Changes, Resets::default());
+            let mut fold = folding.fold_by(vault, &loose, bucket, &KeyRange::default(), join);
+            while let Some(folded) = fold.next().await? {
+                let rows = changes(folded.rows)?;
+                let columns = rows.tuple_columns();
+                columns.iter().enumerate().for_each(|(index, row)| look(columns.key.value(index), &row));
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Tables {
     /// Reads what the log says of a database.
     ///
@@ -155,23 +186,21 @@ impl Tables {
     pub async fn read(vault: &Vault, inventory: &Inventory) -> Result<Tables, VaultError> {
         let folding = Folding::within_memory(inventory.inputs(Cut::Nothing), Cut::Nothing);
         let mut log = DatabaseLog::default();
-        let mut commits = Vec::new();
-        for pass in folding.passes() {
-            let loose = folding.load(vault, pass.clone()).await?;
-            for bucket in folding.occupied(&loose, pass) {
-                let join = TupleJoin::new(None, Keep::Changes, Resets::default());
-                let mut fold = folding.fold_by(vault, &loose, bucket, &KeyRange::default(), join);
-                while let Some(folded) = fold.next().await? {
-                    let rows = changes(folded.rows)?;
-                    rows.tuple_columns().iter().for_each(|row| log.take(&row, &mut commits));
-                }
-            }
-        }
+        let (mut commits, mut moves) = (Vec::new(), Moves::default());
+        every_change(vault, &folding, |key, row| {
+            log.take(row, &mut commits);
+            moves.look_at(key, row);
+        })
+        .await?;
         log.commits = Commits::new(commits);
+        if !moves.is_empty() {
+            every_change(vault, &folding, |key, row| moves.remember(key, row)).await?;
+        }
+        let carried = Arc::new(moves.carried(|position| log.resets_up_to(position)));
         let missing_from = inventory.missing.iter().map(crate::changelog::link::Link::first).min();
         let latest = inventory.latest().unwrap_or_default();
         let gaps = inventory.gaps.iter().filter(|gap| gap.segment.is_none()).cloned().collect();
-        Ok(Tables { resource: inventory.resource.clone(), folding, log, latest, missing_from, gaps })
+        Ok(Tables { resource: inventory.resource.clone(), folding, log, carried, latest, missing_from, gaps })
     }
 
     /// The commits that the log has, in their order.
@@ -249,14 +278,8 @@ impl Tables {
 
     /// The rows that the tables have at a cut, of one hash bucket, sorted by schema, table and key.
     pub fn rows(&self, vault: &Vault, loose: &Loose, bucket: u32, cut: &TablesCut) -> Fold<'static, TupleJoin, VaultError> {
-        let mut resets = Resets::default();
-        for (schema, table, position) in self.log.resets.iter().filter(|(_, _, position)| *position <= cut.until) {
-            match schema.as_str() {
-                control::NO_SCHEMA => resets.everything(position),
-                schema => resets.table(schema, table, position),
-            }
-        }
-        let join = TupleJoin::new(Some(cut.until.clone()), Keep::State, resets);
+        let resets = self.log.resets_up_to(&cut.until);
+        let join = TupleJoin::new(Some(cut.until.clone()), Keep::State, resets).carrying(Arc::clone(&self.carried));
         self.folding.fold_by(vault, loose, bucket, &KeyRange::default(), join)
     }
 }

@@ -321,7 +321,8 @@ impl Decoder {
         let (xid, at, position) = self.next(table, !moves)?;
         self.tell_shape(table, at, &position);
         let (image, unsent) = (relation.image(&row), relation.unsent(&row));
-        let before = if moves { None } else { old.image(relation) };
+        // What was not sent is what it was under the key before.
+        let before = old.image(relation).filter(|_| relation.has_key());
         let blank = TupleRow::put(&self.feed.stream, &relation.table, at, position.as_bytes());
         self.rows.push(&TupleRow {
             schema: &relation.schema,

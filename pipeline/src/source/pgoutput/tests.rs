@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::fold::tuple::{Keep, Resets, TupleJoin};
+use crate::fold::tuple::{Keep, Moves, Resets, TupleJoin};
 use crate::fold::{Fold, Run};
 use crate::model::change::TupleChange;
 
@@ -97,13 +97,22 @@ fn state_of(mut decoder: Decoder, table: &[u8], transactions: &[&[&str]]) -> Vec
     let changes = decode(&mut decoder, table, transactions);
     assert!(changes.iter().all(|change| change.op != Op::Raw), "{changes:?}");
     let batch: ChangeBatch = changes.iter().map(TupleChange::row).collect();
-    let mut resets = Resets::default();
-    for reset in changes.iter().filter(|change| change.op == Op::Reset) {
-        resets.table(&reset.schema, &reset.table, &reset.position);
-    }
+    let resets_up_to = |position: &[u8]| {
+        let mut resets = Resets::default();
+        for reset in changes.iter().filter(|change| change.op == Op::Reset && change.position.as_slice() <= position) {
+            resets.table(&reset.schema, &reset.table, &reset.position);
+        }
+        resets
+    };
+    let mut moves = Moves::default();
+    let columns = batch.tuple_columns();
+    columns.iter().enumerate().for_each(|(index, row)| moves.look_at(columns.key.value(index), &row));
+    columns.iter().enumerate().for_each(|(index, row)| moves.remember(columns.key.value(index), &row));
+    let carried = Arc::new(moves.carried(resets_up_to));
+    let resets = resets_up_to(&[0xFF]);
     let sorted = crate::changelog::write::sort(&batch).into_rows();
     let run: Run<'static, std::convert::Infallible> = Box::pin(futures::stream::iter([Ok(sorted)]));
-    let mut fold = Fold::new(vec![run], TupleJoin::new(None, Keep::State, resets));
+    let mut fold = Fold::new(vec![run], TupleJoin::new(None, Keep::State, resets).carrying(carried));
     let mut images = Vec::new();
     while let Some(folded) = crate::testing::block_on(fold.next()).unwrap() {
         let rows = ChangeBatch::tuples(folded.rows).unwrap();
@@ -150,6 +159,22 @@ fn what_was_not_sent_is_what_it_was() {
     // Where all of the old row comes, it is there.
     let table = relation(7, 'f', "id* name* large*");
     assert_eq!(state(&table, &[&["insert 1 a LARGE"], &["update whole 1 a LARGE to 1 b ?"]]), [r#"{"id":"1","name":"b","large":"LARGE"}"#]);
+}
+
+#[test]
+fn what_was_not_sent_goes_along_to_another_key() {
+    let table = relation(7, 'd', "id* name large");
+    let check = |transactions: &[&[&str]], expected: &str| assert_eq!(state(&table, transactions), [expected]);
+    check(&[&["insert 1 a LARGE"], &["update key 1 ~ ~ to 2 a ?"]], r#"{"id":"2","name":"a","large":"LARGE"}"#);
+    check(
+        &[&["insert 1 a LARGE"], &["update key 1 ~ ~ to 2 a ?", "update to 2 b ?", "update key 2 ~ ~ to 3 c ?"]],
+        r#"{"id":"3","name":"c","large":"LARGE"}"#,
+    );
+    check(&[&["insert 1 a OLD", "truncate", "insert 1 a NEW"], &["update key 1 ~ ~ to 2 a ?"]], r#"{"id":"2","name":"a","large":"NEW"}"#);
+    // Two rows that swap their keys over a third.
+    let swapped = &["update key 1 ~ ~ to 3 a ?", "update key 2 ~ ~ to 1 b ?", "update key 3 ~ ~ to 2 a ?"];
+    let found = state(&table, &[&["insert 1 a ONE", "insert 2 b TWO"], swapped]);
+    assert_eq!(found, [r#"{"id":"1","name":"b","large":"TWO"}"#, r#"{"id":"2","name":"a","large":"ONE"}"#]);
 }
 
 #[test]
