@@ -74,13 +74,22 @@ impl Source {
         let client = self.address.connect().await?;
         self.check(&client).await?;
         let tables = tables::list(&client, &self.address).await?;
-        self.publish(&client, &tables).await?;
         let system = self.system(&client).await?;
         let known = incarnation::newest(log.vault(), log.resource()).await?;
         let slot = self.slot_state(&client).await?;
-        let goes_on = |known: &Incarnation| known.whole && known.system == system && known.slot == self.slot;
+        let is_ours = |known: &Numbered<Incarnation>| known.record.system == system && known.record.slot == self.slot;
+        if slot.is_some() && !known.as_ref().is_some_and(is_ours) {
+            let slot = &self.slot;
+            let reason = format!(
+                "slot {slot} is there, and this vault has not made it: whoever has may still need it; if nobody does, remove it with \
+                 SELECT pg_drop_replication_slot({}), or else choose another name",
+                literal(slot)
+            );
+            return Err(DatabaseError::Refused { address: self.address.to_string(), attempt: "protect", reason });
+        }
+        self.publish(&client, &tables).await?;
         match (&known, &slot) {
-            (Some(known), Some(slot)) if goes_on(&known.record) && slot != "lost" => {
+            (Some(known), Some(slot)) if known.record.whole && slot != "lost" => {
                 return Ok(Begun { incarnation: known.record.clone(), tables, rows: None });
             }
             (_, Some(_)) => {
@@ -103,6 +112,10 @@ impl Source {
         let address = &self.address;
         let broken =
             |attempt: &str, reason: String| DatabaseError::Server { address: address.to_string(), attempt: attempt.to_owned(), reason };
+        // Said before there is a slot: one that is there and of which the vault says nothing is somebody else's.
+        let epoch = known.map_or(1, |known| known.record.epoch + 1);
+        let begun = Incarnation { epoch, system, slot: self.slot.clone(), start: 0, at: self.now(client).await?, whole: false };
+        self.record(log, known, &begun).await?;
         let publications = [self.publication(), self.insert_only_publication()];
         let config = address.replication(&self.slot, &publications.each_ref().map(String::as_str));
         let making = "make the replication slot";
@@ -115,9 +128,7 @@ impl Source {
         };
         // All that is in the snapshot was committed before this.
         let at = self.now(client).await?;
-        let epoch = known.map_or(1, |known| known.record.epoch + 1);
-        let begun = Incarnation { epoch, system, slot: self.slot.clone(), start, at, whole: false };
-        self.record(log, known, &begun).await?;
+        let begun = Incarnation { start, at, ..begun };
         let reader = address.connect().await?;
         let see = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", literal(&exported));
         self.run(&reader, "see the snapshot of the slot", &see).await?;

@@ -18,7 +18,7 @@ pub struct Incarnation {
     pub system: String,
     /// The slot.
     pub slot: String,
-    /// Where the slot begins: the snapshot is what had been committed there.
+    /// Where the slot begins: the snapshot is what had been committed there. 0 before there is a slot.
     pub start: u64,
     /// When the snapshot was taken, by the server's clock.
     pub at: Timestamp,

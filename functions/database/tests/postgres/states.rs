@@ -96,3 +96,17 @@ async fn a_database_that_holds_tables_is_not_restored_into() {
     assert_eq!(contents(&world.client).await, now.1);
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_slot_of_another_vault_is_left_to_it() {
+    let mut world = World::new(SHOP).await;
+    world.follow().await;
+    let error = world.begin_in_another_vault().await;
+    assert!(error.contains("this vault has not made it"), "{error}");
+    world.run("DELETE FROM \"Order\"").await;
+    let now = world.now().await;
+    world.check("still", &[now]).await;
+    world.stop().await;
+    // Nor when nobody reads from it.
+    assert!(world.begin_in_another_vault().await.contains("this vault has not made it"));
+}

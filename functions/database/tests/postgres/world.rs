@@ -85,6 +85,13 @@ impl World {
         self.following = Some((stopper, task));
     }
 
+    /// Begins to protect the same database into another vault, and what is said to that.
+    pub async fn begin_in_another_vault(&self) -> String {
+        let vault = Vault::new(Arc::new(InMemory::new()), "");
+        let mut log = TableLog::open(vault, self.resource.clone(), Arc::new(MachineClock)).await.unwrap();
+        self.source.begin(&mut log).await.unwrap_err().to_string()
+    }
+
     /// Ends following, as a process does that is told to.
     pub async fn stop(&mut self) {
         let (stopper, task) = self.following.take().unwrap();
