@@ -28,7 +28,7 @@ use handlers::capture::Capture;
 use handlers::compact::compact;
 use handlers::copying::Copying;
 use handlers::intake::Intake;
-use handlers::protection::{Events, PROTECTIONS, Protection, RECONCILE_EVERY, Status};
+use handlers::protection::{BucketProtection, Events, How, PROTECTIONS, Protection, RECONCILE_EVERY, Status};
 use handlers::reconcile::{Quiet, reconcile};
 use handlers::restore::{RestoreRequest, restore};
 use object_store::memory::InMemory;
@@ -530,11 +530,13 @@ impl SmallWorld {
         let protection = Protection {
             resource: self.resource.clone(),
             since: self.now(),
-            events: Events::Webhook,
-            endpoint: None,
-            acls: false,
-            unversioned: false,
-            reconcile_seconds: RECONCILE_EVERY.as_secs(),
+            how: How::Bucket(BucketProtection {
+                events: Events::Webhook,
+                endpoint: None,
+                acls: false,
+                unversioned: false,
+                reconcile_seconds: RECONCILE_EVERY.as_secs(),
+            }),
             status: Status::Active,
         };
         let folder = layout::state_folder(PROTECTIONS, &self.resource);

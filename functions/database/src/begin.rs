@@ -9,6 +9,7 @@
 
 use std::path::PathBuf;
 
+use fail::fail_point;
 use handlers::table_log::TableLog;
 use pgwire_replication::ReplicationClient;
 use pipeline::changelog::coverage::Gap;
@@ -20,8 +21,9 @@ use tokio_postgres::Client;
 
 use crate::incarnation::{self, Incarnation};
 use crate::schema::Schema;
+use crate::slot::SlotState;
 use crate::tables::{self, Table};
-use crate::{Address, DatabaseError, snapshot};
+use crate::{Address, DatabaseError, schema, snapshot};
 
 /// The oldest server that is protected.
 const SERVER_MIN: i32 = 130_000;
@@ -48,6 +50,17 @@ pub struct Begun {
     pub rows: Option<u64>,
 }
 
+/// What a database says of itself before it is protected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Looked {
+    /// Tables that will be kept.
+    pub tables: usize,
+    /// Those of them of which only new rows will be.
+    pub new_rows_only: Vec<String>,
+    /// Why its schema could not be read from here, if so.
+    pub no_dump: Option<String>,
+}
+
 /// The name of the slot of a resource: lower-case letters, digits and `_`, of 63 at most.
 pub fn slot_name(resource: &str) -> String {
     let allowed = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
@@ -66,17 +79,31 @@ impl Source {
         format!("{}_new_rows", self.slot)
     }
 
+    /// Whether it can be protected, and how well.
+    ///
+    /// # Errors
+    /// A server that cannot be protected, with what to do.
+    pub async fn look(&self) -> Result<Looked, DatabaseError> {
+        let client = self.address.connect().await?;
+        let version = self.check(&client).await?;
+        let tables = tables::list(&client, &self.address).await?;
+        let named = |table: &Table| format!("{}.{}", table.relation.schema, table.relation.table);
+        let new_rows_only = tables.iter().filter(|table| !table.is_identified()).map(named).collect();
+        let no_dump = schema::check_program(self.programs.as_deref(), version).await.err().map(|error| error.to_string());
+        Ok(Looked { tables: tables.len(), new_rows_only, no_dump })
+    }
+
     /// Makes what is missing: publications, slot, snapshot. What is there is gone on with.
     ///
     /// # Errors
     /// A server that cannot be protected, with what to do; and as reading it and writing the log.
     pub async fn begin(&self, log: &mut TableLog) -> Result<Begun, DatabaseError> {
         let client = self.address.connect().await?;
-        self.check(&client).await?;
+        let version = self.check(&client).await?;
         let tables = tables::list(&client, &self.address).await?;
         let system = self.system(&client).await?;
         let known = incarnation::newest(log.vault(), log.resource()).await?;
-        let slot = self.slot_state(&client).await?;
+        let slot = SlotState::ask(&client, &self.address, &self.slot).await?;
         let is_ours = |known: &Numbered<Incarnation>| known.record.system == system && known.record.slot == self.slot;
         if slot.is_some() && !known.as_ref().is_some_and(is_ours) {
             let slot = &self.slot;
@@ -89,7 +116,7 @@ impl Source {
         }
         self.publish(&client, &tables).await?;
         match (&known, &slot) {
-            (Some(known), Some(slot)) if known.record.whole && slot != "lost" => {
+            (Some(known), Some(slot)) if known.record.whole && !slot.is_lost() => {
                 return Ok(Begun { incarnation: known.record.clone(), tables, rows: None });
             }
             (_, Some(_)) => {
@@ -98,6 +125,7 @@ impl Source {
             }
             (_, None) => {}
         }
+        schema::check_program(self.programs.as_deref(), version).await?;
         self.take_snapshot(&client, tables, system, known.as_ref(), log).await
     }
 
@@ -116,6 +144,7 @@ impl Source {
         let epoch = known.map_or(1, |known| known.record.epoch + 1);
         let begun = Incarnation { epoch, system, slot: self.slot.clone(), start: 0, at: self.now(client).await?, whole: false };
         self.record(log, known, &begun).await?;
+        fail_point!("database::begun");
         let publications = [self.publication(), self.insert_only_publication()];
         let config = address.replication(&self.slot, &publications.each_ref().map(String::as_str));
         let making = "make the replication slot";
@@ -126,6 +155,7 @@ impl Source {
         let (Some(start), Some(exported)) = (word(1).and_then(|text| lsn(&text)), word(2)) else {
             return Err(broken(making, "the server does not say where it begins".to_owned()));
         };
+        fail_point!("database::slot-made");
         // All that is in the snapshot was committed before this.
         let at = self.now(client).await?;
         let begun = Incarnation { start, at, ..begun };
@@ -134,12 +164,14 @@ impl Source {
         self.run(&reader, "see the snapshot of the slot", &see).await?;
         // What was made since the tables were listed is listed under the snapshot.
         let tables_then = tables::list(&reader, address).await?;
-        let schema = Schema::read(self.programs.as_deref(), address, &exported, epoch, at).await?;
+        let schema = Schema::read(self.programs.as_deref(), address, &reader, &exported, epoch, at).await?;
         schema.store(log.vault(), log.resource()).await?;
         let feed = Feed { stream: begun.stream(), epoch };
         let rows = snapshot::read(&reader, address, &tables_then, feed, at, log).await?;
         drop(session);
-        if let Some(from) = known.and_then(|_| log.latest()) {
+        fail_point!("database::snapshot-read");
+        // Also of one whose snapshot was read, and that was never followed.
+        if let Some(from) = known.map(|known| log.latest().unwrap_or(known.record.at)) {
             let reason = "the replication slot was lost: what was committed meanwhile is not known, a new snapshot was taken";
             log.note_gap(&Gap::without_events(from, Some(at), reason)).await?;
         }
@@ -157,8 +189,8 @@ impl Source {
         Err(DatabaseError::Refused { address: self.address.to_string(), attempt: "protect", reason })
     }
 
-    /// Whether the server can be protected.
-    async fn check(&self, client: &Client) -> Result<(), DatabaseError> {
+    /// Whether the server can be protected. Says its version.
+    async fn check(&self, client: &Client) -> Result<i32, DatabaseError> {
         let address = &self.address;
         let refuse = |reason: String| DatabaseError::Refused { address: address.to_string(), attempt: "protect", reason };
         let question =
@@ -181,7 +213,7 @@ impl Source {
         if !row.get::<_, bool>(4) {
             return Err(refuse("this user may not replicate: ALTER ROLE ... REPLICATION".to_owned()));
         }
-        Ok(())
+        Ok(version)
     }
 
     /// The cluster's own number.
@@ -189,13 +221,6 @@ impl Source {
         let question = "SELECT system_identifier::text FROM pg_control_system()";
         let row = client.query_one(question, &[]).await.map_err(|error| self.address.failed("ask which cluster it is", &error))?;
         Ok(row.get(0))
-    }
-
-    /// How the slot is: none where there is none.
-    async fn slot_state(&self, client: &Client) -> Result<Option<String>, DatabaseError> {
-        let question = "SELECT coalesce(wal_status, 'lost') FROM pg_replication_slots WHERE slot_name = $1";
-        let row = client.query_opt(question, &[&self.slot]).await.map_err(|error| self.address.failed("ask for the slot", &error))?;
-        Ok(row.map(|row| row.get(0)))
     }
 
     async fn now(&self, client: &Client) -> Result<Timestamp, DatabaseError> {

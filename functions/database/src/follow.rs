@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fail::fail_point;
 use handlers::table_log::TableLog;
 use pgwire_replication::{Lsn, ReplicationClient, ReplicationEvent};
 use pipeline::model::{ChangeBatch, Clock, Timestamp};
@@ -22,6 +23,7 @@ use tokio_postgres::Client;
 
 use crate::DatabaseError;
 use crate::begin::{Begun, Source};
+use crate::slot::SlotState;
 
 /// How long changes wait for others to come along.
 const FLUSH_EVERY: Duration = Duration::from_millis(250);
@@ -35,10 +37,34 @@ const MARK_EVERY: Duration = Duration::from_millis(500);
 const COMMIT_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often a log in which nothing happens says so.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
+/// How often the server is asked how the slot is.
+const SLOT_EVERY: Duration = Duration::from_secs(15);
 /// Marks that wait for the stream.
 const MARKS_MAX: usize = 7_200;
 /// Microseconds from 1970 to 2000, with which PostgreSQL begins to count.
 const EPOCH_MICROS: i64 = 946_684_800 * 1_000_000;
+
+/// What is heard of the changes on their way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// The vault has taken some.
+    Appended(Appended),
+    /// How the slot is.
+    Slot(SlotState),
+}
+
+/// What the vault has taken at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// Up to when all that was committed is in the log now.
+    pub latest: Option<Timestamp>,
+    /// Changes.
+    pub changes: u64,
+    /// Bytes of messages that told of them.
+    pub bytes: u64,
+    /// How long it took from each commit, in milliseconds.
+    pub lags_ms: Vec<u64>,
+}
 
 /// The server's log ended there at that time.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +78,7 @@ struct Following<'a> {
     source: &'a Source,
     log: &'a mut TableLog,
     clock: Arc<dyn Clock>,
+    tell: &'a (dyn Fn(Heard) + Send + Sync),
     decoder: Decoder,
     marks: VecDeque<Mark>,
     /// How far the stream has come.
@@ -61,26 +88,31 @@ struct Following<'a> {
     /// Bytes of messages that were decoded and not appended.
     held: usize,
     appended: Timestamp,
+    /// When what is held was committed, as far as it was.
+    commits: Vec<Timestamp>,
+    /// When the transaction was committed that is coming, or came last.
+    begun: Timestamp,
+    /// What the server's clock is ahead of ours, in microseconds.
+    ahead: i64,
 }
 
 impl Source {
-    /// Follows the changes until it is told to stop, or the stream breaks.
+    /// Follows the changes until it is told to stop, and tells how that goes.
     ///
     /// # Errors
-    /// The server's and the vault's. What was not appended comes again.
+    /// The server's and the vault's, and that the stream has ended. What was not appended comes again.
     pub async fn follow(
         &self,
         begun: &Begun,
         log: &mut TableLog,
         clock: Arc<dyn Clock>,
         mut stop: watch::Receiver<bool>,
+        tell: &(dyn Fn(Heard) + Send + Sync),
     ) -> Result<(), DatabaseError> {
         let address = &self.address;
-        let broken = |error: &pgwire_replication::PgWireError| DatabaseError::Server {
-            address: address.to_string(),
-            attempt: "follow its changes".to_owned(),
-            reason: error.to_string(),
-        };
+        let ended =
+            |reason: String| DatabaseError::Server { address: address.to_string(), attempt: "follow its changes".to_owned(), reason };
+        let broken = |error: &pgwire_replication::PgWireError| ended(error.to_string());
         let publications = [self.publication(), self.insert_only_publication()];
         let config = address.replication(&self.slot, &publications.each_ref().map(String::as_str));
         let mut client = ReplicationClient::connect(config).await.map_err(|error| broken(&error))?;
@@ -96,15 +128,24 @@ impl Source {
             source: self,
             log,
             clock: Arc::clone(&clock),
+            tell,
             decoder,
             marks: VecDeque::new(),
             seen: 0,
             ended: 0,
             held: 0,
             appended,
+            commits: Vec::new(),
+            begun: appended,
+            ahead: 0,
         };
         let mut asked = clock.now().minus(MARK_EVERY);
+        let mut slot_asked = clock.now().minus(SLOT_EVERY);
         loop {
+            if clock.now().since(slot_asked) >= SLOT_EVERY {
+                slot_asked = clock.now();
+                following.ask_for_slot(&sql).await?;
+            }
             if clock.now().since(asked) >= MARK_EVERY {
                 asked = clock.now();
                 following.mark(&sql).await?;
@@ -112,7 +153,7 @@ impl Source {
             tokio::select! {
                 event = client.recv() => match event.map_err(|error| broken(&error))? {
                     Some(event) => following.take(event),
-                    None => break,
+                    None => return Err(ended("the server has ended the stream".to_owned())),
                 },
                 () = clock.sleep(FLUSH_EVERY.min(MARK_EVERY)) => {}
                 () = async { drop(stop.wait_for(|stop| *stop).await) } => {
@@ -132,7 +173,9 @@ impl Following<'_> {
     fn take(&mut self, event: ReplicationEvent) {
         match event {
             ReplicationEvent::Begin { final_lsn, xid, commit_time_micros } => {
-                self.decoder.begin(Begin { commit: final_lsn.as_u64(), at: time(commit_time_micros), xid });
+                let at = time(commit_time_micros);
+                self.begun = at;
+                self.decoder.begin(Begin { commit: final_lsn.as_u64(), at, xid });
             }
             ReplicationEvent::XLogData { data, .. } => {
                 self.held += data.len();
@@ -140,6 +183,7 @@ impl Following<'_> {
             }
             ReplicationEvent::Commit { end_lsn, .. } => {
                 self.decoder.commit(end_lsn.as_u64());
+                self.commits.push(self.begun);
                 self.ended = end_lsn.as_u64();
                 self.seen = self.seen.max(self.ended);
             }
@@ -162,8 +206,18 @@ impl Following<'_> {
         let question = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8, (pg_current_wal_insert_lsn() - '0/0')::int8";
         let row = sql.query_one(question, &[]).await.map_err(|error| self.source.address.failed("ask how far its log has come", &error))?;
         let (at, end): (i64, i64) = (row.get(0), row.get(1));
+        self.ahead = at - self.clock.now().micros();
         if self.marks.len() < MARKS_MAX {
             self.marks.push_back(Mark { end: end as u64, at: Timestamp::from_micros(at) });
+        }
+        Ok(())
+    }
+
+    /// Asks the server how the slot is.
+    async fn ask_for_slot(&self, sql: &Client) -> Result<(), DatabaseError> {
+        let Source { address, slot, .. } = self.source;
+        if let Some(state) = SlotState::ask(sql, address, slot).await? {
+            (self.tell)(Heard::Slot(state));
         }
         Ok(())
     }
@@ -175,8 +229,10 @@ impl Following<'_> {
 
     fn is_due(&self) -> bool {
         let waited = self.clock.now().since(self.appended);
+        // That all is there up to the last transaction is worth knowing as soon as it is certain.
+        let proves_last = || Some(self.begun) > self.log.latest() && self.passed() >= Some(self.begun);
         match self.decoder.len() {
-            0 => waited >= HEARTBEAT_EVERY,
+            0 => waited >= HEARTBEAT_EVERY || proves_last(),
             rows => rows >= SEGMENT_ROWS || self.held >= SEGMENT_BYTES || waited >= FLUSH_EVERY,
         }
     }
@@ -186,7 +242,13 @@ impl Following<'_> {
         let latest = self.passed();
         let changes: ChangeBatch = self.decoder.finish();
         if !changes.is_empty() || latest > self.log.latest() {
+            fail_point!("database::before-segment");
             self.log.append(&changes, latest).await?;
+            fail_point!("database::after-segment");
+            let now = self.clock.now().micros() + self.ahead;
+            let lags_ms = self.commits.drain(..).map(|at| (now - at.micros()).max(0) as u64 / 1_000).collect();
+            let (latest, changes, bytes) = (self.log.latest(), changes.len() as u64, self.held as u64);
+            (self.tell)(Heard::Appended(Appended { latest, changes, bytes, lags_ms }));
         }
         self.appended = self.clock.now();
         self.held = 0;

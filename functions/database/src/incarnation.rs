@@ -48,6 +48,15 @@ pub async fn newest(vault: &Vault, resource: &ResourceId) -> Result<Option<Numbe
     vault.newest_record(&layout::state_folder(INCARNATIONS, resource)).await
 }
 
+/// All that are written down, in their order.
+///
+/// # Errors
+/// As [`Vault::all_records`].
+pub async fn all(vault: &Vault, resource: &ResourceId) -> Result<Vec<Incarnation>, VaultError> {
+    let all = vault.all_records::<Incarnation>(&layout::state_folder(INCARNATIONS, resource)).await?;
+    Ok(all.into_iter().map(|numbered| numbered.record).collect())
+}
+
 /// Writes what follows `known`; says no where somebody else has written that.
 ///
 /// # Errors

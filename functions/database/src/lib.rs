@@ -14,10 +14,14 @@ pub mod address;
 pub mod begin;
 pub mod follow;
 pub mod incarnation;
+pub mod passfile;
 pub mod restore;
 mod schema;
+pub mod slot;
 mod snapshot;
 mod tables;
+mod tls;
+pub mod window;
 
 pub use address::Address;
 
@@ -35,6 +39,16 @@ pub enum DatabaseError {
     /// The server does not answer, or says no.
     #[error("{address}: {attempt}: {reason}")]
     Server {
+        /// Which.
+        address: String,
+        /// What was asked of it.
+        attempt: String,
+        /// What it says.
+        reason: String,
+    },
+    /// Somebody uses what is to be changed.
+    #[error("{address}: {attempt}: {reason}")]
+    InUse {
         /// Which.
         address: String,
         /// What was asked of it.
@@ -69,4 +83,11 @@ pub enum DatabaseError {
     /// There is no such state.
     #[error(transparent)]
     Tables(#[from] pipeline::replay::tables::TablesError),
+}
+
+impl DatabaseError {
+    /// Whether it would work once somebody has ended.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, DatabaseError::InUse { .. })
+    }
 }

@@ -1,177 +1,116 @@
 //! Restoring a database: as it was at a commit, into a new one.
 //!
 //! ```text
-//!  what makes the tables ─→ rows, by COPY ─→ sequences ─→ what makes indexes, constraints, triggers ─→ counted
+//!  what makes the tables ─→ rows, by COPY ─→ counted ─→ sequences ─→ what makes indexes, constraints, triggers
 //! ```
+//!
+//! While it goes on, the target holds a schema that says which state is restored and what of it is there ([`progress`]). So a
+//! restore that was broken off is gone on with, and nothing but such a one is ever written into.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod progress;
+mod report;
+mod rows;
 
-use bytes::Bytes;
-use futures::SinkExt;
+use std::collections::HashMap;
+
+use fail::fail_point;
 use pipeline::base::inputs::Inventory;
-use pipeline::model::change::{ChangeBatch, TupleRow};
-use pipeline::model::{ResourceId, ResourceKind, json};
-use pipeline::postgres::copy;
-use pipeline::postgres::name::{literal, qualified, quoted, with_columns};
+use pipeline::model::{Clock, ResourceId};
+use pipeline::postgres::name::{literal, qualified, quoted};
 use pipeline::replay::tables::{Tables, TablesCut, TablesPoint};
-use pipeline::vault::{Vault, VaultError};
-use serde::Serialize;
+use pipeline::vault::Vault;
 use tokio_postgres::Client;
 
+use self::progress::{Found, Progress};
+pub use self::report::DatabaseReport;
+use crate::schema::Schema;
 use crate::{Address, DatabaseError, incarnation, schema};
 
-/// Bytes that are sent at once.
-const SEND_BYTES: usize = 256 << 10;
-
-/// What a restore did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DatabaseReport {
-    /// The state that was restored: its last transaction.
-    pub transaction: Option<String>,
-    /// When that was committed.
-    pub at: pipeline::model::Timestamp,
-    /// Rows by table.
-    pub tables: BTreeMap<String, u64>,
-    /// Rows of which something is not known, each with what.
-    pub uncertain: Vec<String>,
-    /// Messages of the source that could not be decoded, of all times.
-    pub undecoded: u64,
+/// A restore that is asked for.
+#[derive(Debug, Clone)]
+pub struct DatabaseRestore {
+    /// What is restored.
+    pub resource: ResourceId,
+    /// Which state of it.
+    pub point: TablesPoint,
+    /// Where to: a database that is not there yet, or is empty.
+    pub target: Address,
+    /// Whether it is only said what would be done.
+    pub dry_run: bool,
 }
 
-/// Restores a database into another one, which must be there and be empty.
+/// Restores a database into another one, which is made where there is none.
 ///
 /// # Errors
-/// A state that there is not, with the nearest that there are; a target that holds tables; and what vault and server say.
-pub async fn restore(vault: &Vault, resource: &ResourceId, point: &TablesPoint, target: &Address) -> Result<DatabaseReport, DatabaseError> {
+/// A state that there is not, with the nearest that there are; a target that holds anything else; and what vault and server say.
+pub async fn restore(vault: &Vault, request: &DatabaseRestore, clock: &dyn Clock) -> Result<DatabaseReport, DatabaseError> {
+    let DatabaseRestore { resource, point, target, dry_run } = request;
+    let started = clock.now();
     let inventory = Inventory::load(vault, resource).await?;
     let tables = Tables::read(vault, &inventory).await?;
     let cut = tables.cut(point)?;
-    let refuse = |reason: String| DatabaseError::Refused { address: target.to_string(), attempt: "restore to", reason };
     let known = incarnation::newest(vault, resource).await?.map(|known| known.record.epoch).unwrap_or_default();
     let epoch = cut.until.first_chunk::<4>().map_or(known, |bytes| u32::from_be_bytes(*bytes));
     let schema = schema::of_epoch(vault, resource, epoch).await?;
-    let schema = schema.ok_or_else(|| refuse(format!("the vault has no schema of {resource} for that time")))?;
-    let client = target.connect().await?;
-    let holds = "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'";
-    let held: i64 = client.query_one(holds, &[]).await.map_err(|error| target.failed("ask what it holds", &error))?.get(0);
-    if held > 0 {
-        return Err(refuse(format!("it holds {held} tables already; a database is restored into a new one")));
+    let schema = schema.ok_or_else(|| refused(target, format!("the vault has no schema of {resource} for that time")))?;
+    let mut report = DatabaseReport::new(resource, target, &cut, tables.raw(), *dry_run, started);
+    let found = Progress::look(target, resource, &cut).await?;
+    if *dry_run {
+        report.creates_database = found == Found::NoDatabase;
+        rows::count(vault, &tables, &cut, &mut report).await?;
+    } else {
+        if found == Found::NoDatabase {
+            make_database(target, &schema).await?;
+        }
+        let client = target.connect().await?;
+        let progress = Progress::begin(&client, target, resource, &cut, &schema, tables.buckets(), found).await?;
+        report.resumed = progress.is_resumed();
+        fail_point!("database::tables-made");
+        rows::write(vault, &tables, &cut, &client, &progress, &mut report).await?;
+        check_counts(&client, target, &report).await?;
+        sequences(&client, target).await?;
+        fail_point!("database::before-indexes");
+        progress.end(&schema).await?;
+        fail_point!("database::restored");
     }
-    // A dump that makes `public` would meet the one that every new database has.
-    let before = schema.before_rows.replace("CREATE SCHEMA public;", "CREATE SCHEMA IF NOT EXISTS public;");
-    client.batch_execute(&before).await.map_err(|error| target.failed("make the tables", &error))?;
-    let mut report = DatabaseReport {
-        transaction: cut.transaction.clone(),
-        at: cut.at,
-        tables: BTreeMap::new(),
-        uncertain: Vec::new(),
-        undecoded: tables.raw(),
-    };
-    rows(vault, &tables, &cut, &client, target, &mut report).await?;
-    sequences(&client, target).await?;
-    client.batch_execute(&schema.after_rows).await.map_err(|error| target.failed("make indexes and constraints", &error))?;
-    count(&client, target, &report).await?;
+    report.finished = clock.now();
     Ok(report)
 }
 
-/// A table of the target.
+fn refused(target: &Address, reason: String) -> DatabaseError {
+    DatabaseError::Refused { address: target.to_string(), attempt: "restore to", reason }
+}
+
+/// Makes the database that is restored into, with the encoding and the locale of the source.
+async fn make_database(target: &Address, schema: &Schema) -> Result<(), DatabaseError> {
+    let name = target.database();
+    let mut make = format!("CREATE DATABASE {} TEMPLATE template0", quoted(name));
+    for (word, value) in [("ENCODING", &schema.encoding), ("LC_COLLATE", &schema.collate), ("LC_CTYPE", &schema.ctype)] {
+        make.extend(value.as_ref().map(|value| format!(" {word} {}", literal(value))));
+    }
+    let client = target.with_database("postgres").connect().await?;
+    let attempt = format!("make database {name} as the source's is; make it yourself and ask again, where it must be otherwise");
+    client.batch_execute(&make).await.map_err(|error| target.failed(&attempt, &error))
+}
+
+/// A table of the target, with the columns that take values.
 struct Destination {
     columns: Vec<String>,
 }
 
-/// Writes the rows of all tables.
-async fn rows(
-    vault: &Vault,
-    tables: &Tables,
-    cut: &TablesCut,
-    client: &Client,
-    target: &Address,
-    report: &mut DatabaseReport,
-) -> Result<(), DatabaseError> {
-    let destinations = destinations(client, target).await?;
-    client.batch_execute("SET session_replication_role = replica").await.map_err(|error| target.failed("leave triggers out", &error))?;
-    for pass in tables.passes() {
-        let loose = tables.load(vault, pass.clone()).await?;
-        for bucket in tables.occupied(&loose, pass) {
-            let mut fold = tables.rows(vault, &loose, bucket, cut);
-            while let Some(folded) = fold.next().await? {
-                let doubts = folded.uncertain.iter().map(|doubt| format!("{} {}: {}", doubt.object, doubt.version, doubt.reason));
-                report.uncertain.extend(doubts);
-                let batch = ChangeBatch::of(ResourceKind::Database, folded.rows)
-                    .map_err(|error| VaultError::damaged("the rows of a database", error))?;
-                let columns = batch.tuple_columns();
-                let all: Vec<TupleRow<'_>> = columns.iter().collect();
-                for of_table in all.chunk_by(|a, b| (a.schema, a.table) == (b.schema, b.table)) {
-                    copy_rows(client, target, &destinations, of_table).await?;
-                    let name = format!("{}.{}", of_table[0].schema, of_table[0].table);
-                    *report.tables.entry(name).or_default() += of_table.len() as u64;
-                }
-            }
-        }
-    }
-    client.batch_execute("RESET session_replication_role").await.map_err(|error| target.failed("go back to triggers", &error))
-}
+/// Schema and name.
+type TableName = (String, String);
 
-/// Writes rows of one table.
-async fn copy_rows(
-    client: &Client,
-    target: &Address,
-    destinations: &HashMap<(String, String), Destination>,
-    rows: &[TupleRow<'_>],
-) -> Result<(), DatabaseError> {
-    let (schema, table) = (rows[0].schema, rows[0].table);
-    let name = qualified(schema, table);
-    let refuse = |reason: String| DatabaseError::Refused { address: target.to_string(), attempt: "restore to", reason };
-    let known = destinations.get(&(schema.to_owned(), table.to_owned()));
-    let known = known.ok_or_else(|| refuse(format!("the schema in the vault has no table {name}, and there are rows of it")))?;
-    let copy = format!("COPY {} FROM STDIN", with_columns(&name, known.columns.iter().map(String::as_str)));
-    let attempt = format!("write table {name}");
-    let failed = |error| target.failed(&attempt, &error);
-    let sink = client.copy_in::<_, Bytes>(&copy).await.map_err(failed)?;
-    let mut sink = std::pin::pin!(sink);
-    let mut lines = Vec::new();
-    for row in rows {
-        write_line(&mut lines, &known.columns, row).map_err(|reason| refuse(format!("a row of table {name}: {reason}")))?;
-        if lines.len() >= SEND_BYTES {
-            sink.send(std::mem::take(&mut lines).into()).await.map_err(failed)?;
-        }
-    }
-    sink.send(lines.into()).await.map_err(failed)?;
-    sink.as_mut().finish().await.map_err(failed)?;
-    Ok(())
-}
-
-/// Appends a row as a line of COPY.
-fn write_line(out: &mut Vec<u8>, columns: &[String], row: &TupleRow<'_>) -> Result<(), String> {
-    let image = row.image.ok_or("it has no image")?;
-    let entries = json::entries(image).map_err(|error| error.to_string())?;
-    let mut values: HashMap<&str, Option<String>> = HashMap::with_capacity(entries.len());
-    for (name, value) in &entries {
-        let value: Option<String> = serde_json::from_str(value.get()).map_err(|error| format!("column {name}: {error}"))?;
-        values.insert(name, value);
-    }
-    let unknown: Vec<&str> = values.keys().filter(|name| !columns.iter().any(|column| column == *name)).copied().collect();
-    if let Some(column) = unknown.first() {
-        return Err(format!("the schema in the vault does not know its column {column}: it was changed since the snapshot"));
-    }
-    for (index, column) in columns.iter().enumerate() {
-        if index > 0 {
-            out.push(b'\t');
-        }
-        copy::write_field(out, values.get(column.as_str()).and_then(Option::as_deref));
-    }
-    out.push(b'\n');
-    Ok(())
-}
-
-/// The tables that the target has, with the columns that take values.
-async fn destinations(client: &Client, target: &Address) -> Result<HashMap<(String, String), Destination>, DatabaseError> {
-    let question = "SELECT n.nspname, c.relname, a.attname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                    LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-                    WHERE c.relkind = 'r' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' ORDER BY 1, 2, a.attnum";
-    let rows = client.query(question, &[]).await.map_err(|error| target.failed("list its tables", &error))?;
-    let mut destinations: HashMap<(String, String), Destination> = HashMap::new();
+/// The tables that the target has.
+async fn destinations(client: &Client, target: &Address) -> Result<HashMap<TableName, Destination>, DatabaseError> {
+    let question = format!(
+        "SELECT n.nspname, c.relname, a.attname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+         WHERE c.relkind = 'r' AND n.nspname NOT IN ('information_schema', {}) AND n.nspname !~ '^pg_' ORDER BY 1, 2, a.attnum",
+        literal(progress::SCHEMA)
+    );
+    let rows = client.query(&question, &[]).await.map_err(|error| target.failed("list its tables", &error))?;
+    let mut destinations: HashMap<TableName, Destination> = HashMap::new();
     for row in rows {
         let entry = destinations.entry((row.get(0), row.get(1))).or_insert_with(|| Destination { columns: Vec::new() });
         entry.columns.extend(row.get::<_, Option<String>>(2));
@@ -204,14 +143,13 @@ async fn sequences(client: &Client, target: &Address) -> Result<(), DatabaseErro
 }
 
 /// Holds what the tables have against what was written.
-async fn count(client: &Client, target: &Address, report: &DatabaseReport) -> Result<(), DatabaseError> {
-    let names = destinations(client, target).await?;
-    for (schema, table) in names.keys().collect::<BTreeSet<_>>() {
-        let question = format!("SELECT count(*) FROM ONLY {}", qualified(schema, table));
+async fn check_counts(client: &Client, target: &Address, report: &DatabaseReport) -> Result<(), DatabaseError> {
+    for (schema, table) in destinations(client, target).await?.into_keys() {
+        let question = format!("SELECT count(*) FROM ONLY {}", qualified(&schema, &table));
         let found: i64 = client.query_one(&question, &[]).await.map_err(|error| target.failed("count rows", &error))?.get(0);
         let written = report.tables.get(&format!("{schema}.{table}")).copied().unwrap_or_default();
         if found as u64 != written {
-            let reason = format!("table {} has {found} rows, and {written} were written", qualified(schema, table));
+            let reason = format!("table {} has {found} rows, and {written} were written", qualified(&schema, &table));
             return Err(DatabaseError::Refused { address: target.to_string(), attempt: "vouch for what was restored to", reason });
         }
     }

@@ -1,11 +1,12 @@
 //! The schema of a database: what `pg_dump` says of it without its rows.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pipeline::model::{ResourceId, Timestamp};
 use pipeline::vault::record::Record;
 use pipeline::vault::{Vault, VaultError, layout};
 use serde::{Deserialize, Serialize};
+use tokio_postgres::Client;
 
 use crate::{Address, DatabaseError};
 
@@ -16,6 +17,15 @@ pub struct Schema {
     pub epoch: u32,
     /// When.
     pub at: Timestamp,
+    /// The encoding of the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
+    /// By which locale its texts are sorted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collate: Option<String>,
+    /// By which locale its characters are classed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ctype: Option<String>,
     /// What makes the tables: SQL.
     pub before_rows: String,
     /// What makes indexes, constraints and triggers: SQL.
@@ -34,13 +44,16 @@ impl Schema {
     pub async fn read(
         programs: Option<&Path>,
         address: &Address,
+        client: &Client,
         snapshot: &str,
         epoch: u32,
         at: Timestamp,
     ) -> Result<Schema, DatabaseError> {
         let before_rows = dump(programs, address, snapshot, "pre-data").await?;
         let after_rows = dump(programs, address, snapshot, "post-data").await?;
-        Ok(Schema { epoch, at, before_rows, after_rows })
+        let question = "SELECT pg_encoding_to_char(encoding), datcollate, datctype FROM pg_database WHERE datname = current_database()";
+        let row = client.query_one(question, &[]).await.map_err(|error| address.failed("ask for its locale", &error))?;
+        Ok(Schema { epoch, at, encoding: row.get(0), collate: row.get(1), ctype: row.get(2), before_rows, after_rows })
     }
 
     /// Puts it into the vault.
@@ -55,8 +68,31 @@ pub async fn of_epoch(vault: &Vault, resource: &ResourceId, epoch: u32) -> Resul
     Ok(all.into_iter().map(|numbered| numbered.record).rfind(|schema| schema.epoch == epoch))
 }
 
+/// Whether `pg_dump` is there, and not older than the server, which it would refuse. `version` is the server's, as a number.
+pub async fn check_program(programs: Option<&Path>, version: i32) -> Result<(), DatabaseError> {
+    let program = program(programs);
+    let failed = |reason: String| DatabaseError::Program { program: program.display().to_string(), reason };
+    let wanted = version / 10_000;
+    let output = tokio::process::Command::new(&program).arg("--version").output().await;
+    let output = output.map_err(|error| failed(format!("{error}; install PostgreSQL's client programs, of version {wanted} or later")))?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    // pg_dump (PostgreSQL) 18.6 (Debian 18.6-1)
+    let major = said.split(' ').nth(2).and_then(|word| word.split(|c: char| !c.is_ascii_digit()).next()?.parse::<i32>().ok());
+    match major {
+        Some(major) if major >= wanted => Ok(()),
+        Some(major) => {
+            Err(failed(format!("it is version {major}, and the server is {wanted}: install that version of it, or a later one")))
+        }
+        None => Err(failed(format!("it does not say which version it is: {said:?}"))),
+    }
+}
+
+fn program(programs: Option<&Path>) -> PathBuf {
+    programs.map_or_else(|| "pg_dump".into(), |folder| folder.join("pg_dump"))
+}
+
 async fn dump(programs: Option<&Path>, address: &Address, snapshot: &str, section: &str) -> Result<String, DatabaseError> {
-    let program = programs.map_or_else(|| "pg_dump".into(), |folder| folder.join("pg_dump"));
+    let program = program(programs);
     let failed = |reason: String| DatabaseError::Program { program: program.display().to_string(), reason };
     let output = tokio::process::Command::new(&program)
         .args(["--schema-only", "--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions"])

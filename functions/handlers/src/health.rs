@@ -19,7 +19,7 @@ use pipeline::vault::record::Record;
 use pipeline::vault::{Vault, VaultError, layout};
 use serde::{Deserialize, Serialize};
 
-use crate::protection::{Events, Protection, Status};
+use crate::protection::{BucketProtection, Events, Protection, Status};
 
 /// Something that went wrong while a bucket was kept. Numbered records of a resource; the newest counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +55,8 @@ pub enum Part {
     Watch,
     /// Merging and making bases.
     Compaction,
+    /// The replication slot of a database.
+    Slot,
 }
 
 impl Part {
@@ -66,6 +68,7 @@ impl Part {
             Part::Feed => "feed",
             Part::Watch => "watch",
             Part::Compaction => "compaction",
+            Part::Slot => "slot",
         }
     }
 }
@@ -194,14 +197,14 @@ pub fn health(facts: &Facts<'_>, now: Timestamp) -> Health {
     let Facts { protection, window, last, trouble } = facts;
     let runs = protection.status == Status::Active;
     let seconds_ago = |at: Timestamp| now.since(at).as_secs();
-    let is_list = matches!(protection.events, Events::List { .. });
+    let is_list = protection.bucket().is_some_and(|bucket| matches!(bucket.events, Events::List { .. }));
     Health {
-        listing: last.map(|last| listing(last, interval(protection), runs, now)),
+        listing: last.zip(protection.bucket()).map(|(last, bucket)| listing(last, interval(bucket), runs, now)),
         latest_lag_seconds: window.map(|window| seconds_ago(window.latest)),
         proven_lag_seconds: window.and_then(|window| window.proven).map(seconds_ago),
         // Of a bucket that is only listed, the listing that is overdue says it.
         behind: runs && !is_list && window.is_some_and(|window| now.since(window.latest) > BEHIND_AFTER),
-        versioning_off: runs && !protection.unversioned && last.is_some_and(|last| !last.versioned),
+        versioning_off: runs && !protection.is_best_effort() && last.is_some_and(|last| !last.versioned),
         events_off_since: open_gap(*window, |gap| gap.segment.is_none()),
         log_missing_since: open_gap(*window, |gap| gap.segment.is_some()),
         last_trouble: trouble.map(|trouble| LastTrouble { over: is_over(trouble, *window, *last, now), trouble: trouble.clone() }),
@@ -209,10 +212,10 @@ pub fn health(facts: &Facts<'_>, now: Timestamp) -> Health {
 }
 
 /// How long from the end of one listing to the beginning of the next.
-pub fn interval(protection: &Protection) -> Duration {
-    Duration::from_secs(match protection.events {
+pub fn interval(bucket: &BucketProtection) -> Duration {
+    Duration::from_secs(match bucket.events {
         Events::List { seconds } => seconds,
-        _ => protection.reconcile_seconds,
+        _ => bucket.reconcile_seconds,
     })
 }
 
@@ -246,7 +249,7 @@ fn is_over(trouble: &Trouble, window: Option<&Window>, last: Option<&Reconciliat
         Part::Listing => listed_since,
         Part::Feed => arrived_since,
         // These work without a trace; while they do not, they are heard of again and again.
-        Part::Watch => quiet(2 * SAME_AGAIN),
+        Part::Watch | Part::Slot => quiet(2 * SAME_AGAIN),
         Part::Compaction => quiet(Duration::from_secs(2 * 3_600)),
     }
 }
@@ -275,7 +278,10 @@ impl Health {
             complaints.push("versioning is off at the bucket: what is overwritten or deleted between two looks is lost".to_owned());
         }
         if let Some(since) = self.log_missing_since {
-            complaints.push(format!("a part of the log from {since} on is missing: the next listing finds again what still exists"));
+            complaints.push(match self.listing {
+                Some(_) => format!("a part of the log from {since} on is missing: the next listing finds again what still exists"),
+                None => format!("a part of the log from {since} on is missing, and nothing from then on can be restored"),
+            });
         }
         if let Some(LastTrouble { trouble, .. }) = self.last_trouble.as_ref().filter(|last| !last.over) {
             complaints.push(format!("{} went wrong at {}: {}", trouble.part.as_str(), trouble.at, trouble.reason));
@@ -299,20 +305,21 @@ pub async fn read(vault: &Vault, protection: &Protection, window: Option<&Window
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protection::How;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_seconds(seconds)
     }
 
     fn protection(events: Events) -> Protection {
+        protection_of(events, false)
+    }
+
+    fn protection_of(events: Events, unversioned: bool) -> Protection {
         Protection {
             resource: ResourceId::bucket("photos").unwrap(),
             since: at(0),
-            events,
-            endpoint: None,
-            acls: true,
-            unversioned: false,
-            reconcile_seconds: 3_600,
+            how: How::Bucket(BucketProtection { events, endpoint: None, acls: true, unversioned, reconcile_seconds: 3_600 }),
             status: Status::Active,
         }
     }
@@ -398,7 +405,8 @@ mod tests {
     #[test]
     fn a_bucket_that_keeps_no_versions_any_more_is_a_complaint_unless_it_was_taken_for_one() {
         let check = |unversioned: bool, versioned: bool, expected: usize| {
-            let (protection, last) = (Protection { unversioned, ..sqs() }, Reconciliation { versioned, ..last(100, 101) });
+            let (protection, last) =
+                (protection_of(Events::Sqs { url: "https://q".to_owned() }, unversioned), Reconciliation { versioned, ..last(100, 101) });
             let (window, trouble) = (window(105), None);
             let facts = Facts { protection: &protection, window: Some(&window), last: Some(&last), trouble };
             assert_eq!(health(&facts, at(110)).complaints(at(110)).len(), expected, "{unversioned} {versioned}");

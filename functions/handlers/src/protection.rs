@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fail::fail_point;
-use pipeline::model::{ResourceId, Timestamp};
+use pipeline::model::{ResourceId, ResourceKind, Timestamp};
 use pipeline::vault::record::{Numbered, Record};
 use pipeline::vault::{Created, Vault, VaultError, layout};
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,26 @@ pub struct Protection {
     pub resource: ResourceId,
     /// When this was decided.
     pub since: Timestamp,
+    /// How: beside the other fields in the record.
+    #[serde(flatten)]
+    pub how: How,
+    /// Whether it runs, or has been stopped and only restores.
+    pub status: Status,
+}
+
+/// How a resource is protected, which depends on its kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum How {
+    /// A bucket.
+    Bucket(BucketProtection),
+    /// A database.
+    Database(DatabaseProtection),
+}
+
+/// How a bucket is protected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketProtection {
     /// How changes are learned.
     pub events: Events,
     /// Which of the configured endpoints the S3 bucket is at; the default one for none.
@@ -26,23 +46,52 @@ pub struct Protection {
     pub unversioned: bool,
     /// How often the truth is read at the source, in seconds.
     pub reconcile_seconds: u64,
-    /// Whether it runs, or has been stopped and only restores.
-    pub status: Status,
+}
+
+/// How a database is protected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseProtection {
+    /// Where it is and as whom it is reached, as a URL without a password.
+    pub server: String,
+    /// The name of the replication slot, with which those of the publications begin.
+    pub slot: String,
 }
 
 impl Protection {
     /// What can be said of a resource whose record is lost: that it is not protected any more.
     pub fn lost(resource: ResourceId) -> Protection {
-        Protection {
-            resource,
-            since: Timestamp::default(),
-            events: Events::Webhook,
-            endpoint: None,
-            acls: true,
-            unversioned: false,
-            reconcile_seconds: RECONCILE_EVERY.as_secs(),
-            status: Status::Stopped,
+        let how = match resource.kind() {
+            ResourceKind::Bucket => How::Bucket(BucketProtection {
+                events: Events::Webhook,
+                endpoint: None,
+                acls: true,
+                unversioned: false,
+                reconcile_seconds: RECONCILE_EVERY.as_secs(),
+            }),
+            ResourceKind::Database => How::Database(DatabaseProtection { server: String::new(), slot: String::new() }),
+        };
+        Protection { resource, since: Timestamp::default(), how, status: Status::Stopped }
+    }
+
+    /// How a bucket is protected; none of another kind.
+    pub fn bucket(&self) -> Option<&BucketProtection> {
+        match &self.how {
+            How::Bucket(bucket) => Some(bucket),
+            How::Database(_) => None,
         }
+    }
+
+    /// How a database is protected; none of another kind.
+    pub fn database(&self) -> Option<&DatabaseProtection> {
+        match &self.how {
+            How::Bucket(_) => None,
+            How::Database(database) => Some(database),
+        }
+    }
+
+    /// Whether it is one that never proves anything.
+    pub fn is_best_effort(&self) -> bool {
+        self.bucket().is_some_and(|bucket| bucket.unversioned)
     }
 }
 
@@ -88,10 +137,12 @@ pub const RECONCILE_EVERY: Duration = Duration::from_secs(6 * 3_600);
 #[derive(Debug, thiserror::Error)]
 pub enum ProtectError {
     /// Another configured vault has it.
-    #[error("Bucket {bucket} already has continuous backup enabled for another vault Backup job failed.")]
+    #[error("{kind} {name} already has continuous backup enabled for another vault Backup job failed.")]
     AnotherVault {
-        /// The bucket's name.
-        bucket: String,
+        /// The word for what kind of thing it is.
+        kind: &'static str,
+        /// The name of the bucket or the database.
+        name: String,
     },
     /// The bucket keeps no versions.
     #[error(
@@ -144,7 +195,11 @@ pub async fn all(vault: &Vault) -> Result<Vec<Numbered<Protection>>, VaultError>
 pub async fn free_in(vaults: &[Vault], resource: &ResourceId) -> Result<(), ProtectError> {
     for vault in vaults {
         if newest(vault, resource).await?.is_some_and(|found| found.record.status == Status::Active) {
-            return Err(ProtectError::AnotherVault { bucket: resource.name().to_owned() });
+            let kind = match resource.kind() {
+                ResourceKind::Bucket => "Bucket",
+                ResourceKind::Database => "Database",
+            };
+            return Err(ProtectError::AnotherVault { kind, name: resource.name().to_owned() });
         }
     }
     Ok(())

@@ -178,6 +178,17 @@ pub fn bucket_and_rest(text: &str) -> Result<(ResourceId, String)> {
     Ok((resource, rest.to_owned()))
 }
 
+/// A bucket or a database, and nothing behind it.
+///
+/// # Errors
+/// Anything else.
+pub fn whole_resource(text: &str) -> Result<ResourceId> {
+    match text.parse::<ResourceId>() {
+        Ok(resource) if resource.kind() == ResourceKind::Database => Ok(resource),
+        _ => bucket_only(text, WHOLE),
+    }
+}
+
 /// What to do instead where a command is for whole buckets.
 pub const WHOLE: &str = ": this is done for whole buckets";
 /// The same where the objects can be chosen.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use database::DatabaseError;
 use handlers::browse::BrowseError;
 use handlers::protection::ProtectError;
 use handlers::restore::RestoreJobError;
@@ -128,6 +129,13 @@ fn kind_of(cause: &(dyn std::error::Error + 'static)) -> Option<Kind> {
     if protect || browse || open || cause.is::<PlanError>() {
         return Some(Kind::Refused);
     }
+    if let Some(error) = cause.downcast_ref::<DatabaseError>() {
+        return match error {
+            DatabaseError::Address { .. } => Some(Kind::Usage),
+            DatabaseError::Refused { .. } | DatabaseError::Tables(_) => Some(Kind::Refused),
+            _ => None,
+        };
+    }
     match cause.downcast_ref()? {
         RestoreJobError::Plan(_) => Some(Kind::Refused),
         RestoreJobError::Run(
@@ -157,7 +165,7 @@ mod tests {
     fn failures_are_told_apart_however_deep_they_lie() {
         let bad_time = anyhow::Error::new(Timestamp::parse("yesterday", Timestamp::default()).unwrap_err()).context("--to");
         assert_eq!(kind(&bad_time), Some(Kind::Usage));
-        let elsewhere = anyhow::Error::new(ProtectError::AnotherVault { bucket: "photos".to_owned() });
+        let elsewhere = anyhow::Error::new(ProtectError::AnotherVault { kind: "Bucket", name: "photos".to_owned() });
         assert_eq!(kind(&elsewhere), Some(Kind::Refused));
         assert_eq!(kind(&Failure::refused("no").into()), Some(Kind::Refused));
         assert_eq!(kind(&anyhow::anyhow!("the network is down")), None);

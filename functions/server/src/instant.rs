@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Result;
 use handlers::restore::RestoreJobError;
 use pipeline::base::inputs::Inventory;
-use pipeline::model::Timestamp;
+use pipeline::model::{ResourceId, Timestamp};
 use pipeline::replay::plan::plan;
 use pipeline::replay::{Certainty, ReplayPlan, RestorePoint};
 
@@ -83,18 +83,25 @@ impl Instant {
         if self != Instant::Now {
             return Ok(planned);
         }
-        let (resource, latest) = (&planned.resource, planned.to);
+        let what = if certainty == Certainty::Proven { "what is proven" } else { "what is known" };
+        self.is_recent(app, &planned.resource, planned.to, what)?;
+        Ok(planned)
+    }
+
+    /// Whether the last that can be restored may stand for what is now. `what` ends there.
+    ///
+    /// # Errors
+    /// It is too old.
+    pub fn is_recent(self, app: &App, resource: &ResourceId, latest: Timestamp, what: &str) -> Result<(), Failure> {
         let age = app.clock.now().since(latest);
         if age > NOW_LAG_MAX {
-            let what = if certainty == Certainty::Proven { "what is proven" } else { "what is known" };
             return Err(Failure::refused(format!(
                 "cannot restore {resource} to now: {what} ends at {latest}, {} ago; write `latest` to restore that",
                 span(age)
-            ))
-            .into());
+            )));
         }
         tracing::warn!("now stands for the last that can be restored: {latest}, {} ago", span(age));
-        Ok(planned)
+        Ok(())
     }
 }
 
@@ -105,7 +112,7 @@ mod tests {
 
     use async_trait::async_trait;
     use pipeline::changelog::coverage::Reconciliation;
-    use pipeline::model::{Clock, ResourceId};
+    use pipeline::model::Clock;
 
     use super::*;
     use crate::app::Flags;

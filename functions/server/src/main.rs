@@ -7,6 +7,7 @@ mod clock;
 mod commands;
 mod config;
 mod contact;
+mod databases;
 mod endpoints;
 mod exit;
 mod instant;
@@ -18,6 +19,7 @@ mod sources;
 mod standing;
 mod targets;
 mod vaults;
+mod windows;
 
 use std::process::ExitCode;
 

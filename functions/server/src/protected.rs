@@ -1,7 +1,7 @@
 //! A bucket in a vault, by the name that somebody wrote.
 
 use anyhow::Result;
-use handlers::protection::{self, Protection};
+use handlers::protection::{self, BucketProtection, Protection};
 use pipeline::base::inputs::Inventory;
 use pipeline::model::ResourceId;
 
@@ -9,6 +9,7 @@ use crate::app::{App, VaultFlag};
 use crate::exit::Failure;
 use crate::nearest::{list, nearest};
 use crate::vaults::OpenVault;
+use crate::windows::window;
 
 /// Buckets that are named where another was asked for.
 const NAMED_MAX: usize = 10;
@@ -21,6 +22,18 @@ pub struct Protected {
     pub number: u64,
     /// How it is protected.
     pub protection: Protection,
+}
+
+impl Protected {
+    /// How the bucket is protected that this is.
+    ///
+    /// # Errors
+    /// A record that says how something else is protected.
+    pub fn bucket(&self) -> Result<&BucketProtection, Failure> {
+        let resource = &self.protection.resource;
+        let wrong = || Failure::broken(format!("the record of how {resource} is protected in vault {} is damaged", self.opened.place.name));
+        self.protection.bucket().ok_or_else(wrong)
+    }
 }
 
 impl App {
@@ -44,7 +57,7 @@ impl App {
     pub async fn kept(&self, flag: &VaultFlag, resource: &ResourceId) -> Result<Protected> {
         let opened = self.vault(flag).await?;
         if protection::newest(&opened.vault, resource).await?.is_none()
-            && Inventory::load(&opened.vault, resource).await?.window().is_some()
+            && window(&opened.vault, &Inventory::load(&opened.vault, resource).await?).await?.is_some()
         {
             tracing::warn!(%resource, "the record that says how it is protected is missing from the vault; what was kept is read all the same");
             return Ok(Protected { opened, number: 0, protection: Protection::lost(resource.clone()) });
@@ -60,7 +73,7 @@ async fn unknown(opened: &OpenVault, resource: &ResourceId) -> Result<Failure> {
     let written = resource.to_string();
     let names = nearest(&written, known.iter().map(String::as_str));
     Ok(Failure::refused(match names.len() {
-        0 => format!("{written} is not protected in vault {vault}, nor is any other bucket; `hindsight protect` begins it"),
+        0 => format!("{written} is not protected in vault {vault}, nor is anything else; `hindsight protect` begins it"),
         1 => format!("{written} is not protected in vault {vault}; {} is", names[0]),
         _ => format!("{written} is not protected in vault {vault}; these are: {}", list(&names, NAMED_MAX)),
     }))

@@ -105,7 +105,8 @@ pub async fn serve(serving: Serving) -> Result<()> {
                 known.retain(|(index, _), _| away.contains(index));
                 known.extend(wanted.iter().filter_map(|(key, (_, record))| Some((key.clone(), FeedName::of(&record.record)?))));
                 let mut all = wanted.values();
-                let all_posted = !wanted.is_empty() && all.all(|(_, protection)| protection.record.events == Events::Webhook);
+                let all_posted = !wanted.is_empty()
+                    && all.all(|(_, protection)| protection.record.bucket().is_some_and(|bucket| bucket.events == Events::Webhook));
                 if let Some(reason) = feeds.no_posts().filter(|_| first && all_posted) {
                     return Err(Failure::usage(reason).into());
                 }

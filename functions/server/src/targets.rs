@@ -44,7 +44,9 @@ impl App {
         if !prefix.is_empty() && !prefix.ends_with('/') {
             prefix.push('/');
         }
-        let named = endpoint.or_else(|| if self.flags.endpoint_url.is_some() { None } else { protection.endpoint.as_deref() });
+        let named = endpoint.or_else(|| {
+            if self.flags.endpoint_url.is_some() { None } else { protection.bucket().and_then(|bucket| bucket.endpoint.as_deref()) }
+        });
         let endpoint = self.endpoint(named)?;
         let found = endpoint.reach(bucket.name()).await?.bucket;
         if opened.place.is_in_bucket(&bucket, &endpoint) || opened.is_in_bucket(found.as_ref()).await? {

@@ -3,6 +3,8 @@
 
 #[path = "cli/copies.rs"]
 mod copies;
+#[path = "cli/databases.rs"]
+mod databases;
 #[path = "cli/events.rs"]
 mod events;
 #[path = "cli/faults.rs"]

@@ -8,9 +8,10 @@ use super::inputs::{Folding, Inputs, Inventory};
 use super::plan::BaseCut;
 use super::{Base, BucketFile, Covers, Manifest, Merge, cover_list};
 use crate::changelog::segment::Segment;
-use crate::fold::Cut;
 use crate::fold::object::Keep;
-use crate::model::{Digest, ResourceId, Timestamp};
+use crate::fold::tuple::{self, Resets, TupleJoin};
+use crate::fold::{Cut, Fold, Join};
+use crate::model::{Digest, ResourceId, ResourceKind, Timestamp};
 use crate::vault::record::Numbered;
 use crate::vault::{Created, Vault, VaultError, layout};
 
@@ -51,7 +52,14 @@ pub async fn merge(
     for pass in folding.passes() {
         let loose = folding.load(vault, pass.clone()).await?;
         for bucket in folding.occupied(&loose, pass) {
-            files.extend(fold_bucket(vault, resource, &folding, &loose, bucket, Keep::Live).await?);
+            let all = KeyRange::default();
+            files.extend(match resource.kind() {
+                ResourceKind::Bucket => store(vault, resource, bucket, folding.fold(vault, &loose, bucket, Keep::Live, &all)).await?,
+                ResourceKind::Database => {
+                    let join = TupleJoin::new(None, tuple::Keep::Changes, Resets::default());
+                    store(vault, resource, bucket, folding.fold_by(vault, &loose, bucket, &all, join)).await?
+                }
+            });
         }
     }
     let covers = store_cover(vault, resource, &segments.iter().collect::<Vec<_>>(), sealed).await?;
@@ -66,17 +74,14 @@ pub async fn merge(
     })
 }
 
-/// Folds one bucket into a file.
-pub(crate) async fn fold_bucket(
+/// Stores what a bucket is folded to as a file; none where that is nothing.
+async fn store<J: Join>(
     vault: &Vault,
     resource: &ResourceId,
-    folding: &Folding,
-    loose: &super::inputs::Loose,
     bucket: u32,
-    keep: Keep,
+    mut fold: Fold<'static, J, VaultError>,
 ) -> Result<Option<BucketFile>, VaultError> {
     let broken = |error| VaultError::damaged("a base file being written", error);
-    let mut fold = folding.fold(vault, loose, bucket, keep, &KeyRange::default());
     let mut writer = FileWriter::new(resource.kind()).map_err(broken)?;
     while let Some(folded) = fold.next().await? {
         assert_sorted(&folded.rows);
@@ -118,7 +123,10 @@ pub async fn base(vault: &Vault, inventory: &Inventory, at: BaseCut) -> Result<B
         for bucket in folding.occupied(&loose, pass) {
             match untouched(&folding, &loose, parent.as_ref(), bucket) {
                 Some(file) => files.push(file.clone()),
-                None => files.extend(fold_bucket(vault, &inventory.resource, &folding, &loose, bucket, keep).await?),
+                None => {
+                    let fold = folding.fold(vault, &loose, bucket, keep, &KeyRange::default());
+                    files.extend(store(vault, &inventory.resource, bucket, fold).await?);
+                }
             }
         }
     }

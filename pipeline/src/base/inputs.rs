@@ -272,10 +272,15 @@ impl Folding {
         Folding::new(inputs, cut, bits)
     }
 
+    /// Into how many buckets.
+    pub fn buckets(&self) -> u32 {
+        1 << self.bits
+    }
+
     /// Ranges of buckets whose loose rows fit into memory together. Each range reads the loose segments once.
     pub fn passes(&self) -> Vec<Range<u32>> {
         let loose: u64 = self.inputs.segments.iter().map(|segment| segment.size.saturating_mul(INFLATION)).sum();
-        let buckets = 1u32 << self.bits;
+        let buckets = self.buckets();
         let passes = u32::try_from(loose.div_ceil(LOOSE_BYTES_MAX).max(1)).unwrap_or(u32::MAX).min(buckets);
         let step = buckets.div_ceil(passes);
         (0..buckets).step_by(step as usize).map(|from| from..(from + step).min(buckets)).collect()

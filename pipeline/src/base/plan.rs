@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::inputs::Inventory;
+use crate::changelog::coverage::Window;
 use crate::changelog::segment::Segment;
-use crate::model::Timestamp;
+use crate::model::{ResourceKind, Timestamp};
 
 /// When to merge and when to make a base.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +73,13 @@ const MERGE_SEGMENTS_MIN: usize = 2;
 
 /// What to do with what there is, at `now`.
 pub fn plan(inventory: &Inventory, now: Timestamp, policy: Policy) -> CompactionPlan {
-    let Some(window) = inventory.window() else {
-        return CompactionPlan::default();
+    let base = match inventory.resource.kind() {
+        ResourceKind::Bucket => match inventory.window() {
+            Some(window) => base(inventory, &window, now, policy),
+            None => return CompactionPlan::default(),
+        },
+        // Its log is only merged.
+        ResourceKind::Database => None,
     };
     let lists = || inventory.merges().iter().map(|merge| &merge.covers);
     let loose: Vec<&Segment> = inventory.segments.iter().filter(|segment| !inventory.is_covered(lists(), &segment.path)).collect();
@@ -92,14 +98,19 @@ pub fn plan(inventory: &Inventory, now: Timestamp, policy: Policy) -> Compaction
         }
         merges.push(wave);
     }
+    let left = loose.into_iter().filter(|_| merges.is_empty());
+    let sealed = seal(inventory, left, now, policy);
+    CompactionPlan { merges, base, sealed }
+}
+
+/// The base that is due.
+fn base(inventory: &Inventory, window: &Window, now: Timestamp, policy: Policy) -> Option<BaseCut> {
     // Whole seconds, as people ask for them; what arrives late at an older second is still in the log after the base.
     let cut = Timestamp::from_micros(window.latest.floor_second().micros() - 1).max(window.earliest);
     let due =
         inventory.bases().last().is_none_or(|newest| policy.base_now && cut > newest.cut || cut.since(newest.cut) >= policy.base_every);
     let (tombstones_after, purged_after) = (cut.min(now).minus(policy.redelivery), cut.min(now).minus(policy.doubt));
-    let left = loose.into_iter().filter(|_| merges.is_empty());
-    let sealed = seal(inventory, left, now, policy);
-    CompactionPlan { merges, base: due.then_some(BaseCut { cut, tombstones_after, purged_after }), sealed }
+    due.then_some(BaseCut { cut, tombstones_after, purged_after })
 }
 
 /// The hour up to which the log can be sealed, where that is more than is sealed already. By the clocks of the writers and not

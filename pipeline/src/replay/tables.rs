@@ -258,6 +258,11 @@ impl Tables {
         Ok(TablesCut { until: commit.until.clone(), at: commit.at, transaction: commit.transaction.clone() })
     }
 
+    /// Into how many hash buckets the rows are divided.
+    pub fn buckets(&self) -> u32 {
+        self.folding.buckets()
+    }
+
     /// Ranges of hash buckets that fit into memory together.
     pub fn passes(&self) -> Vec<Range<u32>> {
         self.folding.passes()

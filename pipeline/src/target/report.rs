@@ -367,7 +367,7 @@ fn list(f: &mut fmt::Formatter<'_>, name: &str, named: &Named) -> fmt::Result {
 }
 
 /// A number with its thousands apart: `1,234,567`.
-fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {

@@ -1,7 +1,6 @@
 //! The states that a database had, whatever happened between them.
 
 use database::Address;
-use database::restore::restore;
 use pipeline::replay::tables::TablesPoint;
 
 use super::world::{SHOP, World, contents};
@@ -77,7 +76,7 @@ async fn a_slot_that_was_lost_begins_anew_and_what_may_be_missing_is_said() {
     assert_eq!(world.restored("after", &TablesPoint::Time(after.0)).await, after.1, "rows that were deleted meanwhile are gone");
     world.client.batch_execute("CREATE DATABASE within").await.unwrap();
     let target = Address::parse(&world.server.url("within")).unwrap();
-    let error = restore(&world.vault, &world.resource, &TablesPoint::Time(unseen.0), &target).await.unwrap_err().to_string();
+    let error = world.restore(&TablesPoint::Time(unseen.0), &target).await.unwrap_err().to_string();
     assert!(error.contains("the replication slot was lost"), "{error}");
     world.stop().await;
     world.source.end().await.unwrap();
@@ -91,7 +90,7 @@ async fn a_database_that_holds_tables_is_not_restored_into() {
     world.follow().await;
     let now = world.now().await;
     world.complete(now.0).await;
-    let error = restore(&world.vault, &world.resource, &TablesPoint::Latest, &world.source.address).await.unwrap_err().to_string();
+    let error = world.restore(&TablesPoint::Latest, &world.source.address).await.unwrap_err().to_string();
     assert!(error.contains("a database is restored into a new one"), "{error}");
     assert_eq!(contents(&world.client).await, now.1);
     world.stop().await;

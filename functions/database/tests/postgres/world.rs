@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use database::Address;
 use database::begin::Source;
-use database::restore::restore;
+use database::restore::{DatabaseReport, DatabaseRestore, restore};
+use database::{Address, DatabaseError};
 use handlers::table_log::TableLog;
 use object_store::memory::InMemory;
 use pipeline::base::inputs::Inventory;
@@ -78,10 +78,9 @@ impl World {
         let begun = self.source.begin(&mut log).await.unwrap();
         let (stopper, stop) = watch::channel(false);
         let source = self.source.clone();
-        let task =
-            tokio::spawn(
-                async move { source.follow(&begun, &mut log, Arc::new(MachineClock), stop).await.map_err(|error| error.to_string()) },
-            );
+        let task = tokio::spawn(async move {
+            source.follow(&begun, &mut log, Arc::new(MachineClock), stop, &|_| {}).await.map_err(|error| error.to_string())
+        });
         self.following = Some((stopper, task));
     }
 
@@ -133,12 +132,16 @@ impl World {
         panic!("the log does not come to {up_to}");
     }
 
+    /// Restores to a database.
+    pub async fn restore(&self, point: &TablesPoint, target: &Address) -> Result<DatabaseReport, DatabaseError> {
+        let (resource, point, target) = (self.resource.clone(), point.clone(), target.clone());
+        restore(&self.vault, &DatabaseRestore { resource, point, target, dry_run: false }, &MachineClock).await
+    }
+
     /// What a restore to a time gives, in a new database.
     pub async fn restored(&self, name: &str, point: &TablesPoint) -> Contents {
-        self.client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-        let target = Address::parse(&self.server.url(name)).unwrap();
-        let report = restore(&self.vault, &self.resource, point, &target).await.unwrap();
-        assert_eq!((report.uncertain.as_slice(), report.undecoded), (&[][..], 0));
+        let report = self.restore(point, &Address::parse(&self.server.url(name)).unwrap()).await.unwrap();
+        assert!(report.is_whole(), "{report}");
         contents(&connect(&self.server.url(name)).await).await
     }
 

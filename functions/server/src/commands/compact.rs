@@ -6,17 +6,19 @@ use handlers::compact::{compact, dry_run};
 use pipeline::base::plan::Policy;
 use serde_json::json;
 
-use crate::app::{App, VaultFlag, WHOLE, bucket_only};
+use crate::app::{App, VaultFlag, whole_resource};
 use crate::exit::Ended;
 use crate::output::Output;
 use crate::protected::Protected;
 
-/// Merge the small segments of a bucket's change log, and make a base where one is due. `serve` does it by itself.
+/// Merge the small segments of a change log, and make a base where one is due. `serve` does it by itself.
+///
+/// The log of a database is only merged.
 #[derive(Debug, Args)]
 pub struct Compact {
-    /// The bucket.
-    #[arg(value_name = "s3://BUCKET")]
-    bucket: String,
+    /// The bucket or the database.
+    #[arg(value_name = "s3://BUCKET|db://NAME")]
+    resource: String,
     #[command(flatten)]
     vault: VaultFlag,
     /// Make a base now, whatever the age of the newest.
@@ -28,7 +30,7 @@ pub struct Compact {
 }
 
 pub async fn run(app: &App, command: Compact) -> Result<Ended> {
-    let resource = bucket_only(&command.bucket, WHOLE)?;
+    let resource = whole_resource(&command.resource)?;
     let Protected { opened, .. } = app.protected(&command.vault, &resource).await?;
     let policy = Policy { base_now: command.base_now, ..Policy::default() };
     let (segments, merges, base, manifest, missing) = if command.dry_run {

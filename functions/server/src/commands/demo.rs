@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Args;
 use handlers::diff::diff;
-use handlers::protection::{self, Events, Protection, RECONCILE_EVERY, Status};
+use handlers::protection::{self, BucketProtection, Events, How, Protection, RECONCILE_EVERY, Status};
 use handlers::restore::{RestoreRequest, restore};
 use pipeline::base::inputs::Inventory;
 use pipeline::changelog::coverage::Window;
@@ -82,11 +82,13 @@ pub async fn run(app: &App, command: Demo) -> Result<Ended> {
     let protection = Protection {
         resource: resource.clone(),
         since: app.clock.now(),
-        events: Events::Sqs { url: queue },
-        endpoint: endpoint.reference.clone(),
-        acls: false,
-        unversioned: false,
-        reconcile_seconds: RECONCILE_EVERY.as_secs(),
+        how: How::Bucket(BucketProtection {
+            events: Events::Sqs { url: queue },
+            endpoint: endpoint.reference.clone(),
+            acls: false,
+            unversioned: false,
+            reconcile_seconds: RECONCILE_EVERY.as_secs(),
+        }),
         status: Status::Active,
     };
     protection::record(&opened.vault, &[], &protection).await?;

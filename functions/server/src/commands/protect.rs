@@ -1,42 +1,50 @@
 //! `hindsight protect` and `hindsight unprotect`: what belongs into a vault stands in the vault.
 
-use std::str::FromStr;
+mod bucket;
+mod database;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use handlers::protection::{self, Events, ProtectError, Protection, RECONCILE_EVERY, Status};
-use handlers::reconcile::sends_events;
+use handlers::protection::{self, How, Protection, Status};
 use pipeline::model::ResourceId;
-use pipeline::model::time::parse_duration;
-use pipeline::s3::{Bucket, Versioning};
 use pipeline::vault::Vault;
 use serde::Serialize;
 
-use crate::app::{App, VaultFlag, WHOLE, bucket_only};
-use crate::contact::Reached;
+use self::bucket::{EventsFlag, parse_interval};
+use crate::app::{App, VaultFlag};
 use crate::exit::{Ended, Failure};
-use crate::output::{Output, escaped, span};
+use crate::output::Output;
 use crate::protected::Protected;
-use crate::sources::sqs::{self, QueueTrouble};
 use crate::vaults::OpenVault;
 
-/// Seconds between listings where `list` says nothing more.
-const LIST_EVERY_SECONDS: u64 = 60;
-/// Whoever lists seldomer than once in four weeks has no backup.
-const LIST_EVERY_SECONDS_MAX: u64 = 28 * 86_400;
-
-/// Protect a bucket: from now on `hindsight serve` keeps every change of it.
+/// Protect a bucket or a database: from now on `hindsight serve` keeps every change of it.
+///
+/// Of a database the vault gets the address without its password. `serve` finds that where PostgreSQL's own programs do: in
+/// PGPASSWORD, or in the file that PGPASSFILE names, or in ~/.pgpass.
 #[derive(Debug, Args)]
 pub struct Protect {
-    /// The bucket: s3://BUCKET.
-    #[arg(value_name = "s3://BUCKET")]
-    bucket: String,
+    /// The bucket, s3://BUCKET, or the database: postgres://USER@HOST:PORT/DATABASE.
+    #[arg(value_name = "s3://BUCKET|postgres://...")]
+    what: String,
     #[command(flatten)]
     vault: VaultFlag,
+    #[command(flatten)]
+    bucket: BucketFlags,
+    #[command(flatten)]
+    database: DatabaseFlags,
+    /// It is the one that this vault knows, at a new address.
+    #[arg(long)]
+    moved: bool,
+}
+
+/// How a bucket is protected.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options for a bucket")]
+struct BucketFlags {
     /// How changes are learned: sqs:URL (a queue that gets the bucket's events), webhook (events are posted to `serve`),
-    /// or list[:EVERY] (no events: all versions are listed again and again, every 60s, 5m ... [default: 60s]).
+    /// or list[:EVERY] (no events: all versions are listed again and again, every 60s, 5m ... [default: 60s]). Must be given.
     #[arg(long, value_name = "EVENTS")]
-    events: EventsFlag,
+    events: Option<EventsFlag>,
     /// The S3 server of the bucket: an endpoint's name or URL.
     #[arg(long, value_name = "NAME|URL")]
     endpoint: Option<String>,
@@ -46,52 +54,60 @@ pub struct Protect {
     /// Protect a bucket that keeps no versions. Best effort: what is overwritten or deleted before it could be read is lost.
     #[arg(long)]
     unversioned: bool,
-    /// The bucket is the one that this vault knows, at a new address.
-    #[arg(long)]
-    moved: bool,
     /// How often all versions are listed, to find what events missed [default: 6h].
     #[arg(long, value_name = "DURATION", value_parser = parse_interval)]
     reconcile_every: Option<std::time::Duration>,
 }
 
-/// Stop protecting a bucket: no more changes are kept, and what was kept can be restored.
+/// How a database is protected.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options for a database")]
+struct DatabaseFlags {
+    /// What it is called in the vault: db://NAME [default: the name of the database].
+    #[arg(long)]
+    name: Option<String>,
+    /// The replication slot that is made in it, and what the names of its two publications begin with [default:
+    /// hindsight_NAME].
+    #[arg(long)]
+    slot: Option<String>,
+}
+
+impl BucketFlags {
+    /// The flag of these that is given.
+    fn given(&self) -> Option<&'static str> {
+        let BucketFlags { events, endpoint, no_acls, unversioned, reconcile_every } = self;
+        [
+            ("--events", events.is_some()),
+            ("--endpoint", endpoint.is_some()),
+            ("--no-acls", *no_acls),
+            ("--unversioned", *unversioned),
+            ("--reconcile-every", reconcile_every.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(name, given)| given.then_some(name))
+    }
+}
+
+impl DatabaseFlags {
+    /// The flag of these that is given.
+    fn given(&self) -> Option<&'static str> {
+        let DatabaseFlags { name, slot } = self;
+        [("--name", name.is_some()), ("--slot", slot.is_some())].into_iter().find_map(|(name, given)| given.then_some(name))
+    }
+}
+
+/// Stop protecting a bucket or a database: no more changes are kept, and what was kept can be restored.
+///
+/// Of a database the replication slot and the publications are removed.
 #[derive(Debug, Args)]
 pub struct Unprotect {
-    /// The bucket: s3://BUCKET.
-    #[arg(value_name = "s3://BUCKET")]
-    bucket: String,
+    /// The bucket, s3://BUCKET, or the database, db://NAME.
+    #[arg(value_name = "s3://BUCKET|db://NAME")]
+    what: String,
     #[command(flatten)]
     vault: VaultFlag,
 }
 
-#[derive(Debug, Clone)]
-struct EventsFlag(Events);
-
-fn parse_interval(text: &str) -> Result<std::time::Duration, String> {
-    let interval = parse_duration(text).map_err(|error| error.to_string())?;
-    if interval < std::time::Duration::from_secs(1) { Err("a second is the least".to_owned()) } else { Ok(interval) }
-}
-
-impl FromStr for EventsFlag {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<EventsFlag, String> {
-        let wrong = || format!("{text:?} is no source of events: write sqs:URL, webhook, or list[:30s|:5m|...], of four weeks at most");
-        Ok(EventsFlag(match text.split_once(':') {
-            None if text == "webhook" => Events::Webhook,
-            None if text == "list" => Events::List { seconds: LIST_EVERY_SECONDS },
-            Some(("sqs", url)) if url.contains("://") => Events::Sqs { url: url.to_owned() },
-            Some(("list", every)) => {
-                let seconds = every.parse().ok().or_else(|| parse_duration(every).ok().map(|every| every.as_secs()));
-                let seconds = seconds.filter(|seconds| (1..=LIST_EVERY_SECONDS_MAX).contains(seconds)).ok_or_else(wrong)?;
-                Events::List { seconds }
-            }
-            _ => return Err(wrong()),
-        }))
-    }
-}
-
-/// What was decided, as JSON.
 #[derive(Serialize)]
 struct Decided<'a> {
     vault: &'a str,
@@ -104,88 +120,30 @@ struct Decided<'a> {
 }
 
 pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
-    let resource = bucket_only(&command.bucket, WHOLE)?;
-    let place = app.place(&command.vault)?;
-    let endpoint = app.endpoint(command.endpoint.as_deref())?;
-    if place.is_in_bucket(&resource, &endpoint) {
-        return Err(ProtectError::OwnVault { resource }.into());
+    let is_database = command.what.starts_with("postgres");
+    let stray = if is_database { command.bucket.given() } else { command.database.given() };
+    if let Some(flag) = stray {
+        let is = if is_database { "a database" } else { "a bucket" };
+        return Err(Failure::usage(format!("{flag} is not for {is}, and {:?} is one", shown(&command.what))).into());
     }
-    let Reached { bucket, versioning } = endpoint.reach(resource.name()).await?;
-    if versioning != Versioning::Enabled && !command.unversioned {
-        let versioning = match versioning {
-            Versioning::Suspended => "versioning is suspended",
-            _ => "versioning was never switched on",
-        };
-        return Err(ProtectError::Unversioned { resource, versioning: versioning.to_owned() }.into());
-    }
-    let mut warnings = Vec::new();
-    if let Events::Sqs { url } = &command.events.0 {
-        match sqs::look(&endpoint.sqs(url).await?, url).await {
-            Ok(()) => {}
-            Err(QueueTrouble::Missing(reason)) => return Err(Failure::refused(format!("cannot use queue {url}: {reason}")).into()),
-            Err(QueueTrouble::Unknown(reason)) => warnings.push(format!("queue {url} cannot be asked now: {reason}")),
-        }
-    }
-    let known = place.open_if_there().await?;
-    let others = other_vaults(app, &place.name, known.as_ref()).await?;
-    protection::free_in(&others, &resource).await?;
-    let chosen = match known {
-        Some(known) => known,
-        None => place.open_or_create(app.clock.now()).await?,
-    };
-    if chosen.is_in_bucket(bucket.as_ref()).await? {
-        return Err(ProtectError::OwnVault { resource }.into());
-    }
+    if is_database { database::protect(app, command).await } else { bucket::protect(app, command).await }
+}
+
+/// Writes a protection down, and says what that changes.
+async fn decide(app: &App, chosen: &OpenVault, others: &[Vault], resource: ResourceId, how: How, warnings: Vec<String>) -> Result<Ended> {
     let known = protection::newest(&chosen.vault, &resource).await?;
-    let before = known.as_ref().map(|known| known.record.clone());
-    if let Some(known) = before.as_ref().filter(|_| !command.moved) {
-        let before = app.endpoint(known.endpoint.as_deref())?;
-        if !before.is_same_server(&endpoint) {
-            let (before, now) = (before.shown(), endpoint.shown());
-            return Err(Failure::refused(format!(
-                "{resource} is kept in this vault as it is at {before}, and this is {now}: all that another bucket of that name does \
-                 not have would count as removed; if it is the same bucket at a new address, say --moved, and else choose another vault"
-            ))
-            .into());
-        }
-    }
-    let protection = Protection {
-        resource: resource.clone(),
-        since: since(app, &chosen.vault, &resource).await?,
-        events: command.events.0,
-        endpoint: endpoint.reference.clone(),
-        acls: !command.no_acls,
-        unversioned: command.unversioned,
-        reconcile_seconds: command.reconcile_every.unwrap_or(RECONCILE_EVERY).as_secs(),
-        status: Status::Active,
-    };
-    if protection.events == Events::Webhook && app.config.webhook_token()?.is_none() {
-        let variable = &app.config.webhook_token_env;
-        warnings.push(format!(
-            "no token is set here, and `hindsight serve` takes posted events only with one: {variable} or webhook_token_file"
-        ));
-    }
-    if let Events::Sqs { url } = &protection.events
-        && let Some(other) = sqs::claim(&endpoint.sqs(url).await?, url, &chosen.record.id).await
-    {
-        warnings.push(format!(
-            "queue {url} has been taken for vault {other}, and this one is {}: of two that take from one queue each gets a part of the \
-             events; if both are in use, give each a queue of its own",
-            chosen.record.id
-        ));
-    }
-    // What is as it was needs no record: one would make `serve` begin anew with the bucket.
-    let number = match known.filter(|known| known.record == protection) {
+    // One that is only changed goes on.
+    let running = known.as_ref().filter(|known| known.record.status == Status::Active);
+    let since = running.map_or_else(|| app.clock.now(), |known| known.record.since);
+    let protection = Protection { resource, since, how, status: Status::Active };
+    // What is as it was needs no record: one would make `serve` begin anew with it.
+    let number = match known.as_ref().filter(|known| known.record == protection) {
         Some(known) => known.number,
-        None => protection::record(&chosen.vault, &others, &protection).await?,
+        None => protection::record(&chosen.vault, others, &protection).await?,
     };
-    warnings.extend(warn(&protection, bucket.as_ref()).await?);
-    let before = before.as_ref().filter(|before| **before != protection);
-    say(app, &Decided { vault: &place.name, number, protection: &protection, before, warnings }, |output, decided| {
-        for warning in &decided.warnings {
-            output.line(format_args!("warning: {warning}"))?;
-        }
-        output.line(format_args!("protected {resource} in vault {}", decided.vault))?;
+    let before = known.as_ref().map(|known| &known.record).filter(|before| **before != protection);
+    say(app, &Decided { vault: &chosen.place.name, number, protection: &protection, before, warnings }, |output, decided| {
+        output.line(format_args!("protected {} in vault {}", decided.protection.resource, decided.vault))?;
         for (what, was, is) in decided.before.into_iter().flat_map(|before| changed(before, decided.protection)) {
             output.line(format_args!("{what}: {was} until now, {is} from now on"))?;
         }
@@ -193,44 +151,45 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
     })
 }
 
+/// What was written, without a password.
+fn shown(text: &str) -> String {
+    match (text.split_once("://"), text.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, place))) => format!("{scheme}://...@{place}"),
+        _ => text.to_owned(),
+    }
+}
+
 /// What another protection changes: its name, how it was and how it is.
 fn changed(before: &Protection, now: &Protection) -> Vec<(&'static str, String, String)> {
-    let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
-    let shown = |protection: &Protection| {
-        let status = match protection.status {
-            Status::Active => "active",
-            Status::Stopped => "stopped",
-        };
-        let events = match &protection.events {
-            Events::Sqs { url } => format!("sqs:{}", escaped(url)),
-            Events::Webhook => "webhook".to_owned(),
-            Events::List { seconds } => format!("list:{seconds}"),
-        };
-        [
-            ("protection", status.to_owned()),
-            ("events", events),
-            ("server", protection.endpoint.as_deref().map_or_else(|| "AWS".to_owned(), escaped)),
-            ("ACLs kept", yes(protection.acls)),
-            ("unversioned", yes(protection.unversioned)),
-            ("listed every", span(std::time::Duration::from_secs(protection.reconcile_seconds))),
-        ]
+    let how = match (&before.how, &now.how) {
+        (How::Bucket(before), How::Bucket(now)) => bucket::shown(before).into_iter().zip(bucket::shown(now)).collect(),
+        (How::Database(before), How::Database(now)) => database::shown(before).into_iter().zip(database::shown(now)).collect(),
+        _ => Vec::new(),
     };
-    let pairs = shown(before).into_iter().zip(shown(now));
+    let status = |protection: &Protection| match protection.status {
+        Status::Active => "active".to_owned(),
+        Status::Stopped => "stopped".to_owned(),
+    };
+    let status = (("protection", status(before)), ("protection", status(now)));
+    let pairs = std::iter::once(status).chain(how);
     pairs.filter(|(before, now)| before != now).map(|((name, was), (_, is))| (name, was, is)).collect()
 }
 
 pub async fn unprotect(app: &App, command: Unprotect) -> Result<Ended> {
-    let resource = bucket_only(&command.bucket, WHOLE)?;
+    let resource: ResourceId = command.what.parse()?;
     let Protected { opened, number, protection: known } = app.protected(&command.vault, &resource).await?;
     let protection = Protection { status: Status::Stopped, ..known.clone() };
     let number = if protection == known { number } else { protection::record(&opened.vault, &[], &protection).await? };
-    say(
-        app,
-        &Decided { vault: &opened.place.name, number, protection: &protection, before: None, warnings: Vec::new() },
-        |output, decided| {
-            output.line(format_args!("stopped protecting {resource} in vault {}; what was kept can be restored", decided.vault))
-        },
-    )
+    let warnings = match &protection.how {
+        How::Bucket(_) => Vec::new(),
+        How::Database(how) => database::clean_up(app, how).await,
+    };
+    let ended = if warnings.is_empty() { Ended::Whole } else { Ended::InPart };
+    let decided = Decided { vault: &opened.place.name, number, protection: &protection, before: None, warnings };
+    say(app, &decided, |output, decided| {
+        output.line(format_args!("stopped protecting {resource} in vault {}; what was kept can be restored", decided.vault))
+    })?;
+    Ok(ended)
 }
 
 fn say<'a>(app: &App, decided: &Decided<'a>, people: impl FnOnce(&mut Output, &Decided<'a>) -> std::io::Result<()>) -> Result<Ended> {
@@ -238,6 +197,9 @@ fn say<'a>(app: &App, decided: &Decided<'a>, people: impl FnOnce(&mut Output, &D
     if output.json {
         output.document(decided)?;
     } else {
+        for warning in &decided.warnings {
+            output.line(format_args!("warning: {warning}"))?;
+        }
         people(&mut output, decided)?;
     }
     output.finish()?;
@@ -254,49 +216,4 @@ async fn other_vaults(app: &App, name: &str, chosen: Option<&OpenVault>) -> Resu
         others.extend(other.map(|opened| opened.vault));
     }
     Ok(others)
-}
-
-/// A protection that is only changed goes on.
-async fn since(app: &App, vault: &Vault, resource: &ResourceId) -> Result<pipeline::model::Timestamp> {
-    let running = protection::newest(vault, resource).await?.filter(|known| known.record.status == Status::Active);
-    Ok(running.map_or_else(|| app.clock.now(), |known| known.record.since))
-}
-
-async fn warn(protection: &Protection, bucket: &dyn Bucket) -> Result<Vec<String>> {
-    let mut warnings = Vec::new();
-    if protection.unversioned {
-        warnings.push("the bucket is protected as one that keeps no versions: best effort, and never proven".to_owned());
-    }
-    if matches!(protection.events, Events::List { .. }) {
-        return Ok(warnings);
-    }
-    let configuration = bucket.configuration().await?;
-    let notification = configuration.documents.get("notification").map(String::as_str);
-    match (sends_events(notification), configuration.unread.get("notification")) {
-        (Some(true), _) => {}
-        (_, Some(reason)) => warnings.push(format!("whether the bucket sends events cannot be read: {reason}")),
-        _ => warnings.push(
-            "the bucket is not seen to send events: switch on EventBridge or a notification, or only reconciliation finds its changes"
-                .to_owned(),
-        ),
-    }
-    Ok(warnings)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn events_are_written_in_three_ways() {
-        let read = |text: &str| text.parse::<EventsFlag>().map(|events| events.0);
-        assert_eq!(read("webhook"), Ok(Events::Webhook));
-        assert_eq!(read("list"), Ok(Events::List { seconds: 60 }));
-        assert_eq!(read("list:5"), Ok(Events::List { seconds: 5 }));
-        assert_eq!(read("list:2m"), Ok(Events::List { seconds: 120 }));
-        assert_eq!(read("sqs:https://sqs/1/q"), Ok(Events::Sqs { url: "https://sqs/1/q".to_owned() }));
-        for text in ["", "list:0", "list:x", "list:2419201", "list:99999999999999999999", "list:5w", "sqs:", "sqs:name", "kafka"] {
-            assert!(read(text).is_err(), "{text}");
-        }
-    }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use handlers::capture::Capture;
+use handlers::protection::BucketProtection;
 use handlers::reconcile::{Quiet, ScanProgress, reconcile};
 use indicatif::{ProgressBar, ProgressStyle};
 use pipeline::base::inputs::Inventory;
@@ -13,7 +14,6 @@ use pipeline::base::inputs::Inventory;
 use crate::app::{App, VaultFlag, WHOLE, bucket_only};
 use crate::exit::{Ended, Failure};
 use crate::output::{Output, counted};
-use crate::protected::Protected;
 use crate::vaults::Location;
 
 /// List all versions of a bucket now and keep what events missed; what was before is proven then. `serve` does it by itself.
@@ -30,15 +30,17 @@ pub struct Reconcile {
 
 pub async fn run(app: &App, command: Reconcile) -> Result<Ended> {
     let resource = bucket_only(&command.bucket, WHOLE)?;
-    let Protected { opened, protection, .. } = app.protected(&command.vault, &resource).await?;
-    let endpoint = app.endpoint(protection.endpoint.as_deref())?;
+    let protected = app.protected(&command.vault, &resource).await?;
+    let BucketProtection { endpoint: reference, acls, .. } = protected.bucket()?.clone();
+    let opened = protected.opened;
+    let endpoint = app.endpoint(reference.as_deref())?;
     // Of a vault in a bucket the flag says where that is.
     let is_for_the_bucket = app.flags.endpoint_url.is_some() && matches!(opened.place.location, Location::Directory(_));
     if is_for_the_bucket && !app.endpoint(None)?.is_same_server(&endpoint) {
         let reason = format!("{resource} is protected at {}, and --endpoint-url is another server", endpoint.shown());
         return Err(Failure::usage(reason).into());
     }
-    let reader = app.reader(&resource, protection.endpoint.as_deref(), protection.acls).await?;
+    let reader = app.reader(&resource, reference.as_deref(), acls).await?;
     let copying = opened.place.copying(&endpoint).await?;
     let capture = Capture::open(opened.vault, resource.clone(), reader, Arc::clone(&app.clock)).await?;
     let mut capture = capture.with_copying(copying);

@@ -1,5 +1,6 @@
-//! `hindsight restore`: any second, into a bucket or a directory.
+//! `hindsight restore`: any second, into a bucket or a directory, or a new database.
 
+mod database;
 mod options;
 mod progress;
 mod unmatched;
@@ -11,6 +12,7 @@ use anyhow::Result;
 use clap::Args;
 use handlers::restore::{RestoreRequest, restore};
 use pipeline::base::inputs::Inventory;
+use pipeline::model::{ResourceId, ResourceKind};
 use pipeline::replay::run::RestoreOptions;
 use pipeline::replay::{Certainty, RestorePoint};
 use pipeline::target::report::{RestoreReport, Status};
@@ -28,7 +30,12 @@ use crate::protected::Protected;
 use crate::targets::Place;
 use crate::vaults::OpenVault;
 
-/// Restore a bucket, or some objects of it, as they were at a time.
+/// Restore a bucket, or some objects of it, or a database, as they were at a time.
+///
+/// A database is restored into a new one (--target postgres://USER@HOST:PORT/NEW), which is made where there is none. --to takes
+/// the number of its last transaction, too: xid:NUMBER.
+///
+/// Of a bucket:
 ///
 /// Nothing that the target holds is touched unless --mode says so; only a file that stands where a folder must be is kept beside
 /// it, under a name with %= at its end, and named. No restore goes into a vault, or to where one lies. A restore that was broken off is resumed by asking for
@@ -55,8 +62,11 @@ pub struct Restore {
 }
 
 pub async fn run(app: &App, command: Restore) -> Result<Ended> {
-    let asked = command.asked.with_file()?;
-    let resource = bucket_only(asked.bucket()?, WITH_PREFIX)?;
+    let asked = command.asked.clone().with_file()?;
+    if asked.resource()?.parse().is_ok_and(|resource: ResourceId| resource.kind() == ResourceKind::Database) {
+        return database::run(app, &command, &asked, asked.resource()?.parse()?).await;
+    }
+    let resource = bucket_only(asked.resource()?, WITH_PREFIX)?;
     let to = app.instant(asked.to()?)?;
     let certainty = if asked.proven { Certainty::Proven } else { Certainty::Arrived };
     let protected = app.kept(&command.vault, &resource).await?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
+use database::slot::{self, SlotState};
 use handlers::browse::{BrowseError, State};
 use handlers::health::{self, Health};
 use handlers::lag::{self, Lag};
@@ -15,7 +16,7 @@ use pipeline::changelog::coverage::Window;
 use pipeline::fold::Cut;
 use pipeline::fold::object::Keep;
 use pipeline::model::time::parse_duration;
-use pipeline::model::{ResourceId, Timestamp};
+use pipeline::model::{ResourceId, ResourceKind, Timestamp};
 use pipeline::vault::layout;
 use pipeline::vault::record::Numbered;
 use serde::Serialize;
@@ -24,6 +25,7 @@ use crate::app::App;
 use crate::exit::Ended;
 use crate::output::{Output, escaped};
 use crate::vaults::OpenVault;
+use crate::windows::window;
 
 /// Show what is protected, which seconds can be restored, how sure that is, and what is wrong.
 #[derive(Debug, Args)]
@@ -71,12 +73,25 @@ struct ResourceStatus {
     /// Whether changes come in as they should.
     health: Health,
     lag: Option<Lag>,
-    /// Live versions and markers, those whose content is lost, and the bytes of the others.
-    versions: u64,
-    lost: u64,
-    bytes: u64,
+    /// What a bucket holds.
+    #[serde(flatten)]
+    holds: Option<Holds>,
+    /// How the replication slot of a database was when it was looked at last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slot: Option<SlotState>,
     segments: usize,
     bases: usize,
+}
+
+/// What a bucket holds at `latest`, as JSON.
+#[derive(Default, Serialize)]
+struct Holds {
+    /// Live versions and markers.
+    versions: u64,
+    /// Those whose content is lost.
+    lost: u64,
+    /// The bytes of the others.
+    bytes: u64,
 }
 
 pub async fn run(app: &App, command: Status) -> Result<Ended> {
@@ -121,8 +136,8 @@ async fn wait(app: &App, command: &Status, patience: Duration) -> Result<Ended> 
         let mut waiting = Vec::new();
         for opened in &vaults {
             for Numbered { record, .. } in protection::all(&opened.vault).await? {
-                let window = Inventory::load(&opened.vault, &record.resource).await?.window();
-                let there = window.is_some_and(|window| window.latest >= began && (window.proven.is_some() || record.unversioned));
+                let window = window(&opened.vault, &Inventory::load(&opened.vault, &record.resource).await?).await?;
+                let there = window.is_some_and(|window| window.latest >= began && (window.proven.is_some() || record.is_best_effort()));
                 if record.status == Running::Active && !there {
                     waiting.push(record.resource);
                 }
@@ -158,20 +173,28 @@ async fn look(opened: &OpenVault, now: Timestamp) -> Result<VaultStatus> {
 
 async fn look_at(opened: &OpenVault, protection: Protection, now: Timestamp) -> Result<ResourceStatus> {
     let inventory = Inventory::load(&opened.vault, &protection.resource).await?;
-    let window = inventory.window();
+    let window = window(&opened.vault, &inventory).await?;
     let health = health::read(&opened.vault, &protection, window.as_ref(), now).await?;
     let lag = lag::newest(&opened.vault, &protection.resource).await?;
-    let (mut versions, mut lost, mut bytes) = (0, 0, 0);
+    let (holds, slot) = match protection.resource.kind() {
+        ResourceKind::Bucket => (Some(held(opened, &inventory).await?), None),
+        ResourceKind::Database => (None, slot::newest(&opened.vault, &protection.resource).await?),
+    };
+    let (segments, bases) = (inventory.segments.len(), inventory.bases().len());
+    Ok(ResourceStatus { protection, window, health, lag, holds, slot, segments, bases })
+}
+
+async fn held(opened: &OpenVault, inventory: &Inventory) -> Result<Holds> {
+    let mut holds = Holds::default();
     let cut = Cut::At(Timestamp::MAX);
     let state = State::new(&opened.vault, inventory.inputs(cut), cut, Keep::Live, "");
     state
         .for_each(|object| {
-            versions += object.len() as u64;
-            lost += object.iter().filter(|version| version.is_lost()).count() as u64;
-            bytes += object.iter().filter(|version| version.body.is_some()).map(|version| version.size).sum::<u64>();
+            holds.versions += object.len() as u64;
+            holds.lost += object.iter().filter(|version| version.is_lost()).count() as u64;
+            holds.bytes += object.iter().filter(|version| version.body.is_some()).map(|version| version.size).sum::<u64>();
             Ok::<(), BrowseError>(())
         })
         .await?;
-    let (segments, bases) = (inventory.segments.len(), inventory.bases().len());
-    Ok(ResourceStatus { protection, window, health, lag, versions, lost, bytes, segments, bases })
+    Ok(holds)
 }

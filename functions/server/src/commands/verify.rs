@@ -1,4 +1,4 @@
-//! `hindsight verify`: read everything that restores of a bucket rest on, and say what is damaged.
+//! `hindsight verify`: read everything that restores rest on, and say what is damaged.
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,24 +11,24 @@ use pipeline::vault::layout;
 use pipeline::verify::report::{Costs, Damage};
 use pipeline::verify::{Quiet, VerifyProgress, verify};
 
-use crate::app::{App, VaultFlag, WHOLE, bucket_only};
+use crate::app::{App, VaultFlag, whole_resource};
 use crate::exit::{Ended, Failure};
 use crate::output::{Output, bytes};
 
-/// Read every file of a bucket in a vault, check that all is as it was written, and name what is damaged and what that costs.
+/// Read every file of a bucket or a database in a vault, check that all is as it was written, and name what is damaged and what that costs.
 ///
 /// Nothing is written. Ends with 3 where something is damaged.
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// The bucket.
-    #[arg(value_name = "s3://BUCKET")]
-    bucket: String,
+    /// The bucket or the database.
+    #[arg(value_name = "s3://BUCKET|db://NAME")]
+    resource: String,
     #[command(flatten)]
     vault: VaultFlag,
 }
 
 pub async fn run(app: &App, command: Verify) -> Result<Ended> {
-    let resource = bucket_only(&command.bucket, WHOLE)?;
+    let resource = whole_resource(&command.resource)?;
     let opened = app.vault(&command.vault).await?;
     let progress: Box<dyn VerifyProgress> =
         if std::io::stderr().is_terminal() && !app.flags.json { Box::new(Bar::new()) } else { Box::new(Quiet) };
@@ -40,7 +40,7 @@ pub async fn run(app: &App, command: Verify) -> Result<Ended> {
         return Err(Failure::refused(format!("{resource} is not protected in vault {}", opened.place.name)).into());
     }
     if !is_protected {
-        let reason = "the record that says how the bucket is protected is missing: `serve` does not keep its changes; protect it again";
+        let reason = "the record that says how it is protected is missing: `serve` does not keep its changes; protect it again";
         let path = layout::state_folder(protection::PROTECTIONS, &resource);
         report.damages.push(Damage { path, reason: reason.to_owned(), costs: Costs::default() });
         report.damaged += 1;

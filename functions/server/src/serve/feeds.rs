@@ -41,7 +41,7 @@ pub enum FeedName {
 impl FeedName {
     /// Where the events of a protected bucket come from; nowhere where it is only listed.
     pub fn of(protection: &Protection) -> Option<FeedName> {
-        match &protection.events {
+        match &protection.bucket()?.events {
             Events::Sqs { url } => Some(FeedName::Sqs(url.clone())),
             Events::Webhook => Some(FeedName::Webhook),
             Events::List { .. } => None,

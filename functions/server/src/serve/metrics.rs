@@ -5,12 +5,13 @@ mod page;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use database::slot::SlotState;
 use handlers::capture::Capture;
 use handlers::health::{Facts, Health, Trouble, health};
 use handlers::intake::IntakeReport;
 use handlers::protection::Protection;
 use pipeline::changelog::coverage::{Gap, Reconciliation, Window};
-use pipeline::model::{Clock, ResourceId, Timestamp};
+use pipeline::model::{Clock, ResourceId, ResourceKind, Timestamp};
 
 /// Upper bounds of the histogram from event to durable, in seconds.
 const BUCKETS: [f64; 12] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0];
@@ -50,6 +51,8 @@ struct ResourceCounts {
     events_off_since: Option<Timestamp>,
     last_reading: Option<Reconciliation>,
     last_trouble: Option<Trouble>,
+    reached: Option<Timestamp>,
+    slot: Option<SlotState>,
     readings: u64,
     found: u64,
     purged: u64,
@@ -103,12 +106,14 @@ impl Metrics {
                 lines.push(format!("{resource}: being opened"));
                 continue;
             };
-            let listed = match &health.listing {
-                Some(listing) => format!("last listed at {} in {:.1} s", listing.ended, listing.took_seconds),
-                None => "never listed".to_owned(),
+            let source = match (&health.listing, &counts.slot) {
+                (Some(listing), _) => format!("last listed at {} in {:.1} s", listing.ended, listing.took_seconds),
+                (None, Some(slot)) => format!("slot {} {}, {} bytes of log wait for it", slot.slot, slot.status, slot.retained_bytes),
+                (None, None) if resource.kind() == ResourceKind::Database => "slot not seen yet".to_owned(),
+                (None, None) => "never listed".to_owned(),
             };
             let latest = health.latest_lag_seconds.map_or_else(|| "nothing restorable".to_owned(), |lag| format!("latest {lag} s ago"));
-            lines.push(format!("{resource}: {latest}, {listed}"));
+            lines.push(format!("{resource}: {latest}, {source}"));
             lines.extend(health.complaints(now).into_iter().map(|complaint| format!("{resource}: {complaint}")));
         }
         lines
@@ -153,6 +158,16 @@ impl Metrics {
     /// The window as readings of the truth prove it.
     pub fn window(&self, resource: &ResourceId, earliest: Timestamp, proven: Option<Timestamp>) {
         self.resource(resource, |counts| (counts.earliest, counts.proven) = (Some(earliest), proven));
+    }
+
+    /// Everything that was committed up to then is durable.
+    pub fn reached(&self, resource: &ResourceId, latest: Timestamp) {
+        self.resource(resource, |counts| counts.reached = counts.reached.max(Some(latest)));
+    }
+
+    /// How the replication slot of a database is.
+    pub fn slot(&self, resource: &ResourceId, state: &SlotState) {
+        self.resource(resource, |counts| counts.slot = Some(state.clone()));
     }
 
     /// Since when events are known to be off.
@@ -227,7 +242,12 @@ impl Metrics {
 impl ResourceCounts {
     /// The last restorable instant.
     fn latest(&self) -> Option<Timestamp> {
-        self.capture.as_ref().map(Capture::latest).filter(|at| *at > Timestamp::default()).max(self.proven)
+        self.capture.as_ref().map(Capture::latest).filter(|at| *at > Timestamp::default()).max(self.proven()).max(self.reached)
+    }
+
+    /// The last proven instant: of a database all that was reached is.
+    fn proven(&self) -> Option<Timestamp> {
+        self.proven.max(self.reached)
     }
 
     /// How it is doing; none before it is known how it is protected.
@@ -235,7 +255,7 @@ impl ResourceCounts {
         let gap = |from| Gap::without_events(from, None, "");
         let window = self.earliest.map(|earliest| Window {
             earliest,
-            proven: self.proven,
+            proven: self.proven(),
             latest: self.latest().map_or(earliest, |latest| latest.max(earliest)),
             gaps: self.events_off_since.map(gap).into_iter().collect(),
         });
@@ -252,7 +272,7 @@ impl ResourceCounts {
 #[cfg(test)]
 mod tests {
     use handlers::health::Part;
-    use handlers::protection::{Events, Status};
+    use handlers::protection::{BucketProtection, Events, How, Status};
 
     use super::*;
 
@@ -260,11 +280,13 @@ mod tests {
         Protection {
             resource: ResourceId::bucket("photos").unwrap(),
             since: Timestamp::default(),
-            events: Events::List { seconds: 10 },
-            endpoint: None,
-            acls: true,
-            unversioned: false,
-            reconcile_seconds: 10,
+            how: How::Bucket(BucketProtection {
+                events: Events::List { seconds: 10 },
+                endpoint: None,
+                acls: true,
+                unversioned: false,
+                reconcile_seconds: 10,
+            }),
             status: Status::Active,
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use handlers::capture::Capture;
 use handlers::health::{Part, interval};
-use handlers::protection::{Events, Protection};
+use handlers::protection::{BucketProtection, Events};
 use handlers::reconcile::{ScanProgress, reconcile};
 use pipeline::changelog::coverage::{self, Reconciliation};
 use pipeline::model::{Clock, ResourceId, Timestamp};
@@ -38,7 +38,7 @@ const READINGS_MAX: usize = 16;
 
 impl Truth {
     /// Begins where the vault stands.
-    pub async fn begin(capture: &Capture, protection: &Protection, metrics: Arc<Metrics>, troubles: Arc<Troubles>) -> Result<Truth> {
+    pub async fn begin(capture: &Capture, protection: &BucketProtection, metrics: Arc<Metrics>, troubles: Arc<Troubles>) -> Result<Truth> {
         let (readings, _) = coverage::facts(capture.vault(), capture.resource()).await?;
         if let Some(last) = readings.last() {
             metrics.last_reading(capture.resource(), last);

@@ -12,6 +12,8 @@ mod capturing;
 mod compacting;
 #[path = "killing/copying.rs"]
 mod copying;
+#[path = "killing/databases.rs"]
+mod databases;
 #[path = "killing/prepared.rs"]
 mod prepared;
 #[path = "killing/protecting.rs"]
@@ -34,6 +36,8 @@ pub enum Stage {
     Compacting,
     Restoring,
     Removing,
+    Following,
+    Rebuilding,
 }
 
 /// Every named point, and where a process is killed at it.
@@ -68,6 +72,16 @@ const POINTS: &[(&str, Stage)] = &[
     ("restore::before-report", Stage::Restoring),
     ("restore::after-end", Stage::Restoring),
     ("restore::before-remove", Stage::Removing),
+    ("database::begun", Stage::Following),
+    ("database::slot-made", Stage::Following),
+    ("database::snapshot-read", Stage::Following),
+    ("database::before-segment", Stage::Following),
+    ("database::after-segment", Stage::Following),
+    ("database::tables-made", Stage::Rebuilding),
+    ("database::bucket-written", Stage::Rebuilding),
+    ("database::bucket-done", Stage::Rebuilding),
+    ("database::before-indexes", Stage::Rebuilding),
+    ("database::restored", Stage::Rebuilding),
 ];
 
 fn points(stage: Stage) -> impl Iterator<Item = &'static str> {

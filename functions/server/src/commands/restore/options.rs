@@ -19,14 +19,15 @@ use crate::exit::Failure;
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Asked {
-    /// The bucket that is restored.
-    #[arg(value_name = "s3://BUCKET")]
-    bucket: Option<String>,
+    /// The bucket that is restored, or the database.
+    #[arg(value_name = "s3://BUCKET|db://NAME")]
+    #[serde(alias = "bucket")]
+    resource: Option<String>,
     /// The time: RFC 3339, 5m ago, or latest.
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
-    /// Where to: a bucket (s3://OTHER or s3://OTHER/prefix) or a directory.
-    #[arg(long, value_name = "s3://OTHER[/PREFIX]|DIR")]
+    /// Where to: a bucket (s3://OTHER or s3://OTHER/prefix) or a directory; of a database a new one.
+    #[arg(long, value_name = "s3://OTHER[/PREFIX]|DIR|postgres://...")]
     target: Option<String>,
     /// Only keys that begin so; may be given several times.
     #[arg(long, value_name = "PREFIX")]
@@ -62,7 +63,7 @@ pub struct Asked {
     /// Leave out ACLs.
     #[arg(long)]
     no_acls: bool,
-    /// Read all of this from a JSON file: {"bucket": "s3://...", "to": "...", "target": "...", "glob": [...], ...}.
+    /// Read all of this from a JSON file: {"resource": "s3://...", "to": "...", "target": "...", "glob": [...], ...}.
     #[arg(long, value_name = "FILE.json")]
     #[serde(skip)]
     request: Option<PathBuf>,
@@ -134,7 +135,7 @@ impl Asked {
             if flags.is_empty() { file } else { flags }
         }
         Asked {
-            bucket: self.bucket.or(file.bucket),
+            resource: self.resource.or(file.resource),
             to: self.to.or(file.to),
             target: self.target.or(file.target),
             prefix: list(self.prefix, file.prefix),
@@ -152,9 +153,27 @@ impl Asked {
         }
     }
 
-    /// The bucket that is restored.
-    pub fn bucket(&self) -> Result<&str, Failure> {
-        self.bucket.as_deref().ok_or_else(|| Failure::usage("say which bucket is restored: s3://BUCKET"))
+    /// The bucket or the database that is restored.
+    pub fn resource(&self) -> Result<&str, Failure> {
+        self.resource.as_deref().ok_or_else(|| Failure::usage("say what is restored: s3://BUCKET, or db://NAME"))
+    }
+
+    /// A flag that is given and says something of objects.
+    pub fn only_for_buckets(&self) -> Option<&'static str> {
+        [
+            ("--prefix", !self.prefix.is_empty()),
+            ("--glob", !self.glob.is_empty()),
+            ("--key", !self.key.is_empty()),
+            ("--keys-from", self.keys_from.is_some()),
+            ("--size-min", self.size_min.is_some()),
+            ("--size-max", self.size_max.is_some()),
+            ("--tag", !self.tag.is_empty()),
+            ("--versions", self.versions.is_some()),
+            ("--mode", self.mode.is_some()),
+            ("--no-acls", self.no_acls),
+        ]
+        .into_iter()
+        .find_map(|(flag, given)| given.then_some(flag))
     }
 
     /// The time.

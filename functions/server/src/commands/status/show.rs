@@ -3,8 +3,9 @@
 use std::io;
 use std::time::Duration;
 
+use database::slot::SlotState;
 use handlers::health::{Health, LastTrouble, Listing};
-use handlers::protection::{Events, Protection, Status as Running};
+use handlers::protection::{Events, How, Protection, Status as Running};
 use pipeline::changelog::coverage::Window;
 use pipeline::model::Timestamp;
 
@@ -35,13 +36,19 @@ pub fn vault(output: &mut Output, status: &VaultStatus, now: Timestamp) -> io::R
 }
 
 fn how(protection: &Protection) -> String {
-    let events = match (&protection.status, &protection.events) {
-        (Running::Stopped, _) => return "STOPPED; what was kept can be restored".to_owned(),
-        (Running::Active, Events::Sqs { url }) => format!("events from queue {}", escaped(url.rsplit('/').next().unwrap_or(url))),
-        (Running::Active, Events::Webhook) => "events by webhook".to_owned(),
-        (Running::Active, Events::List { seconds }) => format!("listed every {}", span(Duration::from_secs(*seconds))),
+    if protection.status == Running::Stopped {
+        return "STOPPED; what was kept can be restored".to_owned();
+    }
+    let bucket = match &protection.how {
+        How::Bucket(bucket) => bucket,
+        How::Database(database) => return format!("ACTIVE, replicated from {}", escaped(&database.server)),
     };
-    format!("ACTIVE, {events}{}", if protection.unversioned { ", best effort" } else { "" })
+    let events = match &bucket.events {
+        Events::Sqs { url } => format!("events from queue {}", escaped(url.rsplit('/').next().unwrap_or(url))),
+        Events::Webhook => "events by webhook".to_owned(),
+        Events::List { seconds } => format!("listed every {}", span(Duration::from_secs(*seconds))),
+    };
+    format!("ACTIVE, {events}{}", if bucket.unversioned { ", best effort" } else { "" })
 }
 
 fn lines(status: &ResourceStatus, now: Timestamp) -> Vec<(&'static str, String)> {
@@ -51,26 +58,36 @@ fn lines(status: &ResourceStatus, now: Timestamp) -> Vec<(&'static str, String)>
         None => lines.push(("restorable", "nothing yet: the first full backup has not completed".to_owned())),
         Some(window) => lines.extend(restorable(window, protection, now)),
     }
-    lines.push(("last listing", health.listing.as_ref().map_or_else(|| "none yet".to_owned(), |listing| listed(listing, protection, now))));
+    if protection.bucket().is_some() {
+        let last = health.listing.as_ref();
+        lines.push(("last listing", last.map_or_else(|| "none yet".to_owned(), |listing| listed(listing, protection, now))));
+    }
+    lines.extend(status.slot.as_ref().map(|slot| ("slot", slot_line(slot, now))));
     if let Some(lag) = lag {
         lines.push((
             "event lag",
             format!("half within {} ms, 99 % within {} ms, of {}", lag.p50_ms, lag.p99_ms, counted(lag.changes, "change")),
         ));
     }
-    let lost = if status.lost > 0 { format!("; {} LOST", status.lost) } else { String::new() };
-    lines.push((
-        "at latest",
-        format!(
-            "{}, {}{lost}; {}, {}",
-            counted(status.versions, "live version"),
-            bytes(status.bytes),
-            counted(status.segments as u64, "segment"),
-            counted(status.bases as u64, "base")
-        ),
-    ));
+    let files = format!("{}, {}", counted(status.segments as u64, "segment"), counted(status.bases as u64, "base"));
+    lines.push(match &status.holds {
+        Some(holds) => {
+            let lost = if holds.lost > 0 { format!("; {} LOST", holds.lost) } else { String::new() };
+            ("at latest", format!("{}, {}{lost}; {files}", counted(holds.versions, "live version"), bytes(holds.bytes)))
+        }
+        None => ("the log", files),
+    });
+    if let Some(complaint) = status.slot.as_ref().filter(|_| protection.status == Running::Active).and_then(SlotState::complaint) {
+        lines.push(("SLOT", complaint));
+    }
     lines.extend(wrong(window.as_ref(), health, now));
     lines
+}
+
+fn slot_line(slot: &SlotState, now: Timestamp) -> String {
+    let SlotState { slot, at, status, retained_bytes, safe_bytes } = slot;
+    let safe = safe_bytes.map(|left| format!("; it is lost when {} more are written", bytes(left))).unwrap_or_default();
+    format!("{}, {}, {} of log wait for it{safe}; {} ago", escaped(slot), escaped(status), bytes(*retained_bytes), span(now.since(*at)))
 }
 
 fn restorable(window: &Window, protection: &Protection, now: Timestamp) -> [(&'static str, String); 2] {
@@ -78,7 +95,7 @@ fn restorable(window: &Window, protection: &Protection, now: Timestamp) -> [(&'s
     let Window { earliest, latest, .. } = window;
     let proven = match window.proven {
         Some(proven) => format!("up to {proven}, {} ago", ago(proven)),
-        None if protection.unversioned => "never: the bucket keeps no versions".to_owned(),
+        None if protection.is_best_effort() => "never: the bucket keeps no versions".to_owned(),
         None => "nothing yet".to_owned(),
     };
     [("restorable", format!("{earliest} to {latest}, {} ago", ago(*latest))), ("proven", proven)]

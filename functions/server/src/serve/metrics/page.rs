@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use handlers::capture::Capture;
 use handlers::health::Health;
-use pipeline::model::{ResourceId, Timestamp};
+use pipeline::model::{ResourceId, ResourceKind, Timestamp};
 
 use super::{BUCKETS, FeedCounts, Metrics, ResourceCounts};
 
@@ -14,7 +14,12 @@ impl Metrics {
         let inner = self.inner();
         let mut page = Page::default();
         let labels = |resource: &ResourceId, counts: &ResourceCounts| {
-            format!("resource=\"{}\",vault=\"{}\"", resource.name(), escaped(&counts.vault))
+            // A database may be called as a bucket is.
+            let name = match resource.kind() {
+                ResourceKind::Bucket => resource.name().to_owned(),
+                ResourceKind::Database => resource.to_string(),
+            };
+            format!("resource=\"{name}\",vault=\"{}\"", escaped(&counts.vault))
         };
         let resources: Vec<(String, &ResourceCounts)> =
             inner.resources.iter().map(|(resource, counts)| (labels(resource, counts), counts)).collect();
@@ -26,15 +31,22 @@ impl Metrics {
             page.family(name, "gauge", help, resources.iter().map(|(labels, counts)| (labels.as_str(), value(counts))))
         };
         gauge("earliest_timestamp_seconds", "The first restorable instant.", &|counts| seconds(counts.earliest));
-        gauge("proven_timestamp_seconds", "Nothing that still existed is missing up to here.", &|counts| seconds(counts.proven));
+        gauge("proven_timestamp_seconds", "Nothing that still existed is missing up to here.", &|counts| seconds(counts.proven()));
         gauge("latest_timestamp_seconds", "The last restorable instant.", &|counts| seconds(latest(counts)));
         gauge("watermark_lag_seconds", "How long ago the last restorable instant was.", &|counts| {
             latest(counts).map(|at| now.since(at).as_secs_f64())
         });
         gauge("proven_lag_seconds", "How long ago the last proven instant was.", &|counts| {
-            counts.proven.map(|at| now.since(at).as_secs_f64())
+            counts.proven().map(|at| now.since(at).as_secs_f64())
         });
         gauge("events_off", "1 where the bucket is known not to send events.", &|counts| Some(flag(counts.events_off_since.is_some())));
+        gauge("slot_retained_bytes", "Bytes of log that a database keeps for the replication slot.", &|counts| {
+            counts.slot.as_ref().map(|slot| slot.retained_bytes as f64)
+        });
+        gauge("slot_safe_bytes", "Bytes that a database may still write before the slot is lost, where it sets a bound.", &|counts| {
+            counts.slot.as_ref()?.safe_bytes.map(|bytes| bytes as f64)
+        });
+        gauge("slot_lost", "1 where the replication slot is lost.", &|counts| Some(flag(counts.slot.as_ref()?.is_lost())));
         gauge("known_versions", "Versions that the vault holds to be live.", &|counts| {
             counts.capture.as_ref().map(|capture| capture.known(|known| known.len()) as f64)
         });

@@ -1,0 +1,185 @@
+//! What is asked of a bucket before it is protected.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Result;
+use handlers::protection::{self, BucketProtection, Events, How, ProtectError, RECONCILE_EVERY};
+use handlers::reconcile::sends_events;
+use pipeline::model::time::parse_duration;
+use pipeline::s3::{Bucket, Versioning};
+
+use super::{BucketFlags, Protect, decide, other_vaults};
+use crate::app::{App, WHOLE, bucket_only};
+use crate::contact::Reached;
+use crate::exit::{Ended, Failure};
+use crate::output::{escaped, span};
+use crate::sources::sqs::{self, QueueTrouble};
+
+/// Seconds between listings where `list` says nothing more.
+const LIST_EVERY_SECONDS: u64 = 60;
+/// Whoever lists seldomer than once in four weeks has no backup.
+const LIST_EVERY_SECONDS_MAX: u64 = 28 * 86_400;
+
+/// How changes are learned, as it is written.
+#[derive(Debug, Clone)]
+pub(super) struct EventsFlag(Events);
+
+/// How often all versions are listed.
+pub(super) fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text).map_err(|error| error.to_string())?;
+    if interval < Duration::from_secs(1) { Err("a second is the least".to_owned()) } else { Ok(interval) }
+}
+
+impl FromStr for EventsFlag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<EventsFlag, String> {
+        let wrong = || format!("{text:?} is no source of events: write sqs:URL, webhook, or list[:30s|:5m|...], of four weeks at most");
+        Ok(EventsFlag(match text.split_once(':') {
+            None if text == "webhook" => Events::Webhook,
+            None if text == "list" => Events::List { seconds: LIST_EVERY_SECONDS },
+            Some(("sqs", url)) if url.contains("://") => Events::Sqs { url: url.to_owned() },
+            Some(("list", every)) => {
+                let seconds = every.parse().ok().or_else(|| parse_duration(every).ok().map(|every| every.as_secs()));
+                let seconds = seconds.filter(|seconds| (1..=LIST_EVERY_SECONDS_MAX).contains(seconds)).ok_or_else(wrong)?;
+                Events::List { seconds }
+            }
+            _ => return Err(wrong()),
+        }))
+    }
+}
+
+/// What was decided, as JSON.
+/// Protects a bucket.
+pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
+    let resource = bucket_only(&command.what, WHOLE)?;
+    let BucketFlags { events, endpoint, no_acls, unversioned, reconcile_every } = command.bucket;
+    let Some(EventsFlag(events)) = events else {
+        let reason = "say how changes are learned: --events sqs:URL, --events webhook, or --events list:60s where the server sends none";
+        return Err(Failure::usage(reason).into());
+    };
+    let place = app.place(&command.vault)?;
+    let endpoint = app.endpoint(endpoint.as_deref())?;
+    if place.is_in_bucket(&resource, &endpoint) {
+        return Err(ProtectError::OwnVault { resource }.into());
+    }
+    let Reached { bucket, versioning } = endpoint.reach(resource.name()).await?;
+    if versioning != Versioning::Enabled && !unversioned {
+        let versioning = match versioning {
+            Versioning::Suspended => "versioning is suspended",
+            _ => "versioning was never switched on",
+        };
+        return Err(ProtectError::Unversioned { resource, versioning: versioning.to_owned() }.into());
+    }
+    let mut warnings = Vec::new();
+    if let Events::Sqs { url } = &events {
+        match sqs::look(&endpoint.sqs(url).await?, url).await {
+            Ok(()) => {}
+            Err(QueueTrouble::Missing(reason)) => return Err(Failure::refused(format!("cannot use queue {url}: {reason}")).into()),
+            Err(QueueTrouble::Unknown(reason)) => warnings.push(format!("queue {url} cannot be asked now: {reason}")),
+        }
+    }
+    let known = place.open_if_there().await?;
+    let others = other_vaults(app, &place.name, known.as_ref()).await?;
+    protection::free_in(&others, &resource).await?;
+    let chosen = match known {
+        Some(known) => known,
+        None => place.open_or_create(app.clock.now()).await?,
+    };
+    if chosen.is_in_bucket(bucket.as_ref()).await? {
+        return Err(ProtectError::OwnVault { resource }.into());
+    }
+    let known = protection::newest(&chosen.vault, &resource).await?;
+    if let Some(known) = known.as_ref().and_then(|known| known.record.bucket()).filter(|_| !command.moved) {
+        let before = app.endpoint(known.endpoint.as_deref())?;
+        if !before.is_same_server(&endpoint) {
+            let (before, now) = (before.shown(), endpoint.shown());
+            return Err(Failure::refused(format!(
+                "{resource} is kept in this vault as it is at {before}, and this is {now}: all that another bucket of that name does \
+                 not have would count as removed; if it is the same bucket at a new address, say --moved, and else choose another vault"
+            ))
+            .into());
+        }
+    }
+    if events == Events::Webhook && app.config.webhook_token()?.is_none() {
+        let variable = &app.config.webhook_token_env;
+        warnings.push(format!(
+            "no token is set here, and `hindsight serve` takes posted events only with one: {variable} or webhook_token_file"
+        ));
+    }
+    if let Events::Sqs { url } = &events
+        && let Some(other) = sqs::claim(&endpoint.sqs(url).await?, url, &chosen.record.id).await
+    {
+        warnings.push(format!(
+            "queue {url} has been taken for vault {other}, and this one is {}: of two that take from one queue each gets a part of the \
+             events; if both are in use, give each a queue of its own",
+            chosen.record.id
+        ));
+    }
+    let how = BucketProtection {
+        events,
+        endpoint: endpoint.reference.clone(),
+        acls: !no_acls,
+        unversioned,
+        reconcile_seconds: reconcile_every.unwrap_or(RECONCILE_EVERY).as_secs(),
+    };
+    warnings.extend(warn(&how, bucket.as_ref()).await?);
+    decide(app, &chosen, &others, resource, How::Bucket(how), warnings).await
+}
+
+/// How a bucket is protected, as people read it.
+pub(super) fn shown(protection: &BucketProtection) -> Vec<(&'static str, String)> {
+    let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let events = match &protection.events {
+        Events::Sqs { url } => format!("sqs:{}", escaped(url)),
+        Events::Webhook => "webhook".to_owned(),
+        Events::List { seconds } => format!("list:{seconds}"),
+    };
+    vec![
+        ("events", events),
+        ("server", protection.endpoint.as_deref().map_or_else(|| "AWS".to_owned(), escaped)),
+        ("ACLs kept", yes(protection.acls)),
+        ("unversioned", yes(protection.unversioned)),
+        ("listed every", span(Duration::from_secs(protection.reconcile_seconds))),
+    ]
+}
+
+async fn warn(protection: &BucketProtection, bucket: &dyn Bucket) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    if protection.unversioned {
+        warnings.push("the bucket is protected as one that keeps no versions: best effort, and never proven".to_owned());
+    }
+    if matches!(protection.events, Events::List { .. }) {
+        return Ok(warnings);
+    }
+    let configuration = bucket.configuration().await?;
+    let notification = configuration.documents.get("notification").map(String::as_str);
+    match (sends_events(notification), configuration.unread.get("notification")) {
+        (Some(true), _) => {}
+        (_, Some(reason)) => warnings.push(format!("whether the bucket sends events cannot be read: {reason}")),
+        _ => warnings.push(
+            "the bucket is not seen to send events: switch on EventBridge or a notification, or only reconciliation finds its changes"
+                .to_owned(),
+        ),
+    }
+    Ok(warnings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_written_in_three_ways() {
+        let read = |text: &str| text.parse::<EventsFlag>().map(|events| events.0);
+        assert_eq!(read("webhook"), Ok(Events::Webhook));
+        assert_eq!(read("list"), Ok(Events::List { seconds: 60 }));
+        assert_eq!(read("list:5"), Ok(Events::List { seconds: 5 }));
+        assert_eq!(read("list:2m"), Ok(Events::List { seconds: 120 }));
+        assert_eq!(read("sqs:https://sqs/1/q"), Ok(Events::Sqs { url: "https://sqs/1/q".to_owned() }));
+        for text in ["", "list:0", "list:x", "list:2419201", "list:99999999999999999999", "list:5w", "sqs:", "sqs:name", "kafka"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What is asked of a database before it is protected, and what is taken away from it afterwards.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use database::Address;
+use database::begin::{Looked, Source, slot_name};
+use handlers::protection::{self, DatabaseProtection, How};
+use pipeline::model::ResourceId;
+
+use super::{DatabaseFlags, Protect, decide, other_vaults};
+use crate::app::App;
+use crate::databases;
+use crate::exit::{Ended, Failure};
+use crate::output::{counted, escaped};
+
+/// Tables that are named in a warning.
+const NAMED_MAX: usize = 10;
+/// How long `serve` may take to let go of a slot.
+const LETS_GO_WITHIN: Duration = Duration::from_secs(40);
+/// How often it is asked whether it has.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// Protects a database.
+pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
+    let address = databases::address(&command.what)?;
+    let DatabaseFlags { name, slot } = command.database;
+    let resource = resource(name.as_deref(), &address)?;
+    let slot = match slot {
+        Some(slot) => allowed(slot)?,
+        None => slot_name(resource.name()),
+    };
+    let place = app.place(&command.vault)?;
+    let source = Source { address, slot, programs: None };
+    let looked = source.look().await?;
+    let known = place.open_if_there().await?;
+    let others = other_vaults(app, &place.name, known.as_ref()).await?;
+    protection::free_in(&others, &resource).await?;
+    let chosen = match known {
+        Some(known) => known,
+        None => place.open_or_create(app.clock.now()).await?,
+    };
+    let known = protection::newest(&chosen.vault, &resource).await?;
+    if let Some(known) = known.as_ref().and_then(|known| known.record.database()).filter(|_| !command.moved) {
+        let before = Address::parse(&known.server)?;
+        if !before.is_same_database(&source.address) {
+            let now = &source.address;
+            return Err(Failure::refused(format!(
+                "{resource} is kept in this vault as it is at {before}, and this is {now}: if it is the same database at a new address, \
+                 say --moved, and else call it otherwise with --name"
+            ))
+            .into());
+        }
+    }
+    let how = DatabaseProtection { server: source.address.to_string(), slot: source.slot };
+    decide(app, &chosen, &others, resource, How::Database(how), warn(&looked)).await
+}
+
+fn resource(name: Option<&str>, address: &Address) -> Result<ResourceId, Failure> {
+    let allowed = "one to 63 of a-z, A-Z, 0-9, dot, - and _";
+    match name {
+        Some(name) => ResourceId::database(name.strip_prefix("db://").unwrap_or(name))
+            .map_err(|_| Failure::usage(format!("--name {name:?} cannot be a name: {allowed}"))),
+        None => ResourceId::database(address.database()).map_err(|_| {
+            Failure::usage(format!(
+                "database {:?} must be called otherwise in the vault: say --name NAME, of {allowed}",
+                address.database()
+            ))
+        }),
+    }
+}
+
+fn allowed(slot: String) -> Result<String, Failure> {
+    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    // The second publication's name is longer.
+    if slot.is_empty() || slot.len() > 53 || !slot.bytes().all(is_allowed) {
+        return Err(Failure::usage(format!("--slot {slot:?} cannot be a name: one to 53 of a-z, 0-9 and _")));
+    }
+    Ok(slot)
+}
+
+fn warn(looked: &Looked) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let Looked { new_rows_only, no_dump, .. } = looked;
+    if !new_rows_only.is_empty() {
+        let named: Vec<String> = new_rows_only.iter().take(NAMED_MAX).map(|table| escaped(table)).collect();
+        let more = if new_rows_only.len() > NAMED_MAX { " ..." } else { "" };
+        warnings.push(format!(
+            "of {} only new rows are kept, because rows that are changed or deleted cannot be told apart without a primary key: {}{more}; \
+             ALTER TABLE ... ADD PRIMARY KEY, or REPLICA IDENTITY FULL, and protect it again",
+            counted(new_rows_only.len() as u64, "table"),
+            named.join(", ")
+        ));
+    }
+    warnings.extend(no_dump.clone());
+    warnings
+}
+
+/// How a database is protected, as people read it.
+pub(super) fn shown(protection: &DatabaseProtection) -> Vec<(&'static str, String)> {
+    vec![("server", escaped(&protection.server)), ("slot", escaped(&protection.slot))]
+}
+
+/// Takes away what was made in the database, and says what could not be.
+pub async fn clean_up(app: &App, protection: &DatabaseProtection) -> Vec<String> {
+    let address = match databases::address(&protection.server) {
+        Ok(address) => address,
+        Err(error) => return vec![format!("{error:#}")],
+    };
+    let source = Source { address, slot: protection.slot.clone(), programs: None };
+    let began = app.clock.now();
+    loop {
+        match source.end().await {
+            Ok(()) => return Vec::new(),
+            // Somebody reads it still.
+            Err(error) if error.is_in_use() && app.clock.now().since(began) < LETS_GO_WITHIN => app.clock.sleep(ASK_EVERY).await,
+            Err(error) => {
+                return vec![format!(
+                    "replication slot {} is left, and its server keeps its log for it until the disk is full: {error}; once that is \
+                     mended, ask for the same again",
+                    source.slot
+                )];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_is_called_as_it_is_or_as_one_says() {
+        let named = |name: Option<&str>, url: &str| resource(name, &Address::parse(url).unwrap()).map(|resource| resource.to_string());
+        assert_eq!(named(None, "postgres://ann@db/shop").unwrap(), "db://shop");
+        assert_eq!(named(Some("db://store"), "postgres://ann@db/shop").unwrap(), "db://store");
+        assert!(named(None, "postgres://ann@db/my%20shop").unwrap_err().to_string().contains("--name NAME"));
+        assert!(named(Some("a/b"), "postgres://ann@db/shop").unwrap_err().to_string().contains("cannot be a name"));
+        for (slot, good) in [("shop_2", true), ("Shop", false), ("", false), (&"x".repeat(54), false)] {
+            assert_eq!(allowed(slot.to_owned()).is_ok(), good, "{slot}");
+        }
+    }
+}

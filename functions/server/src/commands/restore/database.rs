@@ -1,0 +1,57 @@
+//! `hindsight restore db://NAME`: a database, into a new one.
+
+use anyhow::Result;
+use database::restore::{DatabaseRestore, restore};
+use pipeline::base::inputs::Inventory;
+use pipeline::model::ResourceId;
+use pipeline::replay::tables::TablesPoint;
+
+use super::Restore;
+use super::options::Asked;
+use crate::app::App;
+use crate::databases;
+use crate::exit::{Ended, Failure};
+use crate::instant::Instant;
+use crate::output::Output;
+use crate::protected::Protected;
+
+/// What a time that is the number of a transaction begins with.
+const TRANSACTION: &str = "xid:";
+
+/// Restores a database.
+pub async fn run(app: &App, command: &Restore, asked: &Asked, resource: ResourceId) -> Result<Ended> {
+    let stray = asked.only_for_buckets().or(command.target_endpoint.as_ref().map(|_| "--target-endpoint"));
+    let stray = stray.or(command.report.as_ref().map(|_| "--report"));
+    if let Some(flag) = stray {
+        return Err(Failure::usage(format!("{flag} is for buckets, and {resource} is a database")).into());
+    }
+    let target = asked.target()?;
+    if !target.starts_with("postgres") {
+        let reason = format!("{target:?} is no place for a database: write --target postgres://USER@HOST:PORT/NEW-DATABASE");
+        return Err(Failure::usage(reason).into());
+    }
+    let target = databases::address(target)?;
+    let Protected { opened, .. } = app.kept(&command.vault, &resource).await?;
+    let point = match asked.to()?.trim().strip_prefix(TRANSACTION) {
+        Some(number) => TablesPoint::Transaction(number.trim().to_owned()),
+        None => match app.instant(asked.to()?)? {
+            Instant::At(at) => TablesPoint::Time(at),
+            Instant::Latest => TablesPoint::Latest,
+            now @ Instant::Now => {
+                let latest = Inventory::load(&opened.vault, &resource).await?.latest();
+                latest.map_or(Ok(()), |latest| now.is_recent(app, &resource, latest, "what is known"))?;
+                TablesPoint::Latest
+            }
+        },
+    };
+    let request = DatabaseRestore { resource, point, target, dry_run: command.dry_run };
+    let report = restore(&opened.vault, &request, app.clock.as_ref()).await?;
+    let mut output = Output::new(app.flags.json);
+    if output.json {
+        output.document(&report)?;
+    } else {
+        output.bytes(report.to_string().as_bytes())?;
+    }
+    output.finish()?;
+    Ok(if report.is_whole() { Ended::Whole } else { Ended::InPart })
+}

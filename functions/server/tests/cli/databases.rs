@@ -1,0 +1,250 @@
+//! A database protected, watched, restored and let go of, by the binary and a real PostgreSQL; `pg_dump` says whether two are the
+//! same.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use tests::services::Postgres;
+
+use super::program::{Ended, Program, Serving};
+
+/// A server with a database, and the binary in a folder of its own.
+pub struct Shop {
+    pub server: Arc<Postgres>,
+    pub program: Program,
+    /// What the database is called, there and in the vault.
+    pub name: String,
+}
+
+pub const VAULT: &str = "./vault";
+
+/// With what a shop begins.
+const SCHEMA: &str = "
+    CREATE TABLE customer (id serial PRIMARY KEY, name text NOT NULL, note text);
+    CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer int REFERENCES customer, total numeric(12, 2));
+    CREATE INDEX orders_customer ON orders (customer);
+    CREATE VIEW spent AS SELECT customer, sum(total) FROM orders GROUP BY 1;
+    CREATE TABLE audit (line text);
+    INSERT INTO customer (name, note) SELECT 'c' || g, repeat('n', g) FROM generate_series(1, 500) g;
+    INSERT INTO orders (customer, total) SELECT g, g * 1.10 FROM generate_series(1, 300) g;
+    INSERT INTO audit VALUES ('opened');";
+
+impl Shop {
+    /// A new one, on a server of its own.
+    pub fn new() -> Shop {
+        let server = Postgres::start().unwrap_or_else(|error| panic!("{error}"));
+        Shop::on(&Arc::new(server), "shop")
+    }
+
+    /// Another one on a server.
+    pub fn on(server: &Arc<Postgres>, name: &str) -> Shop {
+        let path = format!("{}:{}", server.programs().display(), std::env::var("PATH").unwrap_or_default());
+        let program = Program::new().with([("PATH", path.as_str())]);
+        let shop = Shop { server: Arc::clone(server), program, name: name.to_owned() };
+        shop.sql("postgres", &format!("CREATE DATABASE {name}"));
+        shop.sql(name, SCHEMA);
+        shop
+    }
+
+    /// As the command line names it.
+    pub fn resource(&self) -> String {
+        format!("db://{}", self.name)
+    }
+
+    /// Runs SQL in it.
+    pub fn run(&self, sql: &str) -> String {
+        self.sql(&self.name, sql)
+    }
+
+    /// Runs SQL, and returns its rows.
+    pub fn sql(&self, database: &str, sql: &str) -> String {
+        let psql = self.server.programs().join("psql");
+        let url = self.server.url(database);
+        let ended = Ended::of(Command::new(psql).args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql, &url]));
+        assert_eq!(ended.code, 0, "{sql}: {}", ended.errors);
+        ended.output.trim().to_owned()
+    }
+
+    /// Schema and rows of a database, but for what its sequences have handed out.
+    pub fn dump(&self, database: &str) -> Vec<String> {
+        let pg_dump = self.server.programs().join("pg_dump");
+        let ended = Ended::of(Command::new(pg_dump).args(["--no-publications", &self.server.url(database)]));
+        assert_eq!(ended.code, 0, "{}", ended.errors);
+        let is_kept = |line: &&str| !line.contains("restrict ") && !line.contains("pg_catalog.setval");
+        let mut lines: Vec<String> = ended.output.lines().filter(is_kept).map(str::to_owned).collect();
+        lines.sort();
+        lines
+    }
+
+    /// The time by the server's clock, behind all that was committed; what is committed next has a later one.
+    pub fn now(&self) -> String {
+        let now = self.run("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
+        self.run("SELECT pg_sleep(0.002)");
+        now
+    }
+
+    /// Protects it.
+    pub fn protect(&self) -> String {
+        self.program.ok(&["protect", &self.server.url(&self.name), "--vault", VAULT])
+    }
+
+    /// Starts `serve`.
+    pub fn serve(&self) -> Serving {
+        self.program.serve(&["--vault", VAULT])
+    }
+
+    /// Waits until all that was committed is in the vault.
+    pub fn settle(&self) {
+        let mut waiting = self.program.start(None, &["status", "--vault", VAULT, "--wait"]);
+        // In a database in which nothing happens it may take a while until the log says so.
+        while !waiting.has_ended() {
+            self.run("SELECT pg_logical_emit_message(true, 'test', ''), pg_sleep(0.3)");
+        }
+        assert_eq!(waiting.end(), 0);
+    }
+
+    /// Restores into a database that is not there yet.
+    pub fn restore(&self, to: &str, name: &str) -> String {
+        self.program.ok(&["restore", &self.resource(), "--vault", VAULT, "--to", to, "--target", &self.server.url(name)])
+    }
+}
+
+#[test]
+fn a_database_is_protected_damaged_restored_and_let_go_of() {
+    let shop = Shop::new();
+    let said = shop.protect();
+    assert!(said.contains("of 1 table only new rows are kept") && said.contains("public.audit"), "{said}");
+    assert!(said.contains("protected db://shop in vault ./vault"), "{said}");
+    let serving = shop.serve();
+    shop.settle();
+    let (snapshot, at_first) = (shop.dump("shop"), shop.now());
+
+    shop.run("UPDATE customer SET name = upper(name) WHERE id <= 100; DELETE FROM orders WHERE id > 200");
+    let number = shop.run("BEGIN; INSERT INTO audit VALUES ('checked'); SELECT txid_current(); COMMIT");
+    let (good, at_good) = (shop.dump("shop"), shop.now());
+    shop.run("UPDATE customer SET note = NULL; TRUNCATE orders; INSERT INTO audit VALUES ('oh no')");
+    shop.settle();
+
+    let page = shop.program.ok(&["status", "--vault", VAULT]);
+    for words in ["db://shop: ACTIVE, replicated from postgres://hindsight@127.0.0.1:", "restorable", "hindsight_shop, reserved"] {
+        assert!(page.contains(words), "{words} in {page}");
+    }
+    assert!(!page.contains("last listing") && !page.contains("TROUBLE"), "{page}");
+    let metrics = serving.get("/metrics");
+    for name in ["hindsight_slot_retained_bytes", "hindsight_latest_timestamp_seconds", "hindsight_changes_total"] {
+        assert!(metrics.lines().any(|line| line.starts_with(name)), "{name} in {metrics}");
+    }
+    assert!(serving.get("/readyz").contains("200 OK"));
+
+    let planned =
+        shop.program.json(&["restore", "db://shop", "--vault", VAULT, "--to", &at_good, "--target", &shop.server.url("good"), "--dry-run"]);
+    assert_eq!((&planned[0]["creates_database"], &planned[0]["tables"]["public.orders"]), (&true.into(), &200.into()));
+    let report = shop.restore(&at_good, "good");
+    assert!(report.contains("COMPLETED") && report.contains("200 public.orders"), "{report}");
+    assert_eq!(shop.dump("good"), good);
+    shop.restore(&format!("xid:{number}"), "by_number");
+    assert_eq!(shop.dump("by_number"), good);
+    shop.restore(&at_first, "first");
+    assert_eq!(shop.dump("first"), snapshot);
+    shop.restore("latest", "last");
+    assert_eq!(shop.dump("last"), shop.dump("shop"));
+    // Its sequences go on behind what there is.
+    shop.sql("good", "INSERT INTO customer (name) VALUES ('new'); INSERT INTO orders (customer) VALUES (1)");
+
+    let again = shop.program.run(&["restore", "db://shop", "--vault", VAULT, "--to", &at_good, "--target", &shop.server.url("good")]);
+    assert_eq!((again.code, again.errors.contains("a database is restored into a new one")), (4, true), "{}", again.errors);
+    let own = shop.program.run(&["restore", "db://shop", "--vault", VAULT, "--to", &at_good, "--target", &shop.server.url("shop")]);
+    assert_eq!(own.code, 4, "{}", own.errors);
+
+    let verified = shop.program.json(&["verify", "db://shop", "--vault", VAULT]);
+    assert_eq!(verified[0]["sound"], true);
+    let merged = shop.program.json(&["compact", "db://shop", "--vault", VAULT]);
+    assert!(merged[0]["segments"].as_u64() >= Some(2), "{merged:?}");
+    shop.restore(&at_good, "from_merges");
+    assert_eq!(shop.dump("from_merges"), good);
+    let verified = shop.program.json(&["verify", "db://shop", "--vault", VAULT]);
+    assert_eq!(verified[0]["sound"], true);
+    let said = shop.program.ok(&["unprotect", "db://shop", "--vault", VAULT]);
+    assert!(said.contains("stopped protecting db://shop"), "{said}");
+    assert_eq!(shop.run("SELECT count(*) FROM pg_replication_slots, pg_publication"), "0");
+    assert_eq!(serving.stop(), 0);
+    shop.restore(&at_good, "afterwards");
+    assert_eq!(shop.dump("afterwards"), good);
+    let page = shop.program.ok(&["status", "--vault", VAULT]);
+    assert!(page.contains("db://shop: STOPPED"), "{page}");
+}
+
+#[test]
+fn what_was_committed_while_nobody_listened_is_kept_by_the_server_and_comes() {
+    let shop = Shop::new();
+    shop.protect();
+    let serving = shop.serve();
+    shop.settle();
+    serving.running.kill();
+    shop.run("DELETE FROM orders WHERE id <= 10");
+    let (between, at_between) = (shop.dump("shop"), shop.now());
+    shop.run("INSERT INTO orders (customer, total) SELECT 1, g FROM generate_series(1, 1000) g");
+    let serving = shop.serve();
+    shop.settle();
+    shop.restore(&at_between, "between");
+    assert_eq!(shop.dump("between"), between);
+    assert_eq!(serving.stop(), 0);
+    shop.restore("latest", "last");
+    assert_eq!(shop.dump("last"), shop.dump("shop"));
+}
+
+#[test]
+fn mistakes_with_databases_are_named_and_no_password_is_shown() {
+    let shop = Shop::new();
+    let url = shop.server.url("shop").replace("hindsight@", "hindsight:secret@");
+    let elsewhere = "postgres://hindsight:secret@127.0.0.1:1/shop";
+    let missing = shop.server.url("nothing");
+    for (arguments, code, words) in [
+        (&["protect", &url, "--vault", VAULT, "--events", "list"][..], 2, "--events is not for a database"),
+        (&["protect", "s3://photos", "--vault", VAULT, "--slot", "x"], 2, "--slot is not for a bucket"),
+        (&["protect", "s3://photos", "--vault", VAULT], 2, "say how changes are learned"),
+        (&["protect", &url, "--vault", VAULT, "--slot", "A-B"], 2, "cannot be a name"),
+        (&["protect", elsewhere, "--vault", VAULT], 1, "Connection refused"),
+        (&["protect", &missing, "--vault", VAULT], 1, "does not exist"),
+        (&["protect", "postgres://hindsight:secret@/shop", "--vault", VAULT], 2, "names no host"),
+    ] {
+        let ended = shop.program.run(arguments);
+        assert_eq!(ended.code, code, "{arguments:?}: {}", ended.errors);
+        assert!(ended.errors.contains(words) && !ended.errors.contains("secret"), "{arguments:?}: {}", ended.errors);
+    }
+    let said = shop.program.ok(&["protect", &url, "--vault", VAULT]);
+    assert!(!said.contains("secret"), "{said}");
+    let records = walk(&shop.program.folder().join("vault"));
+    assert!(!records.is_empty() && records.iter().all(|path| !String::from_utf8_lossy(&std::fs::read(path).unwrap()).contains("secret")));
+    let target = shop.server.url("new");
+    let restore = |more: &[&str]| {
+        let arguments = [&["restore", "db://shop", "--vault", VAULT], more].concat();
+        shop.program.run(&arguments)
+    };
+    for (more, code, words) in [
+        (&["--to", "latest", "--target", &target, "--prefix", "a"][..], 2, "--prefix is for buckets"),
+        (&["--to", "latest", "--target", "./folder"], 2, "is no place for a database"),
+        (&["--to", "latest", "--target", &target], 4, "its first snapshot has not been read whole"),
+        (&["--to", "yesterday", "--target", &target], 2, "is not a time"),
+    ] {
+        let ended = restore(more);
+        assert_eq!((ended.code, ended.errors.contains(words)), (code, true), "{more:?}: {}", ended.errors);
+    }
+    let other = shop.program.run(&["protect", &shop.server.url("postgres"), "--name", "shop", "--vault", VAULT]);
+    assert_eq!((other.code, other.errors.contains("say --moved")), (4, true), "{}", other.errors);
+    let second = shop.program.run(&["protect", &url, "--vault", "./second", "--config", "two.toml"]);
+    assert_eq!(second.code, 2, "{}", second.errors);
+    for command in ["ls", "cat", "history"] {
+        let ended = shop.program.run(&[command, "db://shop", "--vault", VAULT]);
+        assert_eq!((ended.code, ended.errors.contains("names a database")), (2, true), "{command}: {}", ended.errors);
+    }
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() { found.extend(walk(&path)) } else { found.push(path) }
+    }
+    found
+}
