@@ -19,6 +19,7 @@ use pipeline::source::pgoutput::Feed;
 use pipeline::vault::record::Numbered;
 use tokio_postgres::Client;
 
+use crate::catalogue::Catalogue;
 use crate::incarnation::{self, Incarnation};
 use crate::schema::Schema;
 use crate::slot::SlotState;
@@ -104,6 +105,7 @@ impl Source {
         let system = self.system(&client).await?;
         let known = incarnation::newest(log.vault(), log.resource()).await?;
         let slot = SlotState::ask(&client, &self.address, &self.slot).await?;
+        let tables_now = Catalogue::ask(&client, &self.address).await?.tables;
         let is_ours = |known: &Numbered<Incarnation>| known.record.system == system && known.record.slot == self.slot;
         if slot.is_some() && !known.as_ref().is_some_and(is_ours) {
             let slot = &self.slot;
@@ -115,34 +117,38 @@ impl Source {
             return Err(DatabaseError::Refused { address: self.address.to_string(), attempt: "protect", reason });
         }
         self.publish(&client, &tables).await?;
-        match (&known, &slot) {
-            (Some(known), Some(slot)) if known.record.whole && !slot.is_lost() => {
-                return Ok(Begun { incarnation: known.record.clone(), tables, rows: None });
-            }
-            (_, Some(_)) => {
-                let drop_slot = format!("SELECT pg_drop_replication_slot({})", literal(&self.slot));
-                self.run(&client, &format!("remove slot {}, which cannot be gone on with", self.slot), &drop_slot).await?;
-            }
-            (_, None) => {}
-        }
+        let why_anew = match (&known, &slot) {
+            (Some(known), _) if !known.record.whole => "the snapshot before had broken off",
+            (Some(known), Some(slot)) if !slot.is_lost() => match known.record.tables.as_ref() == Some(&tables_now) {
+                true => return Ok(Begun { incarnation: known.record.clone(), tables, rows: None }),
+                false => "the tables themselves were changed",
+            },
+            _ => "the replication slot was lost",
+        };
         schema::check_program(self.programs.as_deref(), version).await?;
-        self.take_snapshot(&client, tables, system, known.as_ref(), log).await
+        if slot.is_some() {
+            let drop_slot = format!("SELECT pg_drop_replication_slot({})", literal(&self.slot));
+            self.run(&client, &format!("remove slot {}, which cannot be gone on with", self.slot), &drop_slot).await?;
+        }
+        self.take_snapshot(&client, (tables, system), known.as_ref(), why_anew, log).await
     }
 
     async fn take_snapshot(
         &self,
         client: &Client,
-        tables: Vec<Table>,
-        system: String,
+        (tables, system): (Vec<Table>, String),
         known: Option<&Numbered<Incarnation>>,
+        why_anew: &str,
         log: &mut TableLog,
     ) -> Result<Begun, DatabaseError> {
+        // What was known up to here, of whatever was begun before; also of a snapshot that was read, and never followed.
+        let known_until = known.filter(|_| !log.is_empty()).map(|known| log.latest().unwrap_or(known.record.at));
         let address = &self.address;
         let broken =
             |attempt: &str, reason: String| DatabaseError::Server { address: address.to_string(), attempt: attempt.to_owned(), reason };
         // Said before there is a slot: one that is there and of which the vault says nothing is somebody else's.
         let epoch = known.map_or(1, |known| known.record.epoch + 1);
-        let begun = Incarnation { epoch, system, slot: self.slot.clone(), start: 0, at: self.now(client).await?, whole: false };
+        let begun = Incarnation { epoch, system, slot: self.slot.clone(), start: 0, at: self.now(client).await?, tables: None, whole: false };
         self.record(log, known, &begun).await?;
         fail_point!("database::begun");
         let publications = [self.publication(), self.insert_only_publication()];
@@ -158,21 +164,20 @@ impl Source {
         fail_point!("database::slot-made");
         // All that is in the snapshot was committed before this.
         let at = self.now(client).await?;
-        let begun = Incarnation { start, at, ..begun };
         let reader = address.connect().await?;
         let see = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", literal(&exported));
         self.run(&reader, "see the snapshot of the slot", &see).await?;
         // What was made since the tables were listed is listed under the snapshot.
         let tables_then = tables::list(&reader, address).await?;
-        let schema = Schema::read(self.programs.as_deref(), address, &reader, &exported, epoch, at).await?;
+        let begun = Incarnation { start, at, tables: Some(Catalogue::ask(&reader, address).await?.tables), ..begun };
+        let schema = Schema::read(self.programs.as_deref(), address, &reader, Some(&exported), (epoch, at)).await?;
         schema.store(log.vault(), log.resource()).await?;
         let feed = Feed { stream: begun.stream(), epoch };
         let rows = snapshot::read(&reader, address, &tables_then, feed, at, log).await?;
         drop(session);
         fail_point!("database::snapshot-read");
-        // Also of one whose snapshot was read, and that was never followed.
-        if let Some(from) = known.map(|known| log.latest().unwrap_or(known.record.at)) {
-            let reason = "the replication slot was lost: what was committed meanwhile is not known, a new snapshot was taken";
+        if let Some(from) = known_until {
+            let reason = format!("{why_anew}, and what was committed until the next snapshot is not known");
             log.note_gap(&Gap::without_events(from, Some(at), reason)).await?;
         }
         let newest = incarnation::newest(log.vault(), log.resource()).await?;

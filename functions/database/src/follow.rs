@@ -23,6 +23,9 @@ use tokio_postgres::Client;
 
 use crate::DatabaseError;
 use crate::begin::{Begun, Source};
+use crate::catalogue::Catalogue;
+use crate::incarnation::Incarnation;
+use crate::schema::{self, Schema};
 use crate::slot::SlotState;
 
 /// How long changes wait for others to come along.
@@ -73,6 +76,9 @@ struct Mark {
     at: Timestamp,
 }
 
+/// So many times as long as the catalogue takes to be read it is left alone afterwards.
+const CATALOGUE_REST: u32 = 20;
+
 /// A stream on its way into the log.
 struct Following<'a> {
     source: &'a Source,
@@ -88,6 +94,8 @@ struct Following<'a> {
     /// Bytes of messages that were decoded and not appended.
     held: usize,
     appended: Timestamp,
+    /// What the rest of the schema is that the vault has.
+    catalogue: Option<String>,
     /// When what is held was committed, as far as it was.
     commits: Vec<Timestamp>,
     /// When the transaction was committed that is coming, or came last.
@@ -124,6 +132,7 @@ impl Source {
             decoder.set_key(table.relation.oid, table.primary_key.clone());
         }
         let appended = clock.now();
+        let catalogue = schema::newest_catalogue(log.vault(), log.resource(), incarnation.epoch).await?;
         let mut following = Following {
             source: self,
             log,
@@ -135,20 +144,23 @@ impl Source {
             ended: 0,
             held: 0,
             appended,
+            catalogue,
             commits: Vec::new(),
             begun: appended,
             ahead: 0,
         };
         let mut asked = clock.now().minus(MARK_EVERY);
+        let mut mark_every = MARK_EVERY;
         let mut slot_asked = clock.now().minus(SLOT_EVERY);
         loop {
             if clock.now().since(slot_asked) >= SLOT_EVERY {
                 slot_asked = clock.now();
                 following.ask_for_slot(&sql).await?;
             }
-            if clock.now().since(asked) >= MARK_EVERY {
+            if clock.now().since(asked) >= mark_every {
                 asked = clock.now();
-                following.mark(&sql).await?;
+                following.mark(&sql, incarnation).await?;
+                mark_every = MARK_EVERY.max(clock.now().since(asked) * CATALOGUE_REST);
             }
             tokio::select! {
                 event = client.recv() => match event.map_err(|error| broken(&error))? {
@@ -200,15 +212,27 @@ impl Following<'_> {
         }
     }
 
-    /// Asks the server how far its log has come.
-    async fn mark(&mut self, sql: &Client) -> Result<(), DatabaseError> {
+    /// Asks the server how far its log has come, and whether its schema is the one that is known.
+    async fn mark(&mut self, sql: &Client, incarnation: &Incarnation) -> Result<(), DatabaseError> {
         // The time first: what was committed before it lies before the end.
         let question = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8, (pg_current_wal_insert_lsn() - '0/0')::int8";
         let row = sql.query_one(question, &[]).await.map_err(|error| self.source.address.failed("ask how far its log has come", &error))?;
         let (at, end): (i64, i64) = (row.get(0), row.get(1));
         self.ahead = at - self.clock.now().micros();
+        let at = Timestamp::from_micros(at);
+        // Behind the time: what had been changed by then is seen.
+        let Source { address, programs, .. } = self.source;
+        let catalogue = Catalogue::ask(sql, address).await?;
+        if incarnation.tables.as_ref() != Some(&catalogue.tables) {
+            return Err(DatabaseError::Changed { address: address.to_string() });
+        }
+        if self.catalogue.as_ref() != Some(&catalogue.rest) {
+            let schema = Schema::read(programs.as_deref(), address, sql, None, (incarnation.epoch, at)).await?;
+            schema.store(self.log.vault(), self.log.resource()).await?;
+            self.catalogue = schema.catalogue;
+        }
         if self.marks.len() < MARKS_MAX {
-            self.marks.push_back(Mark { end: end as u64, at: Timestamp::from_micros(at) });
+            self.marks.push_back(Mark { end: end as u64, at });
         }
         Ok(())
     }

@@ -22,6 +22,9 @@ pub struct Incarnation {
     pub start: u64,
     /// When the snapshot was taken, by the server's clock.
     pub at: Timestamp,
+    /// What its tables were then; none before there is a slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<String>,
     /// Whether all of the snapshot is in the log.
     pub whole: bool,
 }

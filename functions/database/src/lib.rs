@@ -12,6 +12,7 @@
 
 pub mod address;
 pub mod begin;
+pub mod catalogue;
 pub mod follow;
 pub mod incarnation;
 pub mod passfile;
@@ -65,6 +66,12 @@ pub enum DatabaseError {
         attempt: &'static str,
         /// Why not, and what to do.
         reason: String,
+    },
+    /// Its tables are not those any more that are known.
+    #[error("{address}: its tables have been changed: a new snapshot is needed")]
+    Changed {
+        /// Which.
+        address: String,
     },
     /// A program of PostgreSQL failed.
     #[error("{program}: {reason}")]

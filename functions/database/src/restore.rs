@@ -15,7 +15,7 @@ use std::collections::HashMap;
 
 use fail::fail_point;
 use pipeline::base::inputs::Inventory;
-use pipeline::model::{Clock, ResourceId};
+use pipeline::model::{Clock, ResourceId, Timestamp};
 use pipeline::postgres::name::{literal, qualified, quoted};
 use pipeline::replay::tables::{Tables, TablesCut, TablesPoint};
 use pipeline::vault::Vault;
@@ -51,7 +51,12 @@ pub async fn restore(vault: &Vault, request: &DatabaseRestore, clock: &dyn Clock
     let cut = tables.cut(point)?;
     let known = incarnation::newest(vault, resource).await?.map(|known| known.record.epoch).unwrap_or_default();
     let epoch = cut.until.first_chunk::<4>().map_or(known, |bytes| u32::from_be_bytes(*bytes));
-    let schema = schema::of_epoch(vault, resource, epoch).await?;
+    let until = match point {
+        TablesPoint::Time(to) => *to,
+        TablesPoint::Transaction(_) => cut.at,
+        TablesPoint::Latest => Timestamp::MAX,
+    };
+    let schema = schema::of_epoch(vault, resource, epoch, until).await?;
     let schema = schema.ok_or_else(|| refused(target, format!("the vault has no schema of {resource} for that time")))?;
     let mut report = DatabaseReport::new(resource, target, &cut, tables.raw(), *dry_run, started);
     let found = Progress::look(target, resource, &cut).await?;

@@ -8,6 +8,7 @@ use pipeline::vault::{Vault, VaultError, layout};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
+use crate::catalogue::Catalogue;
 use crate::{Address, DatabaseError};
 
 /// The schema as it was under a snapshot.
@@ -17,6 +18,9 @@ pub struct Schema {
     pub epoch: u32,
     /// When.
     pub at: Timestamp,
+    /// What the catalogue was, beside the tables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catalogue: Option<String>,
     /// The encoding of the database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<String>,
@@ -40,20 +44,22 @@ impl Record for Schema {
 const SCHEMAS: &str = "schema";
 
 impl Schema {
-    /// Reads it from a database, under a snapshot that another session has exported.
+    /// Reads it from a database: as it is, or under a snapshot that another session has exported.
     pub async fn read(
         programs: Option<&Path>,
         address: &Address,
         client: &Client,
-        snapshot: &str,
-        epoch: u32,
-        at: Timestamp,
+        snapshot: Option<&str>,
+        place: (u32, Timestamp),
     ) -> Result<Schema, DatabaseError> {
+        let (epoch, at) = place;
+        // Before what is said of it: what changes meanwhile is another catalogue.
+        let catalogue = Some(Catalogue::ask(client, address).await?.rest);
         let before_rows = dump(programs, address, snapshot, "pre-data").await?;
         let after_rows = dump(programs, address, snapshot, "post-data").await?;
         let question = "SELECT pg_encoding_to_char(encoding), datcollate, datctype FROM pg_database WHERE datname = current_database()";
         let row = client.query_one(question, &[]).await.map_err(|error| address.failed("ask for its locale", &error))?;
-        Ok(Schema { epoch, at, encoding: row.get(0), collate: row.get(1), ctype: row.get(2), before_rows, after_rows })
+        Ok(Schema { epoch, at, catalogue, encoding: row.get(0), collate: row.get(1), ctype: row.get(2), before_rows, after_rows })
     }
 
     /// Puts it into the vault.
@@ -62,10 +68,13 @@ impl Schema {
     }
 }
 
-/// The schema of an incarnation.
-pub async fn of_epoch(vault: &Vault, resource: &ResourceId, epoch: u32) -> Result<Option<Schema>, VaultError> {
+/// The schema of an incarnation at a time: the last that was read by then, or else the first.
+pub async fn of_epoch(vault: &Vault, resource: &ResourceId, epoch: u32, at: Timestamp) -> Result<Option<Schema>, VaultError> {
     let all = vault.all_records::<Schema>(&layout::state_folder(SCHEMAS, resource)).await?;
-    Ok(all.into_iter().map(|numbered| numbered.record).rfind(|schema| schema.epoch == epoch))
+    let mut of_epoch: Vec<Schema> = all.into_iter().map(|numbered| numbered.record).filter(|schema| schema.epoch == epoch).collect();
+    of_epoch.sort_by_key(|schema| schema.at);
+    let read_by_then = of_epoch.partition_point(|schema| schema.at <= at);
+    Ok(of_epoch.into_iter().take(read_by_then.max(1)).next_back())
 }
 
 /// Whether `pg_dump` is there, and not older than the server, which it would refuse. `version` is the server's, as a number.
@@ -91,12 +100,18 @@ fn program(programs: Option<&Path>) -> PathBuf {
     programs.map_or_else(|| "pg_dump".into(), |folder| folder.join("pg_dump"))
 }
 
-async fn dump(programs: Option<&Path>, address: &Address, snapshot: &str, section: &str) -> Result<String, DatabaseError> {
+/// What the catalogue was when the schema of an incarnation was read last.
+pub async fn newest_catalogue(vault: &Vault, resource: &ResourceId, epoch: u32) -> Result<Option<String>, VaultError> {
+    Ok(of_epoch(vault, resource, epoch, Timestamp::MAX).await?.and_then(|schema| schema.catalogue))
+}
+
+async fn dump(programs: Option<&Path>, address: &Address, snapshot: Option<&str>, section: &str) -> Result<String, DatabaseError> {
     let program = program(programs);
     let failed = |reason: String| DatabaseError::Program { program: program.display().to_string(), reason };
     let output = tokio::process::Command::new(&program)
         .args(["--schema-only", "--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions"])
-        .args(["--snapshot", snapshot, "--section", section])
+        .args(snapshot.map(|snapshot| format!("--snapshot={snapshot}")))
+        .args(["--section", section])
         .envs(address.environment())
         .output()
         .await

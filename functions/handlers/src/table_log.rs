@@ -19,6 +19,7 @@ pub struct TableLog {
     clock: Arc<dyn Clock>,
     heads: Heads,
     latest: Option<Timestamp>,
+    is_empty: bool,
 }
 
 /// Why nothing was appended. Nothing may be acknowledged then, and doing it again is safe.
@@ -44,8 +45,11 @@ impl TableLog {
     /// As reading the vault.
     pub async fn open(vault: Vault, resource: ResourceId, clock: Arc<dyn Clock>) -> Result<TableLog, VaultError> {
         let inventory = Inventory::load(&vault, &resource).await?;
-        let (heads, latest) = (inventory.heads(), inventory.latest());
-        Ok(TableLog { vault, resource, clock, heads, latest })
+        // A segment written before anything is certain says the beginning of time.
+        let latest = inventory.latest().filter(|at| *at > Timestamp::default());
+        let heads = inventory.heads();
+        let is_empty = inventory.segments.is_empty() && inventory.manifest.is_none();
+        Ok(TableLog { vault, resource, clock, heads, latest, is_empty })
     }
 
     /// The vault.
@@ -63,6 +67,11 @@ impl TableLog {
         self.latest
     }
 
+    /// Whether nothing was ever appended.
+    pub fn is_empty(&self) -> bool {
+        self.is_empty
+    }
+
     /// Appends changes. `latest` moves the mark up to which all that was committed is in the log; with it, no changes make a
     /// heartbeat.
     ///
@@ -75,7 +84,7 @@ impl TableLog {
             .map_err(|error| TableLogError::Encode { resource: self.resource.clone(), reason: error.to_string() })?;
         let segment = write::append(&self.vault, &encoded).await?;
         self.heads.appended(&segment.name);
-        self.latest = latest;
+        (self.latest, self.is_empty) = (latest, false);
         Ok(())
     }
 

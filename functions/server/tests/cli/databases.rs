@@ -194,6 +194,42 @@ fn what_was_committed_while_nobody_listened_is_kept_by_the_server_and_comes() {
 }
 
 #[test]
+fn a_schema_that_changes_is_noticed_and_restored_as_it_was() {
+    let shop = Shop::new();
+    shop.protect();
+    let serving = shop.serve();
+    shop.settle();
+    let (first, at_first) = (shop.dump("shop"), shop.now());
+    let schemas = || std::fs::read_dir(shop.program.folder().join("vault/state/v1/schema/res=database-shop")).expect("a folder").count();
+    let known = schemas();
+    shop.run("TRUNCATE orders; CREATE TEMP TABLE mine (a int PRIMARY KEY); ANALYZE; INSERT INTO orders (total) VALUES (1)");
+    shop.settle();
+    assert_eq!(schemas(), known, "nothing of the schema was changed");
+
+    shop.run("CREATE INDEX ON customer (name); CREATE VIEW rich AS SELECT * FROM orders WHERE total > 100; DROP VIEW spent");
+    shop.settle();
+    let (second, at_second) = (shop.dump("shop"), shop.now());
+    shop.settle();
+    shop.run("ALTER TABLE customer ADD COLUMN vip boolean NOT NULL DEFAULT true; ALTER TABLE audit RENAME line TO said");
+    let at_between = shop.now();
+    shop.run("CREATE TABLE visit (id int PRIMARY KEY, page text); INSERT INTO visit VALUES (1, 'home')");
+    shop.settle();
+    shop.run("INSERT INTO visit VALUES (2, 'basket'); UPDATE customer SET vip = false WHERE id = 7");
+    let (third, at_third) = (shop.dump("shop"), shop.now());
+    shop.settle();
+
+    for (name, at, expected) in [("first", at_first, first), ("second", at_second, second), ("third", at_third, third)] {
+        shop.restore(&at, name);
+        assert_eq!(shop.dump(name), expected, "{name}");
+    }
+    let refused = shop.program.run(&["restore", "db://shop", "--vault", VAULT, "--to", &at_between, "--target", &shop.server.url("between")]);
+    assert_eq!((refused.code, refused.errors.contains("the tables themselves were changed")), (4, true), "{}", refused.errors);
+    let page = shop.program.ok(&["status", "--vault", VAULT]);
+    assert!(page.contains("gap") && page.contains("the tables themselves were changed"), "{page}");
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
 fn mistakes_with_databases_are_named_and_no_password_is_shown() {
     let shop = Shop::new();
     let url = shop.server.url("shop").replace("hindsight@", "hindsight:secret@");

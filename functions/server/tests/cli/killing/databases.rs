@@ -31,7 +31,7 @@ fn whatever_it_was_doing_with_a_database_nothing_is_lost() {
         // Of a snapshot that was begun again after that moment there is nothing from before it.
         if !point.ends_with("-segment") {
             let early = shop.program.run(&["restore", &shop.resource(), "--vault", VAULT, "--to", &at, "--target", &server.url("early")]);
-            let words = if point == "database::snapshot-read" { "the replication slot was lost" } else { "earliest restorable time" };
+            let words = if point == "database::snapshot-read" { "the snapshot before had broken off" } else { "earliest restorable time" };
             assert_eq!((early.code, early.errors.contains(words)), (4, true), "{point}: {}", early.errors);
         } else {
             let name = format!("moment_{number}");
