@@ -131,6 +131,11 @@ impl Postgres {
         format!("postgres://{}@{}:{}/{database}", facts["PGUSER"], facts["PGHOST"], facts["PGPORT"])
     }
 
+    /// Where it is, as the environment variables that its programs read.
+    pub fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.facts.iter().filter(|(name, _)| name.starts_with("PG")).map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// The folder of its programs.
     pub fn programs(&self) -> &Path {
         Path::new(&self.0.facts["PGBIN"])

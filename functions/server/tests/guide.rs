@@ -1,10 +1,10 @@
-//! Every command of the guide runs, in order, as a reader would type it, against an emulated AWS.
+//! Every command of the guides runs, in order, as a reader would type it, against an emulated AWS and a real PostgreSQL.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use tests::services::AwsEmulator;
+use tests::services::{AwsEmulator, Postgres};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -22,22 +22,25 @@ fn commands(page: &str) -> String {
 
 /// Runs a script against an emulated AWS in a folder of its own; what it starts in the background ends with it.
 fn run(folder: &Path, emulator: &AwsEmulator, script: &str) -> String {
+    // Not every command of the AWS tools takes the endpoint from the environment.
+    let script = format!("aws() {{ command aws --endpoint-url \"$AWS_ENDPOINT_URL\" \"$@\"; }}\n{script}");
+    let environment: Vec<(&str, &str)> = emulator.environment().collect();
+    run_with(folder, &tools().join("s3/bin"), &environment, &script)
+}
+
+/// Runs a script with some tools.
+fn run_with(folder: &Path, tools: &Path, environment: &[(&str, &str)], script: &str) -> String {
     let program = Path::new(env!("CARGO_BIN_EXE_hindsight"));
-    let tools = tools().join("s3/bin");
     let path =
         format!("{}:{}:{}", program.parent().expect("a folder").display(), tools.display(), std::env::var("PATH").unwrap_or_default());
-    // Not every command of the AWS tools takes the endpoint from the environment.
-    let script = format!(
-        "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n\
-         aws() {{ command aws --endpoint-url \"$AWS_ENDPOINT_URL\" \"$@\"; }}\n{script}"
-    );
+    let script = format!("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n{script}");
     let output = Command::new("bash")
         .args(["-c", &script])
         .current_dir(folder)
         .env("PATH", path)
         .env("HOME", folder)
         .env("AWS_DEFAULT_REGION", "us-east-1")
-        .envs(emulator.environment())
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .output()
         .expect("bash");
@@ -71,6 +74,22 @@ fn the_commands_of_the_guide_do_what_it_says() {
     assert_eq!(get("s3://photos-restored/one.txt"), "first\n");
     assert_eq!(get("s3://photos/one.txt"), "first\n", "exact put the bucket back");
     assert_eq!(get("s3://photos/two.txt"), "", "exact removed what did not exist then");
+}
+
+#[test]
+fn the_commands_of_the_page_on_databases_do_what_it_says() {
+    let server = Postgres::start().expect("PostgreSQL: run ./dev setup");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let page = commands("docs/databases.md").replace("postgres://hindsight@db.example:5432/", &server.url(""));
+    // The tests of the other pages run at the same time, at the usual port.
+    let page = page.replace("hindsight serve", "hindsight serve --listen 127.0.0.1:0");
+    let environment: Vec<(&str, &str)> = server.environment().collect();
+    let told = run_with(folder.path(), server.programs(), &environment, &page);
+    assert!(told.lines().any(|line| line == "1000"), "all rows are back\n{told}");
+    assert!(told.contains("dry run: nothing was written; the database would be made"), "{told}");
+    assert!(told.contains("COMPLETED") && told.contains("all of it is as it was written"), "{told}");
+    let script = "psql -d shop -A -t -c 'SELECT count(*) FROM pg_replication_slots, pg_publication'";
+    assert_eq!(run_with(folder.path(), server.programs(), &environment, script).trim(), "0");
 }
 
 /// The first page somebody reads. Its places and times are those of an example; here they are those of the test.
