@@ -13,7 +13,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::layout;
-use crate::model::{Checksum, Digest, Key, ResourceId};
+use crate::model::{Checksum, Digest, Key, ResourceId, ResourceKind};
 
 /// The largest slice. A content is cut into slices of this size, so that memory is bounded by it.
 pub const SLICE_BYTES: usize = 8 << 20;
@@ -160,8 +160,9 @@ impl FromStr for Whole {
             let (place, checksums) = text.split_once(',')?;
             let (place, size) = place.split_once('+')?;
             let (resource, name) = place.split_once('/')?;
-            // Of a resource's spellings only the one that stands in paths.
-            let resource = resource.parse::<ResourceId>().ok().filter(|id| id.as_str() == resource)?;
+            // Of a resource's spellings only the one that stands in paths; and only of buckets are there such contents.
+            let is_bucket = |id: &ResourceId| id.as_str() == resource && id.kind() == ResourceKind::Bucket;
+            let resource = resource.parse::<ResourceId>().ok().filter(is_bucket)?;
             let checksums: Vec<Checksum> = checksums.split(',').map(|text| text.parse().ok()).collect::<Option<_>>()?;
             let bounded = checksums.len() <= CHECKSUMS_MAX && layout::is_short_digest(name);
             let whole = Whole { resource, name: name.to_owned(), size: size.parse().ok()?, checksums };
@@ -215,6 +216,7 @@ mod tests {
             format!("=bucket-photos/{}+1,{sum}", &name[1..]),
             format!("=bucket-photos/{}+1,{sum}", name.to_uppercase()),
             format!("=s3://photos/{name}+1,{sum}"),
+            format!("=database-shop/{name}+1,{sum}"),
             format!("=bucket-../{name}+1,{sum}"),
             format!("=/{name}+1,{sum}"),
             format!("=bucket-photos/{name}+1,{sum}/0"),
