@@ -142,6 +142,22 @@ impl Postgres {
     }
 }
 
+/// A broker of Apache Kafka.
+#[derive(Debug)]
+pub struct Kafka(Server);
+
+impl Kafka {
+    /// Starts one for the caller alone.
+    pub fn start() -> Result<Self, ServiceError> {
+        Server::start("kafka").map(Self)
+    }
+
+    /// Where it answers: `HOST:PORT`.
+    pub fn brokers(&self) -> &str {
+        &self.0.facts["KAFKA_BROKERS"]
+    }
+}
+
 impl Server {
     /// Where S3, and on the emulator everything else, answers: `http://127.0.0.1:PORT`. Use path-style addresses.
     pub fn endpoint(&self) -> &str {

@@ -148,7 +148,8 @@ impl Source {
             |attempt: &str, reason: String| DatabaseError::Server { address: address.to_string(), attempt: attempt.to_owned(), reason };
         // Said before there is a slot: one that is there and of which the vault says nothing is somebody else's.
         let epoch = known.map_or(1, |known| known.record.epoch + 1);
-        let begun = Incarnation { epoch, system, slot: self.slot.clone(), start: 0, at: self.now(client).await?, tables: None, whole: false };
+        let begun =
+            Incarnation { epoch, system, slot: self.slot.clone(), start: 0, at: self.now(client).await?, tables: None, whole: false };
         self.record(log, known, &begun).await?;
         fail_point!("database::begun");
         let publications = [self.publication(), self.insert_only_publication()];

@@ -64,7 +64,10 @@ impl Catalogue {
     /// # Errors
     /// [`DatabaseError::Server`].
     pub(crate) async fn ask(client: &Client, address: &Address) -> Result<Catalogue, DatabaseError> {
-        let row = client.query_one(&format!("SELECT ({TABLES}), ({REST})"), &[]).await.map_err(|error| address.failed("ask for its schema", &error))?;
+        let row = client
+            .query_one(&format!("SELECT ({TABLES}), ({REST})"), &[])
+            .await
+            .map_err(|error| address.failed("ask for its schema", &error))?;
         Ok(Catalogue { tables: row.get(0), rest: row.get(1) })
     }
 }

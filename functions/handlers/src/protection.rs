@@ -110,6 +110,13 @@ pub enum Events {
     },
     /// S3 events posted to this process.
     Webhook,
+    /// S3 events in a topic of Kafka.
+    Kafka {
+        /// Which of the configured clusters, or its brokers.
+        cluster: String,
+        /// The topic.
+        topic: String,
+    },
     /// No events: all versions are listed again and again.
     List {
         /// Seconds between the end of one listing and the next.

@@ -8,12 +8,14 @@ use clap::Args;
 use pipeline::model::{Clock, ResourceId, ResourceKind};
 use pipeline::source::s3_read::Reader;
 
+use crate::Abilities;
 use crate::clock::SystemClock;
 use crate::config::{Config, LogFormat};
 use crate::contact::Reached;
 use crate::endpoints::{Endpoint, Overrides, resolve};
 use crate::exit::Failure;
 use crate::nearest::meant;
+use crate::sources::kafka::Topic;
 use crate::vaults::{OpenVault, Place};
 
 /// Flags that every command takes.
@@ -61,6 +63,8 @@ pub struct App {
     pub flags: Flags,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// What this binary can do beyond others.
+    pub abilities: Abilities,
 }
 
 impl App {
@@ -69,7 +73,12 @@ impl App {
     /// # Errors
     /// As [`Config::load`].
     pub fn new(flags: Flags) -> Result<App, Failure> {
-        Ok(App { config: Arc::new(Config::load(flags.config.as_deref())?), flags, clock: Arc::new(SystemClock) })
+        Ok(App {
+            config: Arc::new(Config::load(flags.config.as_deref())?),
+            flags,
+            clock: Arc::new(SystemClock),
+            abilities: Abilities::default(),
+        })
     }
 
     /// The endpoint that a name, a URL or nothing stands for.
@@ -150,6 +159,28 @@ impl App {
     /// As [`App::place`] and [`Place::open`].
     pub async fn vault(&self, flag: &VaultFlag) -> Result<OpenVault> {
         self.place(flag)?.open().await
+    }
+
+    /// A topic of a configured cluster, or of one that is named by its brokers.
+    ///
+    /// # Errors
+    /// A cluster that is not configured, and a password that is not there.
+    pub fn topic(&self, cluster: &str, topic: &str, group: String) -> Result<Topic, Failure> {
+        let topic = topic.to_owned();
+        let Some(known) = self.config.kafka.get(cluster) else {
+            if !cluster.contains(':') {
+                return Err(Failure::usage(format!(
+                    "no Kafka cluster {cluster} is configured; write a table [kafka.{cluster}], or its brokers as HOST:PORT"
+                )));
+            }
+            return Ok(Topic { brokers: cluster.to_owned(), topic, group, settings: Vec::new() });
+        };
+        let mut settings: Vec<(String, String)> = known.settings.clone().into_iter().collect();
+        if let Some(variable) = &known.password_env {
+            let missing = |_| Failure::usage(format!("Kafka cluster {cluster} has its password in {variable}, which is not set"));
+            settings.push(("sasl.password".to_owned(), std::env::var(variable).map_err(missing)?));
+        }
+        Ok(Topic { brokers: known.brokers.clone(), topic, group, settings })
     }
 
     /// What reads the versions of a protected bucket.

@@ -74,6 +74,21 @@ settings! {
         /// The S3 servers, by name: tables `[endpoints.NAME]`. The one named `default` holds where none is named; without
         /// it that is AWS, or what `AWS_ENDPOINT_URL` says.
         endpoints: BTreeMap<String, EndpointSettings> = BTreeMap::new(), "none", "HINDSIGHT_ENDPOINT_URL, --endpoint-url";
+        /// The Kafka clusters, by name: tables `[kafka.NAME]`.
+        kafka: BTreeMap<String, KafkaSettings> = BTreeMap::new(), "none", "";
+    }
+}
+
+settings! {
+    /// A Kafka cluster.
+    KafkaSettings {
+        /// The brokers to ask first: `HOST:PORT`, several with commas between. Must be set.
+        brokers: String = String::new(), "must be set", "";
+        /// Settings of the client by the names that librdkafka gives them, such as `security.protocol`, `ssl.ca.location`,
+        /// `sasl.mechanism` and `sasl.username`.
+        settings: BTreeMap<String, String> = BTreeMap::new(), "none", "";
+        /// The environment variable that holds the password for SASL.
+        password_env: Option<String> = None, "none", "";
     }
 }
 
@@ -182,6 +197,14 @@ impl Config {
                 return Err(format!("{name:?} cannot be a vault's name: it would be taken for a place"));
             }
         }
+        for (name, cluster) in &config.kafka {
+            if cluster.brokers.is_empty() {
+                return Err(format!("Kafka cluster {name} has no brokers; write brokers = \"HOST:PORT\""));
+            }
+            if cluster.settings.contains_key("sasl.password") {
+                return Err(format!("Kafka cluster {name} has a password in the file; name the variable that holds it: password_env"));
+            }
+        }
         for (name, endpoint) in &config.endpoints {
             if endpoint.access_key_env.is_some() != endpoint.secret_key_env.is_some() {
                 return Err(format!("endpoint {name} names only one of access_key_env and secret_key_env"));
@@ -220,7 +243,9 @@ fn known_settings(file: &toml::Table) -> Result<(), String> {
         Err(format!("there is no setting {unknown}{place}; {meant}"))
     };
     check(file, Config::SETTINGS, "")?;
-    for (kind, settings) in [("vaults", VaultSettings::SETTINGS), ("endpoints", EndpointSettings::SETTINGS)] {
+    for (kind, settings) in
+        [("vaults", VaultSettings::SETTINGS), ("endpoints", EndpointSettings::SETTINGS), ("kafka", KafkaSettings::SETTINGS)]
+    {
         let tables = file.get(kind).and_then(toml::Value::as_table).into_iter().flatten();
         for (name, table) in tables.filter_map(|(name, value)| Some((name, value.as_table()?))) {
             check(table, settings, &format!(" in [{kind}.{name}]"))?;

@@ -115,6 +115,7 @@ mod tests {
     use pipeline::model::Clock;
 
     use super::*;
+    use crate::Abilities;
     use crate::app::Flags;
 
     /// It is always this late.
@@ -130,7 +131,7 @@ mod tests {
     }
 
     fn app(now: i64) -> App {
-        App { config: Arc::default(), flags: Flags::default(), clock: Arc::new(Still(now)) }
+        App { config: Arc::default(), flags: Flags::default(), clock: Arc::new(Still(now)), abilities: Abilities::default() }
     }
 
     /// A window of 5 to 998.

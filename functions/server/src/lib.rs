@@ -1,5 +1,7 @@
 //! Hindsight in one process: `serve` keeps every change of what is protected; the other commands look into vaults,
 //! restore from them and look after them.
+//!
+//! A binary is a call of [`run`], with what it can do beyond the others.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop where it fails"))]
 
 mod app;
@@ -22,6 +24,7 @@ mod vaults;
 mod windows;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,29 +35,39 @@ use crate::app::{App, Flags};
 use crate::commands::Command;
 use crate::config::LogFormat;
 use crate::exit::{EXIT_CODES, Ended, Failure};
+pub use crate::sources::kafka::{Topic, Topics};
+pub use crate::sources::{IDLE_WAIT, ROUND_MESSAGES_MAX, ROUND_TIME_MAX, Stop, stopped};
 
 /// Continuous backup of S3 buckets: every change is kept, and any second can be restored.
 #[derive(Debug, Parser)]
 #[command(name = "hindsight", version, after_help = EXIT_CODES, arg_required_else_help = true)]
-pub struct Cli {
+struct Cli {
     #[command(flatten)]
     flags: Flags,
     #[command(subcommand)]
     command: Command,
 }
 
-fn main() -> ExitCode {
+/// What one binary can do and another cannot.
+#[derive(Clone, Default)]
+pub struct Abilities {
+    /// Opens topics of Kafka.
+    pub kafka: Option<Arc<dyn Topics>>,
+}
+
+/// Runs the command line of this process to its end.
+pub fn run(abilities: Abilities) -> ExitCode {
     standing::prepare();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return unreadable(&error),
     };
     let json = cli.flags.json;
-    exit::finish(run(cli), json)
+    exit::finish(run_command(cli, abilities), json)
 }
 
-fn run(cli: Cli) -> anyhow::Result<Ended> {
-    let app = App::new(cli.flags)?;
+fn run_command(cli: Cli, abilities: Abilities) -> anyhow::Result<Ended> {
+    let app = App { abilities, ..App::new(cli.flags)? };
     start_log(&app, matches!(cli.command, Command::Serve(_)))?;
     let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     for (name, meant) in config::misspelled(&app.config, set) {

@@ -103,7 +103,11 @@ pub async fn serve(serving: Serving) -> Result<()> {
                     expected.entry(feed.clone()).or_default().insert(resource.clone());
                 }
                 known.retain(|(index, _), _| away.contains(index));
-                known.extend(wanted.iter().filter_map(|(key, (_, record))| Some((key.clone(), FeedName::of(&record.record)?))));
+                known.extend(
+                    wanted
+                        .iter()
+                        .filter_map(|(key, (_, record))| Some((key.clone(), FeedName::of(&record.record, &vaults[key.0].record.id)?))),
+                );
                 let mut all = wanted.values();
                 let all_posted = !wanted.is_empty()
                     && all.all(|(_, protection)| protection.record.bucket().is_some_and(|bucket| bucket.events == Events::Webhook));
@@ -190,8 +194,8 @@ async fn protections(vaults: &[OpenVault]) -> Result<(Wanted, BTreeSet<usize>)> 
 /// Which buckets each feed tells of.
 fn wanted_feeds(wanted: &Wanted) -> BTreeMap<FeedName, BTreeSet<ResourceId>> {
     let mut feeds: BTreeMap<FeedName, BTreeSet<ResourceId>> = BTreeMap::new();
-    for ((_, resource), (_, protection)) in wanted {
-        if let Some(feed) = FeedName::of(&protection.record) {
+    for ((_, resource), (vault, protection)) in wanted {
+        if let Some(feed) = FeedName::of(&protection.record, &vault.record.id) {
             feeds.entry(feed).or_default().insert(resource.clone());
         }
     }

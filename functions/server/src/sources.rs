@@ -1,5 +1,6 @@
-//! Where events come from in this process: a queue that is polled, and a webhook that is posted to.
+//! Where events come from in this process: a queue that is polled, a webhook that is posted to, topics of Kafka.
 
+pub mod kafka;
 pub mod sqs;
 pub mod tags;
 pub mod webhook;

@@ -42,7 +42,7 @@ pub struct Protect {
 #[command(next_help_heading = "Options for a bucket")]
 struct BucketFlags {
     /// How changes are learned: sqs:URL (a queue that gets the bucket's events), webhook (events are posted to `serve`),
-    /// or list[:EVERY] (no events: all versions are listed again and again, every 60s, 5m ... [default: 60s]). Must be given.
+    /// kafka:CLUSTER/TOPIC (a configured cluster or HOST:PORT; `hindsight-worker serve` reads it), or list[:EVERY] (no events: all versions are listed again and again, every 60s, 5m ... [default: 60s]). Must be given.
     #[arg(long, value_name = "EVENTS")]
     events: Option<EventsFlag>,
     /// The S3 server of the bucket: an endpoint's name or URL.

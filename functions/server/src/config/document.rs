@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Config, EndpointSettings, Setting, VaultSettings};
+use super::{Config, EndpointSettings, KafkaSettings, Setting, VaultSettings};
 
 const HEAD: &str = "\
 # Configuration
@@ -38,9 +38,12 @@ browser (SSO) or start a program (`credential_process`) are not read.
 /// The page.
 pub fn markdown() -> String {
     let mut page = HEAD.to_owned();
-    for (title, settings) in
-        [("The file", Config::SETTINGS), ("`[vaults.NAME]`", VaultSettings::SETTINGS), ("`[endpoints.NAME]`", EndpointSettings::SETTINGS)]
-    {
+    for (title, settings) in [
+        ("The file", Config::SETTINGS),
+        ("`[vaults.NAME]`", VaultSettings::SETTINGS),
+        ("`[endpoints.NAME]`", EndpointSettings::SETTINGS),
+        ("`[kafka.NAME]`", KafkaSettings::SETTINGS),
+    ] {
         table(&mut page, title, settings);
     }
     page.push_str(FOOT);

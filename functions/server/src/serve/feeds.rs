@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use handlers::capture::Capture;
 use handlers::health::Part;
 use handlers::intake::Intake;
@@ -18,6 +18,7 @@ use super::metrics::Metrics;
 use super::troubles::Troubles;
 use crate::app::App;
 use crate::endpoints::Endpoint;
+use crate::exit::Failure;
 use crate::sources::sqs::SqsSource;
 use crate::sources::webhook::WebhookSource;
 use crate::sources::{Stop, stopped};
@@ -29,6 +30,11 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 /// noticed.
 const STRANGE_MAX: Duration = Duration::from_secs(30);
 
+/// What the names of consumer groups begin with.
+const GROUP: &str = "hindsight-";
+/// Said where events are in Kafka, and this binary cannot read it.
+const NO_KAFKA: &str = "its events are in Kafka, which this program cannot read: run `hindsight-worker serve` instead";
+
 /// Which feed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FeedName {
@@ -36,14 +42,26 @@ pub enum FeedName {
     Sqs(String),
     /// What is posted to this process.
     Webhook,
+    /// A topic of Kafka, for one vault: two that take from it must not share what is in it.
+    Kafka {
+        /// Which of the configured clusters, or its brokers.
+        cluster: String,
+        /// The topic.
+        topic: String,
+        /// The vault's id.
+        vault: String,
+    },
 }
 
 impl FeedName {
-    /// Where the events of a protected bucket come from; nowhere where it is only listed.
-    pub fn of(protection: &Protection) -> Option<FeedName> {
+    /// Where the events of a bucket come from that a vault protects; nowhere where it is only listed.
+    pub fn of(protection: &Protection, vault: &str) -> Option<FeedName> {
         match &protection.bucket()?.events {
             Events::Sqs { url } => Some(FeedName::Sqs(url.clone())),
             Events::Webhook => Some(FeedName::Webhook),
+            Events::Kafka { cluster, topic } => {
+                Some(FeedName::Kafka { cluster: cluster.clone(), topic: topic.clone(), vault: vault.to_owned() })
+            }
             Events::List { .. } => None,
         }
     }
@@ -120,6 +138,11 @@ impl Feeds {
                 Some(source) => Arc::clone(source) as Arc<dyn Source>,
                 None => anyhow::bail!(self.no_posts().unwrap_or_default()),
             },
+            FeedName::Kafka { cluster, topic, vault } => {
+                let topic = self.app.topic(cluster, topic, format!("{GROUP}{vault}"))?;
+                let topics = self.app.abilities.kafka.as_ref().context(NO_KAFKA)?;
+                topics.open(&topic, Arc::clone(&self.app.clock), self.stop.clone()).map_err(Failure::broken)?
+            }
         };
         let intake = Intake::new(Vec::new(), capture.vault().clone(), Arc::clone(&self.app.clock), !endpoint.is_aws());
         let intake = intake.with_patience(STRANGE_MAX);

@@ -79,7 +79,7 @@ impl Keeper {
     }
 
     fn feed(&self) -> Option<FeedName> {
-        FeedName::of(&self.protection)
+        FeedName::of(&self.protection, &self.vault.record.id)
     }
 
     /// Ends with an error where it could not be kept, or not any longer.

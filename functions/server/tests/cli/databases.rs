@@ -222,7 +222,8 @@ fn a_schema_that_changes_is_noticed_and_restored_as_it_was() {
         shop.restore(&at, name);
         assert_eq!(shop.dump(name), expected, "{name}");
     }
-    let refused = shop.program.run(&["restore", "db://shop", "--vault", VAULT, "--to", &at_between, "--target", &shop.server.url("between")]);
+    let refused =
+        shop.program.run(&["restore", "db://shop", "--vault", VAULT, "--to", &at_between, "--target", &shop.server.url("between")]);
     assert_eq!((refused.code, refused.errors.contains("the tables themselves were changed")), (4, true), "{}", refused.errors);
     let page = shop.program.ok(&["status", "--vault", VAULT]);
     assert!(page.contains("gap") && page.contains("the tables themselves were changed"), "{page}");

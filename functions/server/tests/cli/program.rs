@@ -11,6 +11,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::faults::Fault;
 
+/// The binary of whichever crate this is part of the tests of.
+const BINARY: &str = match (option_env!("CARGO_BIN_EXE_hindsight"), option_env!("CARGO_BIN_EXE_hindsight-worker")) {
+    (Some(path), _) | (None, Some(path)) => path,
+    (None, None) => panic!("there is no binary"),
+};
+
 /// The binary, and where it runs.
 pub struct Program {
     folder: TempDir,
@@ -80,7 +86,7 @@ impl Program {
 
     /// The command that would run.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut words = self.runner.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_hindsight")]);
+        let mut words = self.runner.iter().map(String::as_str).chain([BINARY]);
         let mut command = Command::new(words.next().expect("the binary at least"));
         command.args(words).args(arguments).current_dir(self.folder()).env_clear().stdin(Stdio::null());
         command.env("HOME", self.folder()).env("TMPDIR", self.folder()).envs(&self.environment);

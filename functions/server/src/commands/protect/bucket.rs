@@ -25,6 +25,12 @@ const LIST_EVERY_SECONDS_MAX: u64 = 28 * 86_400;
 #[derive(Debug, Clone)]
 pub(super) struct EventsFlag(Events);
 
+/// Whether Kafka would take this for a topic's name.
+fn is_topic(name: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    !matches!(name, "" | "." | "..") && name.len() <= 249 && name.bytes().all(is_allowed)
+}
+
 /// How often all versions are listed.
 pub(super) fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = parse_duration(text).map_err(|error| error.to_string())?;
@@ -35,10 +41,20 @@ impl FromStr for EventsFlag {
     type Err = String;
 
     fn from_str(text: &str) -> Result<EventsFlag, String> {
-        let wrong = || format!("{text:?} is no source of events: write sqs:URL, webhook, or list[:30s|:5m|...], of four weeks at most");
+        let wrong = || {
+            format!(
+                "{text:?} is no source of events: write sqs:URL, webhook, kafka:CLUSTER/TOPIC, or list[:30s|:5m|...], of four weeks at most"
+            )
+        };
         Ok(EventsFlag(match text.split_once(':') {
             None if text == "webhook" => Events::Webhook,
             None if text == "list" => Events::List { seconds: LIST_EVERY_SECONDS },
+            Some(("kafka", place)) => match place.rsplit_once('/') {
+                Some((cluster, topic)) if !cluster.is_empty() && is_topic(topic) => {
+                    Events::Kafka { cluster: cluster.to_owned(), topic: topic.to_owned() }
+                }
+                _ => return Err(wrong()),
+            },
             Some(("sqs", url)) if url.contains("://") => Events::Sqs { url: url.to_owned() },
             Some(("list", every)) => {
                 let seconds = every.parse().ok().or_else(|| parse_duration(every).ok().map(|every| every.as_secs()));
@@ -108,6 +124,12 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
             "no token is set here, and `hindsight serve` takes posted events only with one: {variable} or webhook_token_file"
         ));
     }
+    if let Events::Kafka { cluster, topic } = &events {
+        app.topic(cluster, topic, String::new())?;
+        if app.abilities.kafka.is_none() {
+            warnings.push("`hindsight serve` cannot read Kafka: run `hindsight-worker serve` instead".to_owned());
+        }
+    }
     if let Events::Sqs { url } = &events
         && let Some(other) = sqs::claim(&endpoint.sqs(url).await?, url, &chosen.record.id).await
     {
@@ -134,6 +156,7 @@ pub(super) fn shown(protection: &BucketProtection) -> Vec<(&'static str, String)
     let events = match &protection.events {
         Events::Sqs { url } => format!("sqs:{}", escaped(url)),
         Events::Webhook => "webhook".to_owned(),
+        Events::Kafka { cluster, topic } => format!("kafka:{}/{}", escaped(cluster), escaped(topic)),
         Events::List { seconds } => format!("list:{seconds}"),
     };
     vec![
@@ -176,9 +199,25 @@ mod tests {
         assert_eq!(read("webhook"), Ok(Events::Webhook));
         assert_eq!(read("list"), Ok(Events::List { seconds: 60 }));
         assert_eq!(read("list:5"), Ok(Events::List { seconds: 5 }));
+        let kafka = |cluster: &str, topic: &str| Events::Kafka { cluster: cluster.to_owned(), topic: topic.to_owned() };
+        assert_eq!(read("kafka:main/s3-events"), Ok(kafka("main", "s3-events")));
+        assert_eq!(read("kafka:a:9092,b:9092/s3.events"), Ok(kafka("a:9092,b:9092", "s3.events")));
         assert_eq!(read("list:2m"), Ok(Events::List { seconds: 120 }));
         assert_eq!(read("sqs:https://sqs/1/q"), Ok(Events::Sqs { url: "https://sqs/1/q".to_owned() }));
-        for text in ["", "list:0", "list:x", "list:2419201", "list:99999999999999999999", "list:5w", "sqs:", "sqs:name", "kafka"] {
+        for text in [
+            "",
+            "list:0",
+            "list:x",
+            "list:2419201",
+            "list:99999999999999999999",
+            "list:5w",
+            "sqs:",
+            "sqs:name",
+            "kafka",
+            "kafka:main",
+            "kafka:/t",
+            "kafka:main/a b",
+        ] {
             assert!(read(text).is_err(), "{text}");
         }
     }

@@ -46,6 +46,7 @@ fn how(protection: &Protection) -> String {
     let events = match &bucket.events {
         Events::Sqs { url } => format!("events from queue {}", escaped(url.rsplit('/').next().unwrap_or(url))),
         Events::Webhook => "events by webhook".to_owned(),
+        Events::Kafka { topic, .. } => format!("events from topic {}", escaped(topic)),
         Events::List { seconds } => format!("listed every {}", span(Duration::from_secs(*seconds))),
     };
     format!("ACTIVE, {events}{}", if bucket.unversioned { ", best effort" } else { "" })

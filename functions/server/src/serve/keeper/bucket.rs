@@ -31,6 +31,7 @@ impl Keeper {
         let how = match events {
             Events::Sqs { url } => format!("sqs:{url}"),
             Events::Webhook => "webhook".to_owned(),
+            Events::Kafka { cluster, topic } => format!("kafka:{cluster}/{topic}"),
             Events::List { seconds } => format!("list:{seconds}"),
         };
         tracing::info!(%resource, vault = self.vault.place.name, events = how, versions = capture.known(|known| known.len()), "keeping its changes");

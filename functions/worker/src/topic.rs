@@ -1,0 +1,387 @@
+//! A topic as a source of events.
+//!
+//! The group shares its partitions out among its members. An offset is committed only when the vault has everything before it, so
+//! that whoever takes a partition over goes on where that is true. That all that had arrived by some time is durable follows from
+//! numbers that every member can ask for: the ends of all partitions then, and the offsets that the group has committed since.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pipeline::model::{Clock, Timestamp};
+use pipeline::source::{Delivery, Message, Source, SourceError};
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+use server::{IDLE_WAIT, ROUND_MESSAGES_MAX, ROUND_TIME_MAX, Stop, Topic, Topics, stopped};
+
+use crate::held::Held;
+
+/// How long the broker may take to answer a question.
+const ASK_MAX: Duration = Duration::from_secs(10);
+/// After so long a message that did not become durable is handed on again.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// More messages than this that are not durable, or more bytes of them, and no new ones are taken.
+const HELD_MAX: (usize, usize) = (10_000, 64 << 20);
+/// How often it is asked how far the partitions have come, while nothing comes.
+const PROVE_EVERY: Duration = Duration::from_secs(1);
+/// How often that is said while nothing comes: each time costs a small file in the vault.
+const SAY_EVERY: Duration = Duration::from_secs(15);
+
+/// Opens topics by librdkafka.
+pub struct Rdkafka;
+
+impl Topics for Rdkafka {
+    fn open(&self, topic: &Topic, clock: Arc<dyn Clock>, stop: Stop) -> Result<Arc<dyn Source>, String> {
+        let source = KafkaSource::new(topic, clock, stop).map_err(|error| format!("topic {}: {error}", topic.topic))?;
+        Ok(Arc::new(source))
+    }
+}
+
+/// By partition.
+type Partitions = Arc<Mutex<BTreeMap<i32, Held>>>;
+
+/// Hears which partitions this member has.
+struct Member {
+    partitions: Partitions,
+    is_changed: Arc<AtomicBool>,
+}
+
+impl ClientContext for Member {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+                tracing::warn!(facility, "{message}");
+            }
+            _ => tracing::debug!(facility, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, "{reason}");
+    }
+}
+
+impl ConsumerContext for Member {
+    fn pre_rebalance(&self, _: &BaseConsumer<Member>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Revoke(list) = rebalance {
+            let mut partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+            // Whoever has them now gets what is not committed.
+            list.elements().iter().for_each(|element| drop(partitions.remove(&element.partition())));
+        }
+    }
+
+    fn post_rebalance(&self, _: &BaseConsumer<Member>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Assign(list) = rebalance {
+            tracing::info!(partitions = list.count(), "took partitions over");
+            self.is_changed.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Where all partitions ended at a time.
+struct Ends {
+    at: Timestamp,
+    /// By partition, where it begins and ends.
+    ends: BTreeMap<i32, (i64, i64)>,
+}
+
+/// What is known of how far the group is.
+#[derive(Default)]
+struct Proof {
+    ends: Option<Ends>,
+    asked: Timestamp,
+    said: Timestamp,
+    /// Whether messages came since it was said.
+    is_busy: bool,
+}
+
+/// One topic, as a member of a group.
+struct KafkaSource {
+    consumer: Arc<StreamConsumer<Member>>,
+    topic: String,
+    stream: String,
+    clock: Arc<dyn Clock>,
+    stop: Stop,
+    partitions: Partitions,
+    is_changed: Arc<AtomicBool>,
+    proof: Mutex<Proof>,
+}
+
+impl KafkaSource {
+    fn new(topic: &Topic, clock: Arc<dyn Clock>, stop: Stop) -> Result<KafkaSource, KafkaError> {
+        let (partitions, is_changed) = (Partitions::default(), Arc::<AtomicBool>::default());
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &topic.brokers)
+            .set("group.id", &topic.group)
+            .set("client.id", "hindsight")
+            // Offsets follow what is durable, and nothing else.
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", "read_committed")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            // A round may read large contents.
+            .set("max.poll.interval.ms", "1800000")
+            .set("queued.max.messages.kbytes", "16384")
+            .set("allow.auto.create.topics", "false");
+        for (name, value) in &topic.settings {
+            config.set(name, value);
+        }
+        let member = Member { partitions: Arc::clone(&partitions), is_changed: Arc::clone(&is_changed) };
+        let consumer: StreamConsumer<Member> = config.create_with_context(member)?;
+        consumer.subscribe(&[&topic.topic])?;
+        Ok(KafkaSource {
+            consumer: Arc::new(consumer),
+            topic: topic.topic.clone(),
+            stream: format!("kafka:{}", topic.topic),
+            clock,
+            stop,
+            partitions,
+            is_changed,
+            proof: Mutex::default(),
+        })
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<i32, Held>> {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn proof(&self) -> MutexGuard<'_, Proof> {
+        self.proof.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn error(&self, attempt: &str, error: &dyn std::fmt::Display) -> SourceError {
+        SourceError { stream: self.stream.clone(), reason: format!("{attempt}: {error}"), transient: true }
+    }
+
+    /// Asks the broker something, which takes its time, elsewhere.
+    async fn ask<T: Send + 'static>(
+        &self,
+        attempt: &str,
+        question: impl FnOnce(&StreamConsumer<Member>, &str) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, SourceError> {
+        let (consumer, topic) = (Arc::clone(&self.consumer), self.topic.clone());
+        let asked = tokio::task::spawn_blocking(move || question(&consumer, &topic)).await;
+        asked.map_err(|error| self.error(attempt, &error))?.map_err(|error| self.error(attempt, &error))
+    }
+
+    /// Messages that wait to be handed on again, and whether there is room for new ones.
+    fn again(&self) -> (Vec<Message>, bool) {
+        let now = self.clock.now();
+        let mut held = self.held();
+        let mut messages = Vec::new();
+        for (partition, held) in held.iter_mut() {
+            let room = ROUND_MESSAGES_MAX - messages.len();
+            let again = held.again(now, AGAIN_AFTER, room);
+            messages.extend(again.into_iter().map(|(offset, body)| Message { body, receipt: receipt(*partition, offset) }));
+        }
+        let (count, bytes) = held.values().fold((0, 0), |(count, bytes), held| (count + held.len(), bytes + held.bytes()));
+        (messages, count < HELD_MAX.0 && bytes < HELD_MAX.1)
+    }
+
+    /// Takes what comes, for a bounded while.
+    async fn receive(&self, messages: &mut Vec<Message>) -> Result<(), SourceError> {
+        let first_within = if self.proof().is_busy || !messages.is_empty() { PROVE_EVERY } else { IDLE_WAIT.min(PROVE_EVERY) };
+        let mut until = self.clock.now().plus(first_within);
+        while messages.len() < ROUND_MESSAGES_MAX {
+            let left = until.since(self.clock.now());
+            let received = tokio::select! {
+                received = self.consumer.recv() => received,
+                () = self.clock.sleep(left) => break,
+                () = stopped(&self.stop) => break,
+            };
+            let message = received.map_err(|error| self.error("take messages", &error))?;
+            if messages.is_empty() {
+                until = self.clock.now().plus(ROUND_TIME_MAX);
+            }
+            let (partition, offset) = (message.partition(), message.offset());
+            let mut held = self.held();
+            let held = held.entry(partition).or_default();
+            match message.payload() {
+                Some(payload) => {
+                    let body = Bytes::copy_from_slice(payload);
+                    held.hand_on(offset, body.clone(), self.clock.now());
+                    messages.push(Message { body, receipt: receipt(partition, offset) });
+                }
+                None => held.pass(offset),
+            }
+        }
+        Ok(())
+    }
+
+    /// Of partitions that were just taken over: whether messages were removed from them before anybody had read them.
+    async fn check_taken_over(&self) -> Result<(), SourceError> {
+        if !self.is_changed.swap(false, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let lost = self
+            .ask("ask where its partitions begin", |consumer, topic| {
+                let mut lost = Vec::new();
+                for element in consumer.committed(ASK_MAX)?.elements_for_topic(topic) {
+                    let Offset::Offset(committed) = element.offset() else { continue };
+                    let (begin, _) = consumer.fetch_watermarks(topic, element.partition(), ASK_MAX)?;
+                    if committed < begin {
+                        lost.push((element.partition(), committed, begin));
+                    }
+                }
+                Ok(lost)
+            })
+            .await?;
+        if lost.is_empty() {
+            return Ok(());
+        }
+        {
+            let mut held = self.held();
+            lost.iter().for_each(|(partition, _, begin)| held.entry(*partition).or_default().pass(begin - 1));
+        }
+        let words: Vec<String> = lost.iter().map(|(partition, from, to)| format!("{} of partition {partition}", to - from)).collect();
+        let reason = format!(
+            "messages were removed from the topic before they were read ({}): for longer than it keeps them nobody was there to read; a \
+             listing finds what still exists",
+            words.join(", ")
+        );
+        Err(SourceError { stream: self.stream.clone(), reason, transient: true })
+    }
+
+    /// Tells the group what was dealt with.
+    async fn commit(&self) -> Result<(), SourceError> {
+        let attempt = "commit offsets";
+        let due: Vec<(i32, i64)> = self.held().iter().filter_map(|(partition, held)| Some((*partition, held.to_commit()?))).collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in &due {
+            let added = list.add_partition_offset(&self.topic, *partition, Offset::Offset(*offset));
+            added.map_err(|error| self.error(attempt, &error))?;
+        }
+        let committed = self.ask(attempt, move |consumer, _| Ok(consumer.commit(&list, CommitMode::Sync))).await?;
+        match committed {
+            Ok(()) => {
+                let mut held = self.held();
+                due.iter().for_each(|(partition, offset)| held.entry(*partition).or_default().is_committed(*offset));
+                Ok(())
+            }
+            // The partitions are being shared out anew. Whoever gets them begins where the group was told, and does it again.
+            Err(KafkaError::ConsumerCommit(code)) if is_of_rebalance(code) => {
+                tracing::debug!(stream = self.stream, %code, "offsets were not committed");
+                Ok(())
+            }
+            Err(error) => Err(self.error(attempt, &error)),
+        }
+    }
+
+    /// The instant before which all that had arrived is durable, by whichever member, if that is worth saying now.
+    async fn drained(&self) -> Result<Option<Timestamp>, SourceError> {
+        let now = self.clock.now();
+        let ends = {
+            let mut proof = self.proof();
+            let is_due = proof.is_busy || now.since(proof.said) >= SAY_EVERY;
+            if !is_due || now.since(proof.asked) < PROVE_EVERY {
+                return Ok(None);
+            }
+            proof.asked = now;
+            proof.ends.take()
+        };
+        let ends = match ends {
+            Some(ends) => ends,
+            None => Ends { at: now, ends: self.ask("ask where its partitions end", watermarks).await? },
+        };
+        // A marker of a transaction at the very end of a partition is never dealt with, and holds this back until something comes.
+        let known: Vec<i32> = ends.ends.keys().copied().collect();
+        let committed = self
+            .ask("ask what is committed", move |consumer, topic| {
+                let mut list = TopicPartitionList::new();
+                for partition in known {
+                    list.add_partition(topic, partition);
+                }
+                let offsets = consumer.committed_offsets(list, ASK_MAX)?;
+                Ok(offsets.elements().iter().map(|element| (element.partition(), element.offset())).collect::<BTreeMap<_, _>>())
+            })
+            .await?;
+        let is_reached = |partition: &i32, (begin, end): &(i64, i64)| match committed.get(partition) {
+            Some(Offset::Offset(offset)) => offset >= end,
+            // Nobody has ever read of it, and there is nothing to be read.
+            _ => begin == end,
+        };
+        let mut proof = self.proof();
+        if !ends.ends.iter().all(|(partition, ends)| is_reached(partition, ends)) {
+            proof.ends = Some(ends);
+            return Ok(None);
+        }
+        (proof.said, proof.is_busy) = (now, false);
+        Ok(Some(ends.at))
+    }
+}
+
+/// Where all partitions of a topic begin and end.
+fn watermarks(consumer: &StreamConsumer<Member>, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>, KafkaError> {
+    let metadata = consumer.fetch_metadata(Some(topic), ASK_MAX)?;
+    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+    partitions.map(|partition| Ok((partition.id(), consumer.fetch_watermarks(topic, partition.id(), ASK_MAX)?))).collect()
+}
+
+/// Whether a commit was refused because the group is not what this member thinks.
+fn is_of_rebalance(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::{FencedInstanceId, IllegalGeneration, RebalanceInProgress, UnknownMemberId};
+    matches!(code, IllegalGeneration | RebalanceInProgress | UnknownMemberId | FencedInstanceId)
+}
+
+fn receipt(partition: i32, offset: i64) -> String {
+    format!("{partition}:{offset}")
+}
+
+fn place(receipt: &str) -> Option<(i32, i64)> {
+    let (partition, offset) = receipt.split_once(':')?;
+    Some((partition.parse().ok()?, offset.parse().ok()?))
+}
+
+#[async_trait]
+impl Source for KafkaSource {
+    fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    async fn poll(&self) -> Result<Delivery, SourceError> {
+        self.check_taken_over().await?;
+        let (mut messages, has_room) = self.again();
+        if has_room {
+            self.receive(&mut messages).await?;
+        } else if messages.is_empty() {
+            // What is held must become durable first, or be due again.
+            tokio::select! {
+                () = self.clock.sleep(PROVE_EVERY) => {}
+                () = stopped(&self.stop) => {}
+            }
+        }
+        if !messages.is_empty() {
+            self.proof().is_busy = true;
+            return Ok(Delivery { messages, drained: None });
+        }
+        // Of messages that said nothing.
+        self.commit().await?;
+        Ok(Delivery { messages, drained: self.drained().await? })
+    }
+
+    async fn ack(&self, receipts: Vec<String>) -> Result<(), SourceError> {
+        {
+            let mut held = self.held();
+            for (partition, offset) in receipts.iter().filter_map(|receipt| place(receipt)) {
+                // One that was taken away is somebody else's.
+                if let Some(held) = held.get_mut(&partition) {
+                    held.is_durable(offset);
+                }
+            }
+        }
+        self.commit().await
+    }
+}
