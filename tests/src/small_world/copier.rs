@@ -9,7 +9,7 @@ use pipeline::model::checksum::Verifier;
 use pipeline::s3::{BucketError, CopySource};
 use pipeline::vault::whole::Copier;
 
-use super::{Fault, Trap, spoil};
+use super::trap::{Fault, Trap, spoil};
 use crate::memory_bucket::MemoryBucket;
 
 pub(super) struct SameServer {

@@ -47,9 +47,6 @@ pub struct Restore {
     vault: VaultFlag,
     #[command(flatten)]
     asked: Asked,
-    /// The S3 server of the target: an endpoint's name or URL [default: that of --endpoint-url, or of the source].
-    #[arg(long, value_name = "NAME|URL")]
-    target_endpoint: Option<String>,
     /// Only say what would be done: exactly what then happens.
     #[arg(long)]
     dry_run: bool,
@@ -70,7 +67,7 @@ pub async fn run(app: &App, command: Restore) -> Result<Ended> {
     let to = app.instant(asked.to()?)?;
     let certainty = if asked.proven { Certainty::Proven } else { Certainty::Arrived };
     let protected = app.kept(&command.vault, &resource).await?;
-    let Place { target, prefix, .. } = app.target(&protected, asked.target()?, command.target_endpoint.as_deref()).await?;
+    let Place { target, prefix, .. } = app.target(&protected, asked.target()?, asked.target_endpoint.as_deref()).await?;
     let target: Arc<dyn Target> = target;
     let Protected { opened, .. } = protected;
     let options = RestoreOptions { prefix, dry_run: command.dry_run, ..asked.options()? };

@@ -20,9 +20,7 @@ const TRANSACTION: &str = "xid:";
 
 /// Restores a database.
 pub async fn run(app: &App, command: &Restore, asked: &Asked, resource: ResourceId) -> Result<Ended> {
-    let stray = asked.only_for_buckets().or(command.target_endpoint.as_ref().map(|_| "--target-endpoint"));
-    let stray = stray.or(command.report.as_ref().map(|_| "--report"));
-    if let Some(flag) = stray {
+    if let Some(flag) = asked.only_for_buckets().or(command.report.as_ref().map(|_| "--report")) {
         return Err(Failure::usage(format!("{flag} is for buckets, and {resource} is a database")).into());
     }
     let target = asked.target()?;

@@ -29,6 +29,9 @@ pub struct Asked {
     /// Where to: a bucket (s3://OTHER or s3://OTHER/prefix) or a directory; of a database a new one.
     #[arg(long, value_name = "s3://OTHER[/PREFIX]|DIR|postgres://...")]
     target: Option<String>,
+    /// The S3 server of the target: an endpoint's name or URL [default: that of --endpoint-url, or of the source].
+    #[arg(long, value_name = "NAME|URL")]
+    pub target_endpoint: Option<String>,
     /// Only keys that begin so; may be given several times.
     #[arg(long, value_name = "PREFIX")]
     prefix: Vec<String>,
@@ -94,8 +97,16 @@ impl TryFrom<String> for Tag {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(try_from = "String")]
+#[serde(try_from = "Written")]
 struct VersionsFlag(Versions);
+
+/// A number in a file may stand there as one, or as on a command line.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Number(u64),
+    Word(String),
+}
 
 impl FromStr for VersionsFlag {
     type Err = String;
@@ -112,11 +123,14 @@ impl FromStr for VersionsFlag {
     }
 }
 
-impl TryFrom<String> for VersionsFlag {
+impl TryFrom<Written> for VersionsFlag {
     type Error = String;
 
-    fn try_from(text: String) -> Result<VersionsFlag, String> {
-        text.parse()
+    fn try_from(written: Written) -> Result<VersionsFlag, String> {
+        match written {
+            Written::Number(count) => count.to_string().parse(),
+            Written::Word(text) => text.parse(),
+        }
     }
 }
 
@@ -138,6 +152,7 @@ impl Asked {
             resource: self.resource.or(file.resource),
             to: self.to.or(file.to),
             target: self.target.or(file.target),
+            target_endpoint: self.target_endpoint.or(file.target_endpoint),
             prefix: list(self.prefix, file.prefix),
             glob: list(self.glob, file.glob),
             key: list(self.key, file.key),
@@ -161,6 +176,7 @@ impl Asked {
     /// A flag that is given and says something of objects.
     pub fn only_for_buckets(&self) -> Option<&'static str> {
         [
+            ("--target-endpoint", self.target_endpoint.is_some()),
             ("--prefix", !self.prefix.is_empty()),
             ("--glob", !self.glob.is_empty()),
             ("--key", !self.key.is_empty()),
@@ -240,8 +256,10 @@ mod tests {
 
     #[test]
     fn flags_go_over_the_file() {
-        let file: Asked =
-            serde_json::from_str(r#"{"to": "latest", "glob": ["*.jpg"], "versions": "3", "mode": "overwrite", "tag": ["a=b=c"]}"#).unwrap();
+        let file: Asked = serde_json::from_str(
+            r#"{"to": "latest", "glob": ["*.jpg"], "versions": 3, "mode": "overwrite", "tag": ["a=b=c"], "target-endpoint": "office"}"#,
+        )
+        .unwrap();
         let asked = Asked { glob: vec!["*.png".to_owned()], ..Asked::default() }.over(file);
         let options = asked.options().unwrap();
         assert_eq!((asked.to().unwrap(), options.mode), ("latest", Some(Mode::Overwrite)));
@@ -260,7 +278,14 @@ mod tests {
 
     #[test]
     fn what_a_file_misspells_is_an_error() {
-        for text in [r#"{"globs": []}"#, r#"{"versions": "0"}"#, r#"{"mode": "careful"}"#, r#"{"tag": ["x"]}"#] {
+        for text in [
+            r#"{"globs": []}"#,
+            r#"{"versions": "0"}"#,
+            r#"{"versions": 0}"#,
+            r#"{"versions": -1}"#,
+            r#"{"mode": "careful"}"#,
+            r#"{"tag": ["x"]}"#,
+        ] {
             assert!(serde_json::from_str::<Asked>(text).is_err(), "{text}");
         }
     }
