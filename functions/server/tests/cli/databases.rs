@@ -193,6 +193,54 @@ fn what_was_committed_while_nobody_listened_is_kept_by_the_server_and_comes() {
     assert_eq!(shop.dump("last"), shop.dump("shop"));
 }
 
+/// The page of the format is enough to restore without our code.
+#[test]
+fn a_program_of_nobody_reads_the_tables_at_any_time() {
+    let shop = Shop::new();
+    shop.run("ALTER TABLE customer ALTER note SET STORAGE EXTERNAL; UPDATE customer SET note = repeat(md5(id::text), 100)");
+    shop.run(
+        "CREATE TABLE pair (a int, b text); ALTER TABLE pair REPLICA IDENTITY FULL; INSERT INTO pair VALUES (1, 'x'), (1, 'x'), (2, NULL)",
+    );
+    shop.protect();
+    let serving = shop.serve();
+    shop.settle();
+    let rows = || {
+        let copy = |table: &str| {
+            let copied = shop.run(&format!("COPY {table} TO STDOUT"));
+            copied.lines().map(|line| format!("public.{table}\t{line}")).collect::<Vec<_>>()
+        };
+        let mut rows = ["customer", "orders", "audit", "pair"].map(copy).concat();
+        rows.sort();
+        rows
+    };
+    let mut moments = Vec::new();
+    for statements in [
+        "SELECT 1",
+        // The long note of a row that moves is not sent.
+        "UPDATE customer SET id = id + 1000 WHERE id BETWEEN 400 AND 500; DELETE FROM pair WHERE ctid IN (SELECT min(ctid) FROM pair)",
+        "BEGIN; TRUNCATE orders; INSERT INTO orders (customer, total) VALUES (1, 7.5); COMMIT; INSERT INTO audit VALUES ('truncated')",
+        "UPDATE customer SET name = 'renamed' WHERE id % 3 = 0; INSERT INTO pair VALUES (2, NULL), (3, 'y'); UPDATE pair SET a = 9 WHERE a = 2",
+    ] {
+        shop.run(statements);
+        moments.push((rows(), shop.now()));
+    }
+    shop.settle();
+    assert_eq!(serving.stop(), 0);
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let tools = std::env::var_os("HINDSIGHT_TOOLS").map_or_else(|| root.join(".cache/tools"), std::path::PathBuf::from);
+    for (expected, at) in moments {
+        let micros = pipeline::model::Timestamp::parse(&at, pipeline::model::Timestamp::default()).expect("a time").micros();
+        let script = root.join("tests/format/tables.py");
+        let mut program = Command::new(tools.join("s3/bin/python"));
+        program.arg(script).arg(shop.program.folder().join("vault")).args(["database-shop", &micros.to_string()]);
+        let ended = Ended::of(&mut program);
+        assert_eq!(ended.code, 0, "{}", ended.errors);
+        let mut found: Vec<String> = ended.output.lines().map(str::to_owned).collect();
+        found.sort();
+        assert!(found == expected, "at {at}: {} rows, not {}", found.len(), expected.len());
+    }
+}
+
 #[test]
 fn a_schema_that_changes_is_noticed_and_restored_as_it_was() {
     let shop = Shop::new();
