@@ -7,6 +7,7 @@
 //! The slot comes before the snapshot, which is what had been committed where the slot begins: nothing lies between the two. The
 //! session that made the slot holds the snapshot, and waits until it has been read.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use fail::fail_point;
@@ -19,7 +20,7 @@ use pipeline::source::pgoutput::Feed;
 use pipeline::vault::record::Numbered;
 use tokio_postgres::Client;
 
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, KnownTable};
 use crate::incarnation::{self, Incarnation};
 use crate::schema::Schema;
 use crate::slot::SlotState;
@@ -60,6 +61,21 @@ pub struct Looked {
     pub new_rows_only: Vec<String>,
     /// Why its schema could not be read from here, if so.
     pub no_dump: Option<String>,
+}
+
+/// A snapshot that can be read, of a database where a slot begins.
+struct Seen {
+    /// Where that is.
+    start: u64,
+    /// All that is in it was committed before this.
+    at: Timestamp,
+    tables: Vec<Table>,
+    catalogue: Catalogue,
+    schema: Schema,
+    /// A session that sees it.
+    reader: Client,
+    /// The session that made the slot, and holds the snapshot.
+    _session: ReplicationClient,
 }
 
 /// The name of the slot of a resource: lower-case letters, digits and `_`, of 63 at most.
@@ -119,9 +135,15 @@ impl Source {
         self.publish(&client, &tables).await?;
         let why_anew = match (&known, &slot) {
             (Some(known), _) if !known.record.whole => "the snapshot before had broken off",
-            (Some(known), Some(slot)) if !slot.is_lost() => match known.record.tables.as_ref() == Some(&tables_now) {
-                true => return Ok(Begun { incarnation: known.record.clone(), tables, rows: None }),
-                false => "the tables themselves were changed",
+            (Some(known), Some(slot)) if !slot.is_lost() => match &known.record.tables {
+                Some(before) if *before == tables_now => {
+                    return Ok(Begun { incarnation: known.record.clone(), tables, rows: None });
+                }
+                Some(before) => {
+                    schema::check_program(self.programs.as_deref(), version).await?;
+                    return self.read_again(&client, known, before, log).await;
+                }
+                None => "the tables are not known",
             },
             _ => "the replication slot was lost",
         };
@@ -144,38 +166,19 @@ impl Source {
         // What was known up to here, of whatever was begun before; also of a snapshot that was read, and never followed.
         let known_until = known.filter(|_| !log.is_empty()).map(|known| log.latest().unwrap_or(known.record.at));
         let address = &self.address;
-        let broken =
-            |attempt: &str, reason: String| DatabaseError::Server { address: address.to_string(), attempt: attempt.to_owned(), reason };
         // Said before there is a slot: one that is there and of which the vault says nothing is somebody else's.
         let epoch = known.map_or(1, |known| known.record.epoch + 1);
         let begun =
             Incarnation { epoch, system, slot: self.slot.clone(), start: 0, at: self.now(client).await?, tables: None, whole: false };
         self.record(log, known, &begun).await?;
         fail_point!("database::begun");
-        let publications = [self.publication(), self.insert_only_publication()];
-        let config = address.replication(&self.slot, &publications.each_ref().map(String::as_str));
-        let making = "make the replication slot";
-        let mut session = ReplicationClient::connect_gated(config).await.map_err(|error| broken(making, error.to_string()))?;
-        let make = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput EXPORT_SNAPSHOT", quoted(&self.slot));
-        let made = session.simple_query(&make).await.map_err(|error| broken(making, error.to_string()))?;
-        let word = |index: usize| made.first()?.get(index)?.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-        let (Some(start), Some(exported)) = (word(1).and_then(|text| lsn(&text)), word(2)) else {
-            return Err(broken(making, "the server does not say where it begins".to_owned()));
-        };
-        fail_point!("database::slot-made");
-        // All that is in the snapshot was committed before this.
-        let at = self.now(client).await?;
-        let reader = address.connect().await?;
-        let see = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", literal(&exported));
-        self.run(&reader, "see the snapshot of the slot", &see).await?;
-        // What was made since the tables were listed is listed under the snapshot.
-        let tables_then = tables::list(&reader, address).await?;
-        let begun = Incarnation { start, at, tables: Some(Catalogue::ask(&reader, address).await?.tables), ..begun };
-        let schema = Schema::read(self.programs.as_deref(), address, &reader, Some(&exported), (epoch, at)).await?;
-        schema.store(log.vault(), log.resource()).await?;
+        let seen = self.open_snapshot(client, &quoted(&self.slot), epoch).await?;
+        let (at, start) = (seen.at, seen.start);
+        let begun = Incarnation { start, at, tables: Some(seen.catalogue.tables.clone()), ..begun };
+        seen.schema.store(log.vault(), log.resource()).await?;
         let feed = Feed { stream: begun.stream(), epoch };
-        let rows = snapshot::read(&reader, address, &tables_then, feed, at, log).await?;
-        drop(session);
+        let rows = snapshot::read(&seen.reader, address, &seen.tables, feed, (&snapshot::Place::Beginning, at), log).await?;
+        drop(seen);
         fail_point!("database::snapshot-read");
         if let Some(from) = known_until {
             let reason = format!("{why_anew}, and what was committed until the next snapshot is not known");
@@ -185,6 +188,65 @@ impl Source {
         let whole = Incarnation { whole: true, ..begun };
         self.record(log, newest.as_ref(), &whole).await?;
         Ok(Begun { incarnation: whole, tables, rows: Some(rows) })
+    }
+
+    /// Makes a slot, and sees what had been committed where it begins. `slot` is its name as SQL, and what is said of it.
+    async fn open_snapshot(&self, client: &Client, slot: &str, epoch: u32) -> Result<Seen, DatabaseError> {
+        let (address, making) = (&self.address, "make the replication slot");
+        let broken = |reason: String| DatabaseError::Server { address: address.to_string(), attempt: making.to_owned(), reason };
+        let publications = [self.publication(), self.insert_only_publication()];
+        let config = address.replication(&self.slot, &publications.each_ref().map(String::as_str));
+        let mut session = ReplicationClient::connect_gated(config).await.map_err(|error| broken(error.to_string()))?;
+        let make = format!("CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput EXPORT_SNAPSHOT");
+        let made = session.simple_query(&make).await.map_err(|error| broken(error.to_string()))?;
+        let word = |index: usize| made.first()?.get(index)?.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let (Some(start), Some(exported)) = (word(1).and_then(|text| lsn(&text)), word(2)) else {
+            return Err(broken("the server does not say where it begins".to_owned()));
+        };
+        fail_point!("database::slot-made");
+        // All that is in the snapshot was committed before this.
+        let at = self.now(client).await?;
+        let reader = address.connect().await?;
+        let see = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", literal(&exported));
+        self.run(&reader, "see the snapshot of the slot", &see).await?;
+        // What was made since the tables were listed is listed under the snapshot.
+        let tables = tables::list(&reader, address).await?;
+        let catalogue = Catalogue::ask(&reader, address).await?;
+        let schema = Schema::read(self.programs.as_deref(), address, &reader, Some(&exported), (epoch, at)).await?;
+        Ok(Seen { start, at, tables, catalogue, schema, reader, _session: session })
+    }
+
+    /// Reads tables again that are not what they were, and goes on with the slot behind that.
+    async fn read_again(
+        &self,
+        client: &Client,
+        known: &Numbered<Incarnation>,
+        before: &BTreeMap<u32, KnownTable>,
+        log: &mut TableLog,
+    ) -> Result<Begun, DatabaseError> {
+        let epoch = known.record.epoch;
+        let slot = format!("{} TEMPORARY", quoted(&format!("{}_again", self.slot)));
+        let seen = self.open_snapshot(client, &slot, epoch).await?;
+        let is_changed = |table: &&Table| before.get(&table.relation.oid) != seen.catalogue.tables.get(&table.relation.oid);
+        let changed: Vec<Table> = seen.tables.iter().filter(is_changed).cloned().collect();
+        // Of a table that is gone or is called otherwise, nothing is left under the name that it had.
+        let now = |oid: &u32| seen.catalogue.tables.get(oid);
+        let gone =
+            before.iter().filter(|(oid, table)| now(oid) != Some(*table)).map(|(_, table)| (table.schema.clone(), table.name.clone()));
+        let made = changed.iter().map(|table| (table.relation.schema.clone(), table.relation.table.clone()));
+        let emptied: BTreeSet<(String, String)> = gone.chain(made).collect();
+        let names: Vec<String> = emptied.iter().map(|(schema, table)| format!("{schema}.{table}")).collect();
+        // Before every commit that this snapshot does not have: they lie at its LSN at the earliest.
+        let place = snapshot::Place::Behind { lsn: seen.start - 1, emptied };
+        let feed = Feed { stream: known.record.stream(), epoch };
+        let rows = snapshot::read(&seen.reader, &self.address, &changed, feed, (&place, seen.at), log).await?;
+        fail_point!("database::read-again");
+        seen.schema.store(log.vault(), log.resource()).await?;
+        let reason = format!("the tables themselves were changed: {}", names.join(", "));
+        log.note_gap(&Gap::without_events(log.latest().unwrap_or(known.record.at), Some(seen.at), reason)).await?;
+        let incarnation = Incarnation { tables: Some(seen.catalogue.tables.clone()), ..known.record.clone() };
+        self.record(log, Some(known), &incarnation).await?;
+        Ok(Begun { incarnation, tables: seen.tables, rows: Some(rows) })
     }
 
     async fn record(&self, log: &TableLog, known: Option<&Numbered<Incarnation>>, next: &Incarnation) -> Result<(), DatabaseError> {

@@ -1,19 +1,32 @@
 //! Whether the schema of a database is still the one that is known.
 //!
 //! Replication tells of rows and not of what tables are made of: neither of a new table, nor of a column that is another one now.
-//! So with every time up to which the log is said to be complete, the catalogue is held against what it was. Where the tables
-//! have changed, a new snapshot is needed; where something else has, only what `pg_dump` says of it.
+//! So with every time up to which the log is said to be complete, the catalogue is held against what it was. Tables that have
+//! changed are read again; of anything else, only what `pg_dump` says of it.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
 use crate::{Address, DatabaseError};
 
-/// What a catalogue amounts to.
+/// A table as far as whoever reads its changes must know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownTable {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// What its columns amount to, and by what its rows are told apart.
+    pub digest: String,
+}
+
+/// What a catalogue amounts to.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalogue {
-    /// Tables and their columns, and by what their rows are told apart: whoever reads changes must know them.
-    pub tables: String,
+    /// The tables, by their numbers.
+    pub tables: BTreeMap<u32, KnownTable>,
     /// Everything else that a schema has: indexes, constraints, views, functions, types, triggers, policies.
     pub rest: String,
 }
@@ -21,17 +34,18 @@ pub struct Catalogue {
 /// The tables that are protected, as [`crate::tables::list`] finds them, and all that an image of a row depends on. A column that
 /// is made with a default value has that in all rows at once, without a change of any.
 const TABLES: &str = "
-    SELECT md5(coalesce(string_agg(concat_ws(' ', c.oid, n.nspname, c.relname, c.relreplident, c.relpersistence, a.attnum, a.attname,
-                                             a.atttypid, a.atttypmod, a.attgenerated, a.attmissingval,
-                                             a.attnum = ANY (p.indkey), a.attnum = ANY (i.indkey)),
-                                   E'\\n' ORDER BY c.oid, a.attnum), ''))
+    SELECT c.oid, n.nspname, c.relname,
+           md5(string_agg(concat_ws(' ', n.nspname, c.relname, c.relreplident, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attgenerated,
+                                    a.attmissingval, a.attnum = ANY (p.indkey), a.attnum = ANY (i.indkey)),
+                          E'\\n' ORDER BY a.attnum))
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     LEFT JOIN pg_index p ON p.indrelid = c.oid AND p.indisprimary
     LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisreplident
     WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')";
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+    GROUP BY c.oid, n.nspname, c.relname";
 
 /// What a schema has beside, of everything that is nobody's for a session only. Whatever is changed in a catalogue gets another
 /// transaction number there; but a table gets one for being truncated, too, so that of relations only what `pg_dump` says counts.
@@ -64,10 +78,10 @@ impl Catalogue {
     /// # Errors
     /// [`DatabaseError::Server`].
     pub(crate) async fn ask(client: &Client, address: &Address) -> Result<Catalogue, DatabaseError> {
-        let row = client
-            .query_one(&format!("SELECT ({TABLES}), ({REST})"), &[])
-            .await
-            .map_err(|error| address.failed("ask for its schema", &error))?;
-        Ok(Catalogue { tables: row.get(0), rest: row.get(1) })
+        let failed = |error| address.failed("ask for its schema", &error);
+        let tables = client.query(TABLES, &[]).await.map_err(failed)?;
+        let table = |row: &tokio_postgres::Row| (row.get(0), KnownTable { schema: row.get(1), name: row.get(2), digest: row.get(3) });
+        let rest = client.query_one(REST, &[]).await.map_err(failed)?;
+        Ok(Catalogue { tables: tables.iter().map(table).collect(), rest: rest.get(0) })
     }
 }

@@ -4,10 +4,14 @@
 //! another database; so each has an epoch of its own, which leads all positions, and the snapshot of a later epoch replaces all
 //! that was before.
 
+use std::collections::BTreeMap;
+
 use pipeline::model::{ResourceId, Timestamp};
 use pipeline::vault::record::{Numbered, Record};
 use pipeline::vault::{Created, Vault, VaultError, layout};
 use serde::{Deserialize, Serialize};
+
+use crate::catalogue::KnownTable;
 
 /// One incarnation. The newest record counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +26,9 @@ pub struct Incarnation {
     pub start: u64,
     /// When the snapshot was taken, by the server's clock.
     pub at: Timestamp,
-    /// What its tables were then; none before there is a slot.
+    /// What its tables are, as far as they have been read; none before there is a slot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tables: Option<String>,
+    pub tables: Option<BTreeMap<u32, KnownTable>>,
     /// Whether all of the snapshot is in the log.
     pub whole: bool,
 }

@@ -1,5 +1,7 @@
 //! The rows that the tables have under a snapshot.
 
+use std::collections::BTreeSet;
+
 use futures::TryStreamExt;
 use handlers::table_log::TableLog;
 use pipeline::model::Timestamp;
@@ -16,17 +18,37 @@ const SEGMENT_ROWS: usize = 50_000;
 /// Bytes of them, likewise.
 const SEGMENT_BYTES: usize = 16 << 20;
 
-/// Reads all tables in a session that sees the snapshot, and appends their rows. Says how many there were.
+/// Where a snapshot stands among the changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Everything begins with it.
+    Beginning,
+    /// It is of some tables only, and stands behind what had been committed up to an LSN.
+    Behind {
+        /// The LSN.
+        lsn: u64,
+        /// Tables, by schema and name, of which nothing counts any more that was told before.
+        emptied: BTreeSet<(String, String)>,
+    },
+}
+
+/// Reads tables in a session that sees the snapshot, and appends their rows. Says how many there were.
 pub async fn read(
     client: &Client,
     address: &Address,
     tables: &[Table],
     feed: Feed,
-    at: Timestamp,
+    (place, at): (&Place, Timestamp),
     log: &mut TableLog,
 ) -> Result<u64, DatabaseError> {
     let mut decoder = Decoder::new(feed);
-    decoder.begin_incarnation(at);
+    match place {
+        Place::Beginning => decoder.begin_incarnation(at),
+        Place::Behind { lsn, emptied } => {
+            decoder.begin_snapshot_behind(*lsn);
+            emptied.iter().for_each(|(schema, table)| decoder.empty(schema, table, at));
+        }
+    }
     let (mut rows, mut held) = (0, 0);
     for Table { relation, .. } in tables {
         let table = qualified(&relation.schema, &relation.table);

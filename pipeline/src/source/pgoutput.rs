@@ -117,12 +117,23 @@ pub struct Decoder {
     told: BTreeSet<String>,
     rows: TupleRows,
     raw: u64,
+    /// The LSN behind which a snapshot stands; 0 of one with which everything begins.
+    snapshot_behind: u64,
 }
 
 impl Decoder {
     /// A decoder for messages of this feed.
     pub fn new(feed: Feed) -> Decoder {
-        Decoder { feed, keys: HashMap::new(), relations: HashMap::new(), open: None, told: BTreeSet::new(), rows: TupleRows::new(), raw: 0 }
+        Decoder {
+            feed,
+            keys: HashMap::new(),
+            relations: HashMap::new(),
+            open: None,
+            told: BTreeSet::new(),
+            rows: TupleRows::new(),
+            raw: 0,
+            snapshot_behind: 0,
+        }
     }
 
     /// Says what the primary key of a table is, which a message does not where all columns are its replica identity. Without that
@@ -186,7 +197,7 @@ impl Decoder {
             Some(known) if known.relation == *relation => Arc::clone(known),
             _ => self.learn(relation.clone()),
         };
-        let position = Position::snapshot(self.feed.epoch, place);
+        let position = Position::committed(self.feed.epoch, self.snapshot_behind, place);
         self.tell_shape(&known, at, &position);
         let (identity, image) = (relation.identity(&row), relation.image(&row));
         let blank = TupleRow::put(&self.feed.stream, &relation.table, at, position.as_bytes());
@@ -208,11 +219,28 @@ impl Decoder {
         self.rows.push(&TupleRow { op: Op::Reset, via: "scan", ..row });
     }
 
-    /// The snapshot has been read whole: it counts as the first transaction. `rows` is how many it had.
+    /// From here on a snapshot is that of some tables, taken where transactions up to this LSN had been committed, and no others.
+    /// It counts as a transaction there.
+    pub fn begin_snapshot_behind(&mut self, lsn: u64) {
+        self.snapshot_behind = lsn;
+    }
+
+    /// Nothing that was told of a table before this snapshot counts any more.
+    pub fn empty(&mut self, schema: &str, table: &str, at: Timestamp) {
+        let position = Position::committed(self.feed.epoch, self.snapshot_behind, 0);
+        let row = TupleRow::put(&self.feed.stream, table, at, position.as_bytes());
+        self.rows.push(&TupleRow { op: Op::Reset, via: "scan", schema, ..row });
+    }
+
+    /// The snapshot has been read whole: it counts as a transaction. `rows` is how many it had.
     pub fn end_snapshot(&mut self, rows: u64, at: Timestamp) {
-        let position = Position::snapshot(self.feed.epoch, u64::MAX);
-        let image = serde_json::json!({ "status": "END", "id": SNAPSHOT, "event_count": rows }).to_string();
-        let identity = json::array([SNAPSHOT]);
+        let position = Position::committed(self.feed.epoch, self.snapshot_behind, u64::MAX);
+        let id = match self.snapshot_behind {
+            0 => SNAPSHOT.to_owned(),
+            lsn => format!("{SNAPSHOT}:{lsn}"),
+        };
+        let image = serde_json::json!({ "status": "END", "id": id, "event_count": rows }).to_string();
+        let identity = json::array([&*id]);
         let row = TupleRow::put(&self.feed.stream, control::TRANSACTION, at, position.as_bytes());
         self.rows.push(&TupleRow { via: "scan", identity: Some(&identity), image: Some(&image), ..row });
     }

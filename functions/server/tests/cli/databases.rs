@@ -274,7 +274,12 @@ fn a_schema_that_changes_is_noticed_and_restored_as_it_was() {
         shop.program.run(&["restore", "db://shop", "--vault", VAULT, "--to", &at_between, "--target", &shop.server.url("between")]);
     assert_eq!((refused.code, refused.errors.contains("the tables themselves were changed")), (4, true), "{}", refused.errors);
     let page = shop.program.ok(&["status", "--vault", VAULT]);
-    assert!(page.contains("gap") && page.contains("the tables themselves were changed"), "{page}");
+    assert!(page.contains("gap") && page.contains("changed: public.audit, public.customer"), "{page}");
+    // All else went on as it was.
+    let mut incarnations = walk(&shop.program.folder().join("vault/state/v1/incarnation"));
+    incarnations.sort();
+    let newest = std::fs::read_to_string(incarnations.last().expect("a record")).expect("text");
+    assert!(newest.contains("\"epoch\":1,"), "{newest}");
     assert_eq!(serving.stop(), 0);
 }
 

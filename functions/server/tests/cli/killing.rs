@@ -75,6 +75,7 @@ const POINTS: &[(&str, Stage)] = &[
     ("database::begun", Stage::Following),
     ("database::slot-made", Stage::Following),
     ("database::snapshot-read", Stage::Following),
+    ("database::read-again", Stage::Following),
     ("database::before-segment", Stage::Following),
     ("database::after-segment", Stage::Following),
     ("database::tables-made", Stage::Rebuilding),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use database::DatabaseError;
 use database::begin::Source;
 use database::follow::{Appended, Heard};
 use database::incarnation;
@@ -34,9 +35,19 @@ impl Keeper {
         }
         let source = Source { address: databases::address(&protection.server)?, slot: protection.slot.clone(), programs: None };
         let mut log = TableLog::open(vault.clone(), resource.clone(), Arc::clone(clock)).await?;
-        let begun = source.begin(&mut log).await?;
+        loop {
+            match self.follow_database(&source, &mut log, troubles).await {
+                Err(DatabaseError::Changed { .. }) => tracing::info!(%resource, "tables have been changed; they are read again"),
+                ended => return Ok(ended?),
+            }
+        }
+    }
+
+    async fn follow_database(&self, source: &Source, log: &mut TableLog, troubles: &Arc<Troubles>) -> Result<(), DatabaseError> {
+        let (vault, resource, clock) = (&self.vault.vault, &self.protection.resource, &self.app.clock);
+        let begun = source.begin(log).await?;
         if let Some(rows) = begun.rows {
-            tracing::info!(%resource, tables = begun.tables.len(), rows, "first full backup completed");
+            tracing::info!(%resource, tables = begun.tables.len(), rows, "a snapshot was read");
         }
         tracing::info!(%resource, vault = self.vault.place.name, slot = source.slot, "keeping its changes");
         let whole = incarnation::all(vault, resource).await?.into_iter().find(|incarnation| incarnation.whole);
@@ -46,9 +57,9 @@ impl Keeper {
             Heard::Appended(appended) => self.count(appended, earliest),
             Heard::Slot(state) => drop(seen.send(Some(state))),
         };
-        let following = source.follow(&begun, &mut log, Arc::clone(clock), self.stop.clone(), &tell);
+        let following = source.follow(&begun, log, Arc::clone(clock), self.stop.clone(), &tell);
         tokio::select! {
-            ended = following => Ok(ended?),
+            ended = following => ended,
             (never, ..) = join3(self.measure(), self.compact(troubles, || ()), self.watch_slot(slots, troubles)) => match never {},
         }
     }

@@ -20,6 +20,12 @@ fn whatever_it_was_doing_with_a_database_nothing_is_lost() {
         let mut serving = shop.program.serve_until(Some(point), &["--vault", VAULT]);
         // What is committed while it begins is in the snapshot, or comes behind it.
         shop.run("INSERT INTO customer (name) VALUES ('meanwhile'); UPDATE customer SET note = 'changed' WHERE id < 50");
+        if point == "database::read-again" {
+            shop.settle();
+            shop.run(
+                "ALTER TABLE customer ADD COLUMN extra int DEFAULT 7; CREATE TABLE more (id int PRIMARY KEY); INSERT INTO more VALUES (1)",
+            );
+        }
         assert!(serving.running.stands(), "{point}");
         shop.run("DELETE FROM orders WHERE id < 20");
         serving.running.kill();
@@ -31,7 +37,11 @@ fn whatever_it_was_doing_with_a_database_nothing_is_lost() {
         // Of a snapshot that was begun again after that moment there is nothing from before it.
         if !point.ends_with("-segment") {
             let early = shop.program.run(&["restore", &shop.resource(), "--vault", VAULT, "--to", &at, "--target", &server.url("early")]);
-            let words = if point == "database::snapshot-read" { "the snapshot before had broken off" } else { "earliest restorable time" };
+            let words = match point {
+                "database::snapshot-read" => "the snapshot before had broken off",
+                "database::read-again" => "the tables themselves were changed",
+                _ => "earliest restorable time",
+            };
             assert_eq!((early.code, early.errors.contains(words)), (4, true), "{point}: {}", early.errors);
         } else {
             let name = format!("moment_{number}");
