@@ -159,7 +159,11 @@ impl Source {
             }
             if clock.now().since(asked) >= mark_every {
                 asked = clock.now();
-                following.mark(&sql, incarnation).await?;
+                if let Err(error) = following.mark(&sql, incarnation).await {
+                    // Whoever goes on finds the slot free.
+                    client.shutdown().await.map_err(|error| broken(&error))?;
+                    return Err(error);
+                }
                 mark_every = MARK_EVERY.max(clock.now().since(asked) * CATALOGUE_REST);
             }
             tokio::select! {
