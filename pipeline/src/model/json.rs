@@ -18,6 +18,17 @@ pub fn entries(text: &str) -> Result<Entries<'_>, serde_json::Error> {
     serde_json::from_str(text).map(|Object(entries)| entries)
 }
 
+/// The entries of an object whose values are texts, or null, in their order.
+pub type Texts<'a> = Vec<(Cow<'a, str>, Option<Cow<'a, str>>)>;
+
+/// The entries of a JSON object whose values are texts, or null.
+///
+/// # Errors
+/// The parser's, where the text is no such object.
+pub fn texts(text: &str) -> Result<Texts<'_>, serde_json::Error> {
+    serde_json::from_str(text).map(|TextObject(entries)| entries)
+}
+
 /// A JSON object with these entries, without spaces between them.
 pub fn object<'a>(entries: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let mut text = String::from("{");
@@ -65,6 +76,32 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     }
 }
 
+struct TextObject<'a>(Texts<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for TextObject<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TextObject<'a>, D::Error> {
+        struct Visit;
+
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Texts<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object of texts")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Texts<'de>, A::Error> {
+                let mut entries = Texts::new();
+                while let Some((Name(name), value)) = map.next_entry::<Name<'de>, Option<Name<'de>>>()? {
+                    entries.push((name, value.map(|Name(value)| value)));
+                }
+                Ok(entries)
+            }
+        }
+
+        deserializer.deserialize_map(Visit).map(TextObject)
+    }
+}
+
 /// A name, borrowed where it is written as it reads.
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -81,5 +118,13 @@ mod tests {
         assert_eq!(found, [("a", "1.10"), ("ü\"", r#"[1, {"b":2}]"#), ("a", "null")]);
         assert_eq!(object(found), r#"{"a":1.10,"ü\"":[1, {"b":2}],"a":null}"#);
         assert!(entries("[1]").is_err() && entries("{").is_err());
+    }
+
+    #[test]
+    fn texts_are_read_and_nothing_else() {
+        let found = texts(r#"{"a":"1","b":null,"ü\"":"x\n"}"#).unwrap();
+        let found: Vec<(&str, Option<&str>)> = found.iter().map(|(name, value)| (&**name, value.as_deref())).collect();
+        assert_eq!(found, [("a", Some("1")), ("b", None), ("ü\"", Some("x\n"))]);
+        assert!(texts(r#"{"a":1}"#).is_err() && texts("[]").is_err());
     }
 }

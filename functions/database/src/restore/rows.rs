@@ -128,22 +128,21 @@ impl Into<'_> {
 
 /// Appends a row as a line of COPY.
 fn write_line(out: &mut Vec<u8>, columns: &[String], row: &TupleRow<'_>) -> Result<(), String> {
-    let image = row.image.ok_or("it has no image")?;
-    let entries = json::entries(image).map_err(|error| error.to_string())?;
-    let mut values: HashMap<&str, Option<String>> = HashMap::with_capacity(entries.len());
-    for (name, value) in &entries {
-        let value: Option<String> = serde_json::from_str(value.get()).map_err(|error| format!("column {name}: {error}"))?;
-        values.insert(name, value);
-    }
-    let unknown: Vec<&str> = values.keys().filter(|name| !columns.iter().any(|column| column == *name)).copied().collect();
-    if let Some(column) = unknown.first() {
-        return Err(format!("the schema in the vault does not know its column {column}: it was changed since the snapshot"));
-    }
+    let values = json::texts(row.image.ok_or("it has no image")?).map_err(|error| error.to_string())?;
+    // As they are written they stand in the order of the columns, as far as there are some.
+    let mut found = 0;
     for (index, column) in columns.iter().enumerate() {
         if index > 0 {
             out.push(b'\t');
         }
-        copy::write_field(out, values.get(column.as_str()).and_then(Option::as_deref));
+        let next = values.get(index).filter(|(name, _)| name == column);
+        let value = next.or_else(|| values.iter().find(|(name, _)| name == column));
+        found += usize::from(value.is_some());
+        copy::write_field(out, value.and_then(|(_, value)| value.as_deref()));
+    }
+    if found < values.len() {
+        let unknown = values.iter().find(|(name, _)| !columns.iter().any(|column| column == name)).map(|(name, _)| &**name);
+        return Err(format!("the schema in the vault does not know its column {}", unknown.unwrap_or("that comes twice")));
     }
     out.push(b'\n');
     Ok(())
