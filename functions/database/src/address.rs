@@ -23,10 +23,12 @@ pub struct Address {
     database: String,
 }
 
-/// How every session writes values: as text that any server reads the same, whatever its settings are.
-pub(crate) const SESSION: &str = "-c datestyle=ISO -c intervalstyle=postgres -c timezone=UTC -c extra_float_digits=1 \
+/// How every session writes values: as text that any server reads the same, whatever its settings are. Nothing that somebody sets
+/// for a database or a user may end a session of ours, or keep it from writing; and the name of what a value refers to has its schema.
+pub(crate) const SESSION: &str = "-c search_path= -c datestyle=ISO -c intervalstyle=postgres -c timezone=UTC -c extra_float_digits=1 \
                                   -c bytea_output=hex -c client_encoding=UTF8 -c statement_timeout=0 \
-                                  -c idle_in_transaction_session_timeout=0";
+                                  -c lock_timeout=0 \
+                                  -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off";
 
 /// How long a server may take to answer at all.
 const CONNECT_MAX: Duration = Duration::from_secs(20);

@@ -32,16 +32,34 @@ pub struct Catalogue {
 }
 
 /// The tables that are protected, as [`crate::tables::list`] finds them, and all that an image of a row depends on. A column that
-/// is made with a default value has that in all rows at once, without a change of any.
+/// is made with a default value has that in all rows at once, without a change of any; and so has every row another text when a
+/// label of an enum is renamed or an attribute of a composite type is added, however deep within other types.
 const TABLES: &str = "
+    WITH RECURSIVE part (whole, oid) AS (
+             SELECT DISTINCT a.atttypid, a.atttypid FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid AND c.relkind = 'r'
+             WHERE a.attnum > 0 AND a.atttypid >= 16384 -- below that are the server's own, which nobody alters
+             UNION
+             SELECT part.whole, next.oid FROM part JOIN pg_type t ON t.oid = part.oid CROSS JOIN LATERAL (
+                 SELECT t.typelem WHERE t.typelem <> 0
+                 UNION ALL SELECT t.typbasetype WHERE t.typbasetype <> 0
+                 UNION ALL SELECT rngsubtype FROM pg_range WHERE t.oid IN (rngtypid, rngmultitypid)
+                 UNION ALL SELECT atttypid FROM pg_attribute WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped) next (oid)),
+         written (oid, as_text) AS (
+             SELECT whole, md5(string_agg(said, E'\\n' ORDER BY said)) FROM (
+                 SELECT part.whole, concat_ws(' ', 'label', e.oid, e.enumlabel) FROM part JOIN pg_enum e ON e.enumtypid = part.oid
+                 UNION ALL SELECT part.whole, concat_ws(' ', 'attribute', t.oid, a.attnum, a.atttypid, a.atttypmod) FROM part
+                           JOIN pg_type t ON t.oid = part.oid AND t.typrelid <> 0
+                           JOIN pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) all_said (whole, said)
+             GROUP BY whole)
     SELECT c.oid, n.nspname, c.relname,
            md5(string_agg(concat_ws(' ', n.nspname, c.relname, c.relreplident, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attgenerated,
-                                    a.attmissingval, a.attnum = ANY (p.indkey), a.attnum = ANY (i.indkey)),
+                                    a.attmissingval, a.attnum = ANY (p.indkey), a.attnum = ANY (i.indkey), w.as_text),
                           E'\\n' ORDER BY a.attnum))
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    LEFT JOIN pg_index p ON p.indrelid = c.oid AND p.indisprimary
+    LEFT JOIN written w ON w.oid = a.atttypid
+    LEFT JOIN pg_index p ON p.indrelid = c.oid AND p.indisprimary AND p.indimmediate
     LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisreplident
     WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')

@@ -74,6 +74,7 @@ pub async fn restore(vault: &Vault, request: &DatabaseRestore, clock: &dyn Clock
         rows::write(vault, &tables, &cut, &client, &progress, &mut report).await?;
         check_counts(&client, target, &report).await?;
         sequences(&client, target).await?;
+        refresh(&client, target).await?;
         fail_point!("database::before-indexes");
         progress.end(&schema).await?;
         fail_point!("database::restored");
@@ -145,6 +146,31 @@ async fn sequences(client: &Client, target: &Address) -> Result<(), DatabaseErro
         client.batch_execute(&set).await.map_err(|error| target.failed("set a sequence", &error))?;
     }
     Ok(())
+}
+
+/// Fills the materialized views, each once those are filled that it rests on.
+async fn refresh(client: &Client, target: &Address) -> Result<(), DatabaseError> {
+    let question = "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                    WHERE c.relkind = 'm' AND NOT c.relispopulated ORDER BY 1, 2";
+    let mut empty = usize::MAX;
+    loop {
+        let views = client.query(question, &[]).await.map_err(|error| target.failed("list its materialized views", &error))?;
+        let names: Vec<String> = views.iter().map(|row| qualified(row.get(0), row.get(1))).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let is_stuck = names.len() == empty;
+        empty = names.len();
+        for name in names {
+            let refreshed = client.batch_execute(&format!("REFRESH MATERIALIZED VIEW {name}")).await;
+            // It may rest on one that comes later.
+            if let Err(error) = refreshed.map_err(|error| target.failed(&format!("fill materialized view {name}"), &error))
+                && is_stuck
+            {
+                return Err(error);
+            }
+        }
+    }
 }
 
 /// Holds what the tables have against what was written.

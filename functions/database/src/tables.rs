@@ -25,6 +25,8 @@ impl Table {
     }
 }
 
+/// A primary key that may be deferred tells no rows apart while a transaction goes on, and the server takes it for none.
+///
 /// Ordinary tables with contents of their own, partitions among them, that no extension owns; and of each the columns that
 /// replication sends: not the generated ones.
 const TABLES: &str = "
@@ -34,7 +36,7 @@ const TABLES: &str = "
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-    LEFT JOIN pg_index p ON p.indrelid = c.oid AND p.indisprimary
+    LEFT JOIN pg_index p ON p.indrelid = c.oid AND p.indisprimary AND p.indimmediate
     LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisreplident
     WHERE c.relkind = 'r' AND c.relpersistence = 'p'
       AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'

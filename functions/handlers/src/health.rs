@@ -123,6 +123,14 @@ pub async fn record(vault: &Vault, resource: &ResourceId, trouble: &Trouble) -> 
     vault.append_record(&layout::state_folder(TROUBLES, resource), trouble).await.map(drop)
 }
 
+/// What went wrong last.
+///
+/// # Errors
+/// As [`Vault::newest_record`].
+pub async fn newest_trouble(vault: &Vault, resource: &ResourceId) -> Result<Option<Trouble>, VaultError> {
+    Ok(vault.newest_record::<Trouble>(&layout::state_folder(TROUBLES, resource)).await?.map(|trouble| trouble.record))
+}
+
 /// How a protection is doing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Health {
@@ -297,8 +305,7 @@ impl Health {
 pub async fn read(vault: &Vault, protection: &Protection, window: Option<&Window>, now: Timestamp) -> Result<Health, VaultError> {
     let resource = &protection.resource;
     let last = vault.newest_record::<Reconciliation>(&layout::state_folder(RECONCILIATIONS, resource)).await?;
-    let trouble = vault.newest_record::<Trouble>(&layout::state_folder(TROUBLES, resource)).await?;
-    let (last, trouble) = (last.map(|last| last.record), trouble.map(|trouble| trouble.record));
+    let (last, trouble) = (last.map(|last| last.record), newest_trouble(vault, resource).await?);
     Ok(health(&Facts { protection, window, last: last.as_ref(), trouble: trouble.as_ref() }, now))
 }
 

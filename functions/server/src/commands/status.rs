@@ -139,14 +139,16 @@ async fn wait(app: &App, command: &Status, patience: Duration) -> Result<Ended> 
                 let window = window(&opened.vault, &Inventory::load(&opened.vault, &record.resource).await?).await?;
                 let there = window.is_some_and(|window| window.latest >= began && (window.proven.is_some() || record.is_best_effort()));
                 if record.status == Running::Active && !there {
-                    waiting.push(record.resource);
+                    waiting.push((opened, record.resource));
                 }
             }
         }
-        let Some(first) = waiting.first() else { return Ok(Ended::Whole) };
+        let Some((of, first)) = waiting.first() else { return Ok(Ended::Whole) };
         if app.clock.now().since(said) >= SAY_EVERY {
             said = app.clock.now();
-            tracing::warn!(resource = %first, resources = waiting.len(), "still waiting until what had happened by now is durable");
+            let trouble = health::newest_trouble(&of.vault, first).await?;
+            let trouble = trouble.map(|trouble| format!("; last trouble, at {}: {}", trouble.at, trouble.reason)).unwrap_or_default();
+            tracing::warn!(resource = %first, resources = waiting.len(), "still waiting until what had happened by now is durable{trouble}");
         }
         if app.clock.now().since(began) >= patience {
             tracing::warn!(resource = %first, resources = waiting.len(), "what had happened is not durable yet; is `hindsight serve` running?");

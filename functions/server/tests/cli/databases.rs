@@ -193,6 +193,51 @@ fn what_was_committed_while_nobody_listened_is_kept_by_the_server_and_comes() {
     assert_eq!(shop.dump("last"), shop.dump("shop"));
 }
 
+#[test]
+fn types_that_change_their_text_and_settings_of_a_database_change_nothing_that_is_restored() {
+    let shop = Shop::new();
+    shop.run(
+        "CREATE TYPE color AS ENUM ('red', 'green'); CREATE TYPE pair AS (a int, b color);
+         CREATE TABLE painted (id int PRIMARY KEY, c color, p pair, more color[]);
+         CREATE TABLE by_color (c color PRIMARY KEY, n int); CREATE TABLE by_pair (p pair PRIMARY KEY, n int);
+         CREATE TABLE refers (id int PRIMARY KEY, what regclass);
+         CREATE TABLE deferred (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, v text);
+         CREATE MATERIALIZED VIEW second AS SELECT 1 AS n WITH NO DATA; CREATE MATERIALIZED VIEW first AS SELECT count(*) FROM painted;
+         INSERT INTO painted VALUES (1, 'red', (1, 'red'), '{red}'), (2, 'green', (2, 'green'), '{green,red}');
+         INSERT INTO by_color VALUES ('red', 1), ('green', 2); INSERT INTO by_pair VALUES ((1, 'red'), 1);
+         INSERT INTO refers VALUES (1, 'customer'); INSERT INTO deferred SELECT g, 'v' FROM generate_series(1, 4) g;
+         REFRESH MATERIALIZED VIEW second; REFRESH MATERIALIZED VIEW first;",
+    );
+    shop.sql("postgres", "ALTER DATABASE shop SET default_transaction_read_only = on; ALTER DATABASE shop SET statement_timeout = '50ms'");
+    let said = shop.protect();
+    assert!(said.contains("public.deferred"), "its key tells no rows apart: {said}");
+    let serving = shop.serve();
+    // Nobody else's sessions are quick enough for such settings.
+    shop.program.ok(&["status", "--vault", VAULT, "--wait"]);
+    shop.sql("postgres", "ALTER DATABASE shop RESET default_transaction_read_only; ALTER DATABASE shop RESET statement_timeout");
+    shop.run("UPDATE deferred SET id = 5 - id");
+    shop.run("UPDATE deferred SET id = 5 - id");
+    let mut moments = vec![(shop.dump("shop"), shop.now())];
+    for change in [
+        "BEGIN; ALTER TYPE color RENAME VALUE 'red' TO 'old'; ALTER TYPE color RENAME VALUE 'green' TO 'red'; ALTER TYPE color RENAME VALUE 'old' TO 'green'; COMMIT",
+        "ALTER TYPE pair ADD ATTRIBUTE z int",
+    ] {
+        shop.settle();
+        shop.run(change);
+        shop.settle();
+        shop.run("INSERT INTO painted (id, c) SELECT max(id) + 1, 'red' FROM painted; UPDATE by_color SET n = n + 100 WHERE c = 'red'; UPDATE by_pair SET n = n + 1");
+        moments.push((shop.dump("shop"), shop.now()));
+    }
+    shop.settle();
+    assert_eq!(serving.stop(), 0);
+    for (number, (moment, at)) in moments.iter().enumerate() {
+        let name = format!("moment_{number}");
+        shop.restore(at, &name);
+        assert_eq!(shop.dump(&name), *moment, "moment {number}");
+        assert_eq!(shop.sql(&name, "SELECT * FROM first"), shop.sql(&name, "SELECT count(*) FROM painted"));
+    }
+}
+
 /// The page of the format is enough to restore without our code.
 #[test]
 fn a_program_of_nobody_reads_the_tables_at_any_time() {
