@@ -146,13 +146,22 @@ impl Address {
             Ok(connected) => connected,
             Err(error) => return Ok(Err(error)),
         };
-        tokio::spawn(async move {
+        let session = tokio::spawn(async move {
             // Whoever uses the client hears of it.
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a session with a database ended");
             }
         });
-        Ok(Ok(client))
+        // Limits that not every version knows, and that cannot be set on the way in.
+        let unlimited =
+            "SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('transaction_timeout', 'idle_session_timeout')";
+        match client.batch_execute(unlimited).await {
+            Ok(()) => Ok(Ok(client)),
+            Err(error) => {
+                session.abort();
+                Ok(Err(error))
+            }
+        }
     }
 
     /// How to replicate from a slot; `start` is where to go on.

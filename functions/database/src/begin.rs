@@ -310,9 +310,17 @@ impl Source {
                 self.run(client, "make a publication", &make).await?;
             }
             let names: Vec<String> = tables.iter().map(|table| qualified(&table.relation.schema, &table.relation.table)).collect();
+            let saying = "say which tables are published";
             if !names.is_empty() {
-                let set = format!("ALTER PUBLICATION {} SET TABLE {}", quoted(&name), names.join(", "));
-                self.run(client, "say which tables are published", &set).await?;
+                self.run(client, saying, &format!("ALTER PUBLICATION {} SET TABLE {}", quoted(&name), names.join(", "))).await?;
+                continue;
+            }
+            // None at all cannot be said so.
+            let question = "SELECT schemaname::text, tablename::text FROM pg_publication_tables WHERE pubname = $1";
+            let left = client.query(question, &[&name]).await.map_err(|error| self.address.failed("ask for publications", &error))?;
+            let left: Vec<String> = left.iter().map(|row| qualified(row.get(0), row.get(1))).collect();
+            if !left.is_empty() {
+                self.run(client, saying, &format!("ALTER PUBLICATION {} DROP TABLE {}", quoted(&name), left.join(", "))).await?;
             }
         }
         Ok(())

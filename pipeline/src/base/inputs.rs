@@ -30,7 +30,7 @@ use crate::model::change::{ChangeBatch, ObjectColumns};
 use crate::model::key::bucket_of;
 use crate::model::{ResourceId, ResourceKind, Timestamp};
 use crate::vault::record::Numbered;
-use crate::vault::{Vault, VaultError, layout};
+use crate::vault::{FileRef, Vault, VaultError, layout};
 
 /// Segments read at the same time.
 const READS_AT_ONCE: usize = 16;
@@ -310,6 +310,30 @@ impl Folding {
         }
         let rows = split.into_iter().map(|(bucket, batches)| (bucket, write::sort(&write::concat(&batches)).into_rows())).collect();
         Ok(Loose { rows })
+    }
+
+    /// Of a database's changes those that say more than what one row is now, in any order, some of them perhaps twice.
+    ///
+    /// # Errors
+    /// As reading the vault.
+    pub async fn telling(&self, vault: &Vault, mut look: impl FnMut(&ChangeBatch)) -> Result<(), VaultError> {
+        let inputs = &self.inputs;
+        let merged = inputs.merges.iter().flat_map(|merge| &merge.files).chain(inputs.base.iter().flat_map(|base| &base.files));
+        let merged: Vec<FileRef> = merged.map(|file| file.file.clone()).collect();
+        for file in merged {
+            let bytes = vault.read_checked(&file).await?;
+            let batches = read::telling(&file.path, bytes)?;
+            batches.into_iter().for_each(|rows| look(&ChangeBatch::from_checked(ResourceKind::Database, rows)));
+        }
+        let reads = futures::stream::iter(inputs.segments.clone()).map(|segment| {
+            let vault = vault.clone();
+            async move { read::read_telling(&vault, &segment).await }
+        });
+        let mut read = reads.buffered(READS_AT_ONCE);
+        while let Some(batches) = read.try_next().await? {
+            batches.into_iter().for_each(|rows| look(&ChangeBatch::from_checked(ResourceKind::Database, rows)));
+        }
+        Ok(())
     }
 
     /// The buckets of a range that have anything at all.

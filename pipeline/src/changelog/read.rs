@@ -6,7 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection};
@@ -67,16 +67,68 @@ impl Columns {
 /// # Errors
 /// As [`Vault::read`]; [`VaultError::Damaged`] and [`VaultError::Unknown`].
 pub async fn read(vault: &Vault, segment: &Segment) -> Result<Vec<RecordBatch>, VaultError> {
+    read_by(vault, segment, |path, digest, bytes| decoded(digest, 0, || decode(path, bytes))).await
+}
+
+/// Of a segment of a database only the rows that say more than what one row is now: see [`telling`].
+///
+/// # Errors
+/// As [`read`].
+pub(crate) async fn read_telling(vault: &Vault, segment: &Segment) -> Result<Vec<RecordBatch>, VaultError> {
+    read_by(vault, segment, |path, _, bytes| telling(path, bytes)).await
+}
+
+async fn read_by(
+    vault: &Vault,
+    segment: &Segment,
+    decode: impl FnOnce(&str, Digest, Bytes) -> Result<Vec<RecordBatch>, VaultError>,
+) -> Result<Vec<RecordBatch>, VaultError> {
     let path = segment.path.as_str();
     let bytes = vault.read(path).await?;
     let digest = Digest::of(&bytes);
-    let read = check_name(path, &segment.name.digest, digest).and_then(|()| decoded(digest, 0, || decode(path, bytes)));
+    let read = check_name(path, &segment.name.digest, digest).and_then(|()| decode(path, digest, bytes));
     read.map_err(|error| match error {
         VaultError::Damaged { path, reason } => {
             let next = "move this file out of the vault, and restores go on without what it told, and say so";
             VaultError::Damaged { path, reason: format!("{reason}; {next}") }
         }
         other => other,
+    })
+}
+
+/// Of a file of changes of rows only those that say more than what one row is now: of the database itself, of whole tables, what
+/// could not be decoded, and puts that leave something out. Few columns say which these are; the others are read of these alone.
+pub(crate) fn telling(path: &str, bytes: Bytes) -> Result<Vec<RecordBatch>, VaultError> {
+    let broken = |error| VaultError::damaged(path, error);
+    guard(path, || {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).map_err(|error| VaultError::damaged(path, error))?;
+        footer(path, &bytes)?;
+        check_resource(path, builder.metadata())?;
+        let source = Arc::new(bytes.clone());
+        builder.metadata().row_groups().iter().try_for_each(|group| check_numbers(path, &source, group, Columns::All))?;
+        let places = [tuple_schema().index_of("op"), tuple_schema().index_of("schema"), tuple_schema().index_of("unsent")];
+        let places: Vec<usize> = places.into_iter().collect::<Result<_, _>>().map_err(broken)?;
+        let projection = ProjectionMask::roots(builder.parquet_schema(), places);
+        let mut filters = Vec::new();
+        let deciding = builder.with_projection(projection).with_batch_size(BATCH_ROWS).build();
+        for batch in deciding.map_err(|error| VaultError::damaged(path, error))? {
+            let batch = batch.map_err(broken)?;
+            let [op, schema, unsent] =
+                ["op", "schema", "unsent"].map(|name| batch.column_by_name(name).map(|column| column.as_string_opt::<i32>()));
+            let (Some(Some(op)), Some(Some(schema)), Some(Some(unsent))) = (op, schema, unsent) else {
+                return Err(VaultError::damaged(path, "its columns are not those of changes of rows"));
+            };
+            let is_one_row = |row: usize| !schema.value(row).is_empty() && matches!(op.value(row), "put" | "delete") && unsent.is_null(row);
+            filters.push((0..batch.num_rows()).map(|row| Some(!is_one_row(row))).collect::<BooleanArray>());
+        }
+        let selection = RowSelection::from_filters(&filters);
+        if !selection.selects_any() {
+            return Ok(Vec::new());
+        }
+        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| VaultError::damaged(path, error))?;
+        let reader = builder.with_row_selection(selection).with_batch_size(BATCH_ROWS).build();
+        let batches = reader.map_err(|error| VaultError::damaged(path, error))?;
+        batches.map(|batch| check(path, Columns::All, batch.map_err(broken)?)).collect()
     })
 }
 
@@ -217,8 +269,8 @@ mod tests {
 
     use super::*;
     use crate::changelog::write::{self, Encoded};
-    use crate::model::change::TupleRow;
-    use crate::model::{ObjectChange, Position, ResourceId, Timestamp};
+    use crate::model::change::{TupleRow, TupleRows};
+    use crate::model::{ObjectChange, Op, Position, ResourceId, Timestamp};
 
     fn encoded(count: i64) -> write::Encoded {
         let rows: Vec<ObjectChange> =
@@ -264,6 +316,53 @@ mod tests {
         assert_eq!(ChangeBatch::tuples(read[0].clone()).unwrap(), batch);
         let error = decode("log/v1/res=bucket-shop/date=2026-08-22/hour=11/s", encoded.bytes).unwrap_err();
         assert!(error.to_string().contains("database-shop"), "{error}");
+    }
+
+    fn says_more(row: &TupleRow<'_>) -> bool {
+        row.schema.is_empty() || !matches!(row.op, Op::Put | Op::Delete) || row.unsent.is_some()
+    }
+
+    /// Rows of which every so many says more than what it is now.
+    fn some_telling(rows: u64, telling_every: u64) -> ChangeBatch {
+        let mut batch = TupleRows::new();
+        for number in 0..rows {
+            let position = Position::committed(1, 100, number);
+            let identity = format!(r#"["{number}"]"#);
+            let blank = TupleRow::put("slot", "t", Timestamp::from_seconds(7), position.as_bytes());
+            let plain = TupleRow { schema: "public", identity: Some(&identity), image: Some("{}"), ..blank };
+            batch.push(&match number.is_multiple_of(telling_every).then_some(number / telling_every % 4) {
+                Some(0) => TupleRow { schema: "", ..plain },
+                Some(1) => TupleRow { op: Op::Reset, identity: None, image: None, ..plain },
+                Some(2) => TupleRow { op: Op::Raw, ..plain },
+                Some(_) => TupleRow { unsent: Some(r#"["note"]"#), ..plain },
+                None if number.is_multiple_of(3) => TupleRow { op: Op::Delete, image: None, ..plain },
+                None => plain,
+            });
+        }
+        batch.finish()
+    }
+
+    #[test]
+    fn what_says_more_than_one_row_is_found_among_many() {
+        let resource = ResourceId::database("shop").unwrap();
+        for (rows, telling_every) in [(12, 1), (10_000, 7), (9_000, 9_999), (0, 1)] {
+            let changes = some_telling(rows, telling_every);
+            let encoded =
+                write::encode(&resource, &changes, Timestamp::from_seconds(3_600), Timestamp::from_seconds(9), Vec::new()).unwrap();
+            let path = encoded.name.to_string();
+            let texts = |batches: Vec<RecordBatch>| {
+                let changes = batches.into_iter().map(|batch| ChangeBatch::tuples(batch).unwrap());
+                let of_batch = |changes: ChangeBatch| {
+                    let columns = changes.tuple_columns();
+                    columns.iter().filter(says_more).map(|row| format!("{row:?}")).collect::<Vec<_>>()
+                };
+                changes.flat_map(of_batch).collect::<Vec<_>>()
+            };
+            let found = telling(&path, encoded.bytes.clone()).unwrap();
+            let count: usize = found.iter().map(RecordBatch::num_rows).sum();
+            assert_eq!(count as u64, rows.div_ceil(telling_every), "{rows} rows");
+            assert_eq!(texts(found), texts(decode(&path, encoded.bytes).unwrap()));
+        }
     }
 
     #[test]

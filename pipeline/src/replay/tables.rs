@@ -8,7 +8,7 @@
 //! The state at T ends between two commits ([`commits`](crate::changelog::commits)). What is behind the last transaction that has
 //! ended is in no state: the rest of it is still to come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -111,7 +111,8 @@ pub struct DatabaseLog {
     /// Tables that were emptied, each with the position of that.
     resets: Vec<(String, String, Vec<u8>)>,
     shapes: BTreeMap<String, String>,
-    raw: u64,
+    /// Where messages stand that could not be decoded.
+    raw: BTreeSet<Vec<u8>>,
 }
 
 /// The log of a database, and how to read its tables.
@@ -145,7 +146,7 @@ impl DatabaseLog {
     fn take(&mut self, row: &TupleRow<'_>, commits: &mut Vec<Commit>) {
         match (row.op, row.schema, row.table) {
             (Op::Reset, schema, table) => self.resets.push((schema.to_owned(), table.to_owned(), row.position.to_vec())),
-            (Op::Raw, ..) => self.raw += 1,
+            (Op::Raw, ..) => drop(self.raw.insert(row.position.to_vec())),
             (Op::Put, control::NO_SCHEMA, control::TRANSACTION) => {
                 let transaction = row.request.map(str::to_owned);
                 commits.push(Commit { until: row.position.to_vec(), at: row.at, transaction });
@@ -187,11 +188,15 @@ impl Tables {
         let folding = Folding::within_memory(inventory.inputs(Cut::Nothing), Cut::Nothing);
         let mut log = DatabaseLog::default();
         let (mut commits, mut moves) = (Vec::new(), Moves::default());
-        every_change(vault, &folding, |key, row| {
-            log.take(row, &mut commits);
-            moves.look_at(key, row);
-        })
-        .await?;
+        folding
+            .telling(vault, |changes| {
+                let columns = changes.tuple_columns();
+                columns.iter().enumerate().for_each(|(index, row)| {
+                    log.take(&row, &mut commits);
+                    moves.look_at(columns.key.value(index), &row);
+                });
+            })
+            .await?;
         log.commits = Commits::new(commits);
         if !moves.is_empty() {
             every_change(vault, &folding, |key, row| moves.remember(key, row)).await?;
@@ -215,7 +220,7 @@ impl Tables {
 
     /// How many messages could not be decoded.
     pub fn raw(&self) -> u64 {
-        self.log.raw
+        self.log.raw.len() as u64
     }
 
     /// Where a state ends.

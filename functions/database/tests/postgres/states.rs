@@ -85,6 +85,25 @@ async fn a_slot_that_was_lost_begins_anew_and_what_may_be_missing_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_only_table_may_lose_its_key_and_still_be_updated() {
+    let mut world = World::new("CREATE TABLE single (id int PRIMARY KEY, v text); INSERT INTO single VALUES (1, 'a'), (2, 'b')").await;
+    world.follow().await;
+    let before = world.now().await;
+    world.complete(before.0).await;
+    world.stop().await;
+    world.run("ALTER TABLE single DROP CONSTRAINT single_pkey").await;
+    world.follow().await;
+    world.run("UPDATE single SET v = 'c' WHERE id = 2").await;
+    world.run("INSERT INTO single VALUES (3, 'd')").await;
+    let after = world.now().await;
+    world.complete(after.0).await;
+    assert_eq!(world.restored("before", &TablesPoint::Time(before.0)).await, before.1);
+    let found = world.restored("after", &TablesPoint::Time(after.0)).await;
+    assert_eq!(found.values().next().unwrap(), &["1\ta", "2\tb", "3\td"], "only new rows are kept of it");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_holds_tables_is_not_restored_into() {
     let mut world = World::new(SHOP).await;
     world.follow().await;

@@ -96,6 +96,19 @@ impl World {
         let (stopper, task) = self.following.take().unwrap();
         stopper.send(true).unwrap();
         task.await.unwrap().unwrap();
+        self.slot_is_free().await;
+    }
+
+    /// Waits until the server has noticed that nobody reads the slot any more.
+    async fn slot_is_free(&self) {
+        let question = "SELECT count(*) FROM pg_replication_slots WHERE active";
+        for _ in 0..600 {
+            if self.client.query_one(question, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("somebody reads the slot");
     }
 
     /// Dies, as a process does that is killed.
@@ -103,6 +116,7 @@ impl World {
         let (_, task) = self.following.take().unwrap();
         task.abort();
         drop(task.await);
+        self.slot_is_free().await;
     }
 
     pub async fn run(&self, sql: &str) {
