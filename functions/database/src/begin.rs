@@ -78,6 +78,15 @@ struct Seen {
     _session: ReplicationClient,
 }
 
+impl Seen {
+    /// The tables that are known from now on: those that were just so when they were published. Whatever was made or changed since may
+    /// be published otherwise, or not at all; it is left out, and so found to be changed, published and read again.
+    fn known(&self, published: &BTreeMap<u32, KnownTable>) -> BTreeMap<u32, KnownTable> {
+        let tables = self.catalogue.tables.iter().filter(|(oid, table)| published.get(oid) == Some(*table));
+        tables.map(|(oid, table)| (*oid, table.clone())).collect()
+    }
+}
+
 /// The name of the slot of a resource: lower-case letters, digits and `_`, of 63 at most.
 pub fn slot_name(resource: &str) -> String {
     let allowed = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
@@ -117,11 +126,12 @@ impl Source {
     pub async fn begin(&self, log: &mut TableLog) -> Result<Begun, DatabaseError> {
         let client = self.address.connect().await?;
         let version = self.check(&client).await?;
+        // Before they are listed: whatever is in it is published below.
+        let tables_now = Catalogue::ask(&client, &self.address).await?.tables;
         let tables = tables::list(&client, &self.address).await?;
         let system = self.system(&client).await?;
         let known = incarnation::newest(log.vault(), log.resource()).await?;
         let slot = SlotState::ask(&client, &self.address, &self.slot).await?;
-        let tables_now = Catalogue::ask(&client, &self.address).await?.tables;
         let is_ours = |known: &Numbered<Incarnation>| known.record.system == system && known.record.slot == self.slot;
         if slot.is_some() && !known.as_ref().is_some_and(is_ours) {
             let slot = &self.slot;
@@ -141,7 +151,7 @@ impl Source {
                 }
                 Some(before) => {
                     schema::check_program(self.programs.as_deref(), version).await?;
-                    return self.read_again(&client, known, before, log).await;
+                    return self.read_again(&client, known, (before, &tables_now), log).await;
                 }
                 None => "the tables are not known",
             },
@@ -152,13 +162,13 @@ impl Source {
             let drop_slot = format!("SELECT pg_drop_replication_slot({})", literal(&self.slot));
             self.run(&client, &format!("remove slot {}, which cannot be gone on with", self.slot), &drop_slot).await?;
         }
-        self.take_snapshot(&client, (tables, system), known.as_ref(), why_anew, log).await
+        self.take_snapshot(&client, (tables, &tables_now, system), known.as_ref(), why_anew, log).await
     }
 
     async fn take_snapshot(
         &self,
         client: &Client,
-        (tables, system): (Vec<Table>, String),
+        (tables, published, system): (Vec<Table>, &BTreeMap<u32, KnownTable>, String),
         known: Option<&Numbered<Incarnation>>,
         why_anew: &str,
         log: &mut TableLog,
@@ -174,7 +184,7 @@ impl Source {
         fail_point!("database::begun");
         let seen = self.open_snapshot(client, &quoted(&self.slot), epoch).await?;
         let (at, start) = (seen.at, seen.start);
-        let begun = Incarnation { start, at, tables: Some(seen.catalogue.tables.clone()), ..begun };
+        let begun = Incarnation { start, at, tables: Some(seen.known(published)), ..begun };
         seen.schema.store(log.vault(), log.resource()).await?;
         let feed = Feed { stream: begun.stream(), epoch };
         let rows = snapshot::read(&seen.reader, address, &seen.tables, feed, (&snapshot::Place::Beginning, at), log).await?;
@@ -221,7 +231,7 @@ impl Source {
         &self,
         client: &Client,
         known: &Numbered<Incarnation>,
-        before: &BTreeMap<u32, KnownTable>,
+        (before, published): (&BTreeMap<u32, KnownTable>, &BTreeMap<u32, KnownTable>),
         log: &mut TableLog,
     ) -> Result<Begun, DatabaseError> {
         let epoch = known.record.epoch;
@@ -244,7 +254,7 @@ impl Source {
         seen.schema.store(log.vault(), log.resource()).await?;
         let reason = format!("the tables themselves were changed: {}", names.join(", "));
         log.note_gap(&Gap::without_events(log.latest().unwrap_or(known.record.at), Some(seen.at), reason)).await?;
-        let incarnation = Incarnation { tables: Some(seen.catalogue.tables.clone()), ..known.record.clone() };
+        let incarnation = Incarnation { tables: Some(seen.known(published)), ..known.record.clone() };
         self.record(log, Some(known), &incarnation).await?;
         Ok(Begun { incarnation, tables: seen.tables, rows: Some(rows) })
     }

@@ -85,6 +85,32 @@ async fn a_slot_that_was_lost_begins_anew_and_what_may_be_missing_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_made_while_the_slot_waits_for_others_is_published_before_it_counts_as_known() {
+    let mut world = World::new(SHOP).await;
+    let other = world.another_session().await;
+    other.batch_execute("BEGIN; INSERT INTO audit VALUES ('not yet')").await.unwrap();
+    let client = world.another_session().await;
+    let meanwhile = tokio::spawn(async move {
+        let waits = "SELECT count(*) FROM pg_replication_slots";
+        while client.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        client.batch_execute("CREATE TABLE late (id int PRIMARY KEY); INSERT INTO late VALUES (1)").await.unwrap();
+        other.batch_execute("COMMIT").await.unwrap();
+    });
+    world.follow().await;
+    meanwhile.await.unwrap();
+    // It was in the snapshot, and in no publication: following finds that, and begins again.
+    assert!(world.ended().await.contains("its tables have been changed"));
+    world.follow().await;
+    world.run("INSERT INTO late VALUES (2)").await;
+    let now = world.now().await;
+    world.complete(now.0).await;
+    assert_eq!(world.restored("late", &TablesPoint::Time(now.0)).await, now.1);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_only_table_may_lose_its_key_and_still_be_updated() {
     let mut world = World::new("CREATE TABLE single (id int PRIMARY KEY, v text); INSERT INTO single VALUES (1, 'a'), (2, 'b')").await;
     world.follow().await;

@@ -99,6 +99,19 @@ impl World {
         self.slot_is_free().await;
     }
 
+    /// Another session with the database.
+    pub async fn another_session(&self) -> Client {
+        connect(&self.server.url("shop")).await
+    }
+
+    /// Why following has ended by itself.
+    pub async fn ended(&mut self) -> String {
+        let (_stopper, task) = self.following.take().unwrap();
+        let ended = task.await.unwrap().unwrap_err();
+        self.slot_is_free().await;
+        ended
+    }
+
     /// Waits until the server has noticed that nobody reads the slot any more.
     async fn slot_is_free(&self) {
         let question = "SELECT count(*) FROM pg_replication_slots WHERE active";
