@@ -15,7 +15,7 @@ use crate::app::{App, VaultFlag};
 use crate::exit::{Ended, Failure};
 use crate::output::Output;
 use crate::protected::Protected;
-use crate::vaults::OpenVault;
+use crate::vaults::{OpenVault, Place};
 
 /// Protect a bucket or a database: from now on `hindsight serve` keeps every change of it.
 ///
@@ -127,6 +127,18 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
         return Err(Failure::usage(format!("{flag} is not for {is}, and {:?} is one", shown(&command.what))).into());
     }
     if is_database { database::protect(app, command).await } else { bucket::protect(app, command).await }
+}
+
+/// Opens the vault at a place, or makes it, and the other configured ones, of which none may have the resource.
+async fn choose(app: &App, place: &Place, resource: &ResourceId) -> Result<(OpenVault, Vec<Vault>)> {
+    let known = place.open_if_there().await?;
+    let others = other_vaults(app, &place.name, known.as_ref()).await?;
+    protection::free_in(&others, resource).await?;
+    let chosen = match known {
+        Some(known) => known,
+        None => place.open_or_create(app.clock.now()).await?,
+    };
+    Ok((chosen, others))
 }
 
 /// Writes a protection down, and says what that changes.

@@ -9,7 +9,7 @@ use handlers::reconcile::sends_events;
 use pipeline::model::time::parse_duration;
 use pipeline::s3::{Bucket, Versioning};
 
-use super::{BucketFlags, Protect, decide, other_vaults};
+use super::{BucketFlags, Protect, choose, decide};
 use crate::app::{App, WHOLE, bucket_only};
 use crate::contact::Reached;
 use crate::exit::{Ended, Failure};
@@ -96,13 +96,7 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
             Err(QueueTrouble::Unknown(reason)) => warnings.push(format!("queue {url} cannot be asked now: {reason}")),
         }
     }
-    let known = place.open_if_there().await?;
-    let others = other_vaults(app, &place.name, known.as_ref()).await?;
-    protection::free_in(&others, &resource).await?;
-    let chosen = match known {
-        Some(known) => known,
-        None => place.open_or_create(app.clock.now()).await?,
-    };
+    let (chosen, others) = choose(app, &place, &resource).await?;
     if chosen.is_in_bucket(bucket.as_ref()).await? {
         return Err(ProtectError::OwnVault { resource }.into());
     }

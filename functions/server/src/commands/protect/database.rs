@@ -8,7 +8,7 @@ use database::begin::{Looked, Source, slot_name};
 use handlers::protection::{self, DatabaseProtection, How};
 use pipeline::model::ResourceId;
 
-use super::{DatabaseFlags, Protect, decide, other_vaults};
+use super::{DatabaseFlags, Protect, choose, decide};
 use crate::app::App;
 use crate::databases;
 use crate::exit::{Ended, Failure};
@@ -33,13 +33,7 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
     let place = app.place(&command.vault)?;
     let source = Source { address, slot, programs: None };
     let looked = source.look().await?;
-    let known = place.open_if_there().await?;
-    let others = other_vaults(app, &place.name, known.as_ref()).await?;
-    protection::free_in(&others, &resource).await?;
-    let chosen = match known {
-        Some(known) => known,
-        None => place.open_or_create(app.clock.now()).await?,
-    };
+    let (chosen, others) = choose(app, &place, &resource).await?;
     let known = protection::newest(&chosen.vault, &resource).await?;
     if let Some(known) = known.as_ref().and_then(|known| known.record.database()).filter(|_| !command.moved) {
         let before = Address::parse(&known.server)?;
