@@ -11,6 +11,7 @@ mod object;
 mod tuple;
 
 use arrow::array::{AsArray, BinaryArray, RecordBatch};
+use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 
@@ -168,6 +169,13 @@ impl ChangeBatch {
     pub fn tuple_columns(&self) -> TupleColumns<'_> {
         assert_eq!(self.kind, ResourceKind::Database);
         TupleColumns::of(&self.rows)
+    }
+
+    /// These changes and others of the same kind.
+    pub fn and(&self, other: &ChangeBatch) -> ChangeBatch {
+        assert_eq!(self.kind, other.kind);
+        let rows = concat_batches(&self.schema(), [&self.rows, &other.rows]).expect("they have the same columns");
+        ChangeBatch { kind: self.kind, rows }
     }
 
     /// The columns, on their own.

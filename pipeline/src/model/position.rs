@@ -87,6 +87,13 @@ impl Position {
         Position::of(epoch, CLASS_COMMIT, &order)
     }
 
+    /// The commit and the place of a change of a row; none of another position.
+    pub fn commit_of(position: &[u8]) -> Option<(u64, u64)> {
+        let order = position.get(EPOCH_BYTES..)?.strip_prefix(&[CLASS_COMMIT])?;
+        let (commit, place) = order.split_first_chunk::<8>()?;
+        Some((u64::from_be_bytes(*commit), u64::from_be_bytes(*place.first_chunk::<8>()?)))
+    }
+
     /// The position of a row that a snapshot read: before all that was committed since, in the order of `place`.
     pub fn snapshot(epoch: u32, place: u64) -> Position {
         Position::committed(epoch, 0, place)
@@ -134,6 +141,13 @@ mod tests {
         for text in ["", "xyz", "12 34", &"0".repeat(129)] {
             assert_eq!(Sequencer::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_commit_is_read_as_it_was_written() {
+        assert_eq!(Position::commit_of(Position::committed(3, 77, 1 << 62).as_bytes()), Some((77, 1 << 62)));
+        assert_eq!(Position::commit_of(position("a").as_bytes()), None);
+        assert_eq!(Position::commit_of(&[0; 7]), None);
     }
 
     proptest! {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  record of a topic ─→ wire (bare, or schema and payload) ─┬→ a row was put or deleted, a table emptied → change
-//!                                                           ├→ a transaction ended, a message, DDL → change of a control table
+//!                                                           ├→ a transaction or a snapshot ended, a message, DDL
+//!                                                           │                                  → change of a control table
 //!                                                           ├→ tombstone, heartbeat, BEGIN → ignored
 //!                                                           └→ cannot be understood → kept whole, with the reason
 //! ```
@@ -17,9 +18,25 @@
 //! before its transaction ended (`source.sequence`, first entry), and with transaction metadata which of the transaction's
 //! changes it is (`transaction.total_order`). An event's own LSN orders nothing: transactions that ran side by side have theirs
 //! interleaved, and rows of one COPY share one.
+//!
+//! Two know of no commit before them, and stand where their own LSN is, which is behind every commit before and in front of every one
+//! behind: the rows of a snapshot, all at the LSN where it was taken, and the first transaction that a connector streams.
+//!
+//! ```text
+//!  (S, 0)            all tables are emptied: what was known before the snapshot is over
+//!  (S, 1 ...)        the rows of the snapshot at S
+//!  (S, 2^62 - 1)     it has ended
+//!  (own LSN, 2^62 + order)   the first transaction's changes
+//!  (E, 0)            that transaction has ended at E
+//!  (E, order)        the changes of the next one
+//! ```
+//!
+//! So a position is a function of the event alone, whoever reads it, when, and how often.
 
 mod image;
 mod outcome;
+pub mod settings;
+pub mod value;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -35,11 +52,9 @@ use super::control;
 use crate::model::change::{TupleRow, TupleRows};
 use crate::model::{Op, Position, Timestamp, json};
 
-/// Where records come from, and what must be known to read them.
+/// What must be known to read records.
 #[derive(Debug, Clone)]
 pub struct Feed {
-    /// The name of the feed for the `stream` column: a partition of a topic in one of its incarnations.
-    pub stream: String,
     /// The epoch of the positions.
     pub epoch: u32,
     /// What the connector writes for values that it was not sent: `unavailable.value.placeholder`.
@@ -49,12 +64,22 @@ pub struct Feed {
 /// What the connector writes by default for values that it was not sent.
 pub const PLACEHOLDER: &str = "__debezium_unavailable_value";
 
-/// The commit before the first that is streamed, which the connector does not know. No LSN is that small.
-const FIRST_STREAMED: u64 = 1;
+/// From here on are the places of changes of the first transaction that a connector streams.
+pub const FIRST_PLACE: u64 = 1 << 62;
+/// The place where a snapshot ends.
+pub const SNAPSHOT_END: u64 = FIRST_PLACE - 1;
+/// The bits of a place in a snapshot that are the offset; those above are the partition.
+const OFFSET_BITS: u32 = 40;
+/// What the names of streams begin with that a connector's topics are.
+pub const STREAM: &str = "debezium:";
 
 /// A record of a topic.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
+    /// The partition that it is from, for the `stream` column: see [`stream`].
+    pub stream: &'a str,
+    /// The number of that partition.
+    pub partition: i32,
     /// Its offset.
     pub offset: i64,
     /// The record's own time.
@@ -63,6 +88,16 @@ pub struct Record<'a> {
     pub key: Option<&'a [u8]>,
     /// Its value; none of a tombstone.
     pub value: Option<&'a [u8]>,
+    /// Its header [`OLD_KEY`], where it has one.
+    pub old_key: Option<&'a [u8]>,
+}
+
+/// The header of a record of a row that came to its key from another one: that other key.
+pub const OLD_KEY: &str = "__debezium.oldkey";
+
+/// The name of a partition for the `stream` column.
+pub fn stream(topic: &str, partition: i32) -> String {
+    format!("{STREAM}{topic}/{partition}")
 }
 
 /// Takes records one at a time and gives back everything they amount to.
@@ -70,6 +105,8 @@ pub struct Record<'a> {
 pub struct Decoder {
     feed: Feed,
     placeholder: Placeholder,
+    /// The snapshots that rows were of.
+    snapshots: BTreeMap<u64, Timestamp>,
     rows: TupleRows,
     ignored: BTreeMap<Ignored, u64>,
     raw: u64,
@@ -80,7 +117,7 @@ impl Decoder {
     /// A decoder for records of this feed.
     pub fn new(feed: Feed) -> Decoder {
         let placeholder = Placeholder::new(&feed.placeholder);
-        Decoder { feed, placeholder, rows: TupleRows::new(), ignored: BTreeMap::new(), raw: 0, records: 0 }
+        Decoder { feed, placeholder, snapshots: BTreeMap::new(), rows: TupleRows::new(), ignored: BTreeMap::new(), raw: 0, records: 0 }
     }
 
     /// Decodes one record.
@@ -95,6 +132,11 @@ impl Decoder {
 
     /// Everything so far; the decoder is empty again.
     pub fn finish(&mut self) -> Decoded {
+        for (lsn, at) in std::mem::take(&mut self.snapshots) {
+            let (position, identity) = (Position::committed(self.feed.epoch, lsn, 0), json::array([&*lsn.to_string()]));
+            let emptied = TupleRow::put("", control::INCARNATION, at, position.as_bytes());
+            self.rows.push(&TupleRow { op: Op::Reset, stream: STREAM, identity: Some(&identity), ..emptied });
+        }
         Decoded {
             changes: self.rows.finish(),
             ignored: std::mem::take(&mut self.ignored),
@@ -120,19 +162,14 @@ impl Decoder {
         if op == "m" {
             let message = envelope.message.ok_or(RawReason::Missing { field: "message" })?;
             let what: Message<'_> = wire::inner(message)?;
-            let marked = TupleRow {
-                at,
-                position: position.as_bytes(),
-                request: source.transaction(),
-                ..blank(&self.feed, record, control::MESSAGE)
-            };
+            let marked = TupleRow { at, position: position.as_bytes(), request: source.transaction(), ..blank(record, control::MESSAGE) };
             // That it was sent counts, and not what it says: messages of one content are many.
             self.rows.push(&TupleRow { identity: Some(&place(&what.prefix, source, envelope)), image: Some(message.get()), ..marked });
             return Ok(());
         }
         let table = source.table.as_deref().filter(|table| !table.is_empty()).ok_or(RawReason::Missing { field: "source.table" })?;
         let identity = record.key.map(image::identity).transpose()?.flatten();
-        let blank = blank(&self.feed, record, table);
+        let blank = blank(record, table);
         let row = TupleRow {
             at,
             position: position.as_bytes(),
@@ -153,6 +190,8 @@ impl Decoder {
                     self.rows.push(&TupleRow { op: Op::Delete, before: Some(before), ..row });
                     self.rows.push(&TupleRow { op: Op::Put, image: Some(after), unsent: unsent.as_deref(), ..row });
                 } else {
+                    // What was not sent of a row that came from another key is what that one had.
+                    let before = before.or_else(|| image::object(record.old_key?));
                     self.rows.push(&TupleRow { op: Op::Put, before, image: Some(after), unsent: unsent.as_deref(), ..row });
                 }
             }
@@ -164,7 +203,22 @@ impl Decoder {
             "t" => self.rows.push(&TupleRow { op: Op::Reset, identity: None, ..row }),
             other => return Err(RawReason::Op { op: excerpt(other) }),
         }
+        if source.snapshot().is_initial() {
+            self.snapshot(record, source, at);
+        }
         Ok(())
+    }
+
+    /// What follows from a row of a snapshot: all was emptied where it was taken, and the last one ends it.
+    fn snapshot(&mut self, record: &Record<'_>, source: &Source<'_>, at: Timestamp) {
+        let Some(lsn) = source.lsn else { return };
+        self.snapshots.insert(lsn, at);
+        if source.snapshot() == Snapshot::Last {
+            let position = Position::committed(self.feed.epoch, lsn, SNAPSHOT_END - 1);
+            let identity = json::array([&*lsn.to_string()]);
+            let ended = TupleRow { at, position: position.as_bytes(), ..blank(record, control::SNAPSHOT) };
+            self.rows.push(&TupleRow { identity: Some(&identity), ..ended });
+        }
     }
 
     /// What has no operation: the ends of transactions, DDL, heartbeats.
@@ -181,7 +235,7 @@ impl Decoder {
                     None => Position::timed(self.feed.epoch, at),
                 };
                 let identity = json::array([id]);
-                let blank = blank(&self.feed, record, control::TRANSACTION);
+                let blank = blank(record, control::END);
                 let ended = TupleRow { at, position: position.as_bytes(), request: Some(number), identity: Some(&identity), ..blank };
                 self.rows.push(&TupleRow { image: Some(envelope.whole), ..ended });
                 return Ok(None);
@@ -192,7 +246,7 @@ impl Decoder {
             let source = envelope.source.as_ref().ok_or(RawReason::Missing { field: "source" })?;
             let (at, position) = (source.committed_at()?, self.position(record, source, envelope)?);
             let identity = place("ddl", source, envelope);
-            let blank = blank(&self.feed, record, control::SCHEMA);
+            let blank = blank(record, control::SCHEMA);
             let changed = TupleRow { at, position: position.as_bytes(), identity: Some(&identity), ..blank };
             self.rows.push(&TupleRow { image: Some(envelope.whole), ..changed });
             return Ok(None);
@@ -203,36 +257,46 @@ impl Decoder {
     /// The place of an event among the commits.
     fn position(&self, record: &Record<'_>, source: &Source<'_>, envelope: &Envelope<'_>) -> Result<Position, RawReason> {
         let committed = |commit, place| Ok(Position::committed(self.feed.epoch, commit, place));
+        let sequence = source.sequence()?;
+        let own = || source.lsn.or(sequence.and_then(|sequence| sequence.own)).ok_or(RawReason::Missing { field: "source.lsn" });
         match source.snapshot() {
             // They are of one instant, and equal rows of a table without a key are as many as there were.
-            Snapshot::Initial => return Ok(Position::snapshot(self.feed.epoch, u64::try_from(record.offset).unwrap_or(0))),
+            Snapshot::Initial | Snapshot::Last => return committed(own()?, snapshot_place(record)),
             Snapshot::Incremental => return Err(RawReason::Incremental),
             Snapshot::None => {}
         }
-        let Some(sequence) = source.sequence()? else { return Err(RawReason::Missing { field: "source.sequence" }) };
+        let commit_before = sequence.ok_or(RawReason::Missing { field: "source.sequence" })?.commit_before;
         let place = match &envelope.transaction {
             Some(transaction) => transaction.total_order,
             // A message outside of a transaction stands between two.
             None if source.transaction().is_none() => 0,
-            None => source.lsn.or(sequence.own).ok_or(RawReason::Missing { field: "source.lsn" })?,
+            None => own()?,
         };
-        committed(sequence.commit_before.unwrap_or(FIRST_STREAMED), place)
+        match commit_before {
+            Some(commit) => committed(commit, place),
+            None => committed(own()?, FIRST_PLACE | place),
+        }
     }
 
     fn keep_raw(&mut self, record: &Record<'_>, reason: &RawReason) {
         self.raw += 1;
         let (reason, position) = (reason.to_string(), Position::timed(self.feed.epoch, record.at));
-        let identity = json::array([&*self.feed.stream, &*record.offset.to_string()]);
+        let identity = json::array([record.stream, &*record.offset.to_string()]);
         let raw = wire::whole(record.key, record.value);
-        let row =
-            TupleRow { op: Op::Raw, position: position.as_bytes(), identity: Some(&identity), ..blank(&self.feed, record, control::RAW) };
+        let row = TupleRow { op: Op::Raw, position: position.as_bytes(), identity: Some(&identity), ..blank(record, control::RAW) };
         self.rows.push(&TupleRow { reason: Some(&reason), raw: Some(&raw), ..row });
     }
 }
 
 /// What is said of a table by a record, of which nothing is known yet.
-fn blank<'a>(feed: &'a Feed, record: &Record<'_>, table: &'a str) -> TupleRow<'a> {
-    TupleRow { offset: Some(record.offset), ..TupleRow::put(&feed.stream, table, record.at, &[]) }
+fn blank<'a>(record: &Record<'a>, table: &'a str) -> TupleRow<'a> {
+    TupleRow { offset: Some(record.offset), ..TupleRow::put(record.stream, table, record.at, &[]) }
+}
+
+/// Where a row stands among those of its snapshot: equal ones may lie in several partitions.
+fn snapshot_place(record: &Record<'_>) -> u64 {
+    let (partition, offset) = (u64::from(record.partition.unsigned_abs()), record.offset.unsigned_abs());
+    (partition << OFFSET_BITS | offset & ((1 << OFFSET_BITS) - 1)).min(SNAPSHOT_END - 3) + 1
 }
 
 /// Which of all messages, or statements, one is: where it stands among the commits.

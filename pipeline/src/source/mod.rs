@@ -6,6 +6,7 @@
 pub mod control;
 pub mod debezium;
 pub mod pgoutput;
+pub mod records;
 pub mod s3_copy;
 pub mod s3_event;
 pub mod s3_read;

@@ -14,6 +14,18 @@ fn entries(text: &str) -> Result<Entries<'_>, RawReason> {
     json::entries(text).map_err(|error| RawReason::Json { problem: error.to_string() })
 }
 
+/// A key as the JSON object that it is, without a schema beside it; none of anything else.
+pub(super) fn object(key: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(key).ok()?;
+    let entries = json::entries(text).ok()?;
+    match &entries[..] {
+        [(schema, _), (payload, values)] if schema == "schema" && payload == "payload" => {
+            json::entries(values.get()).ok().map(|_| values.get())
+        }
+        _ => Some(text),
+    }
+}
+
 /// The values of a record's key as an array, in the order of the key's columns; none where there is no key.
 pub(super) fn identity(key: &[u8]) -> Result<Option<String>, RawReason> {
     let text = std::str::from_utf8(key).map_err(|error| RawReason::NotUtf8 { valid: error.valid_up_to() })?;

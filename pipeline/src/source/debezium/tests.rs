@@ -7,10 +7,11 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::changelog::proof::{Proof, Stall};
 use crate::model::change::TupleChange;
 
 fn feed() -> Feed {
-    Feed { stream: "kafka:t/0".to_owned(), epoch: 1, placeholder: PLACEHOLDER.to_owned() }
+    Feed { epoch: 1, placeholder: PLACEHOLDER.to_owned() }
 }
 
 /// The records of a capture, each with its key and its value.
@@ -36,7 +37,15 @@ fn decode_all(records: &[(Vec<u8>, Option<Vec<u8>>)]) -> Decoded {
     let mut decoder = Decoder::new(feed());
     for (offset, (key, value)) in records.iter().enumerate() {
         let at = Timestamp::from_seconds(1_795_341_400);
-        decoder.push(&Record { offset: offset as i64, at, key: Some(key), value: value.as_deref() });
+        decoder.push(&Record {
+            stream: "debezium:t/0",
+            partition: 0,
+            offset: offset as i64,
+            at,
+            key: Some(key),
+            value: value.as_deref(),
+            old_key: None,
+        });
     }
     decoder.finish()
 }
@@ -72,7 +81,11 @@ fn every_record_that_a_connector_wrote_is_understood() {
         let ignored: u64 = decoded.ignored.values().sum();
         // One record is two changes: an update of a table without a key.
         let twice = changes(&decoded).windows(2).filter(|pair| pair[0].offset == pair[1].offset).count();
-        assert_eq!(decoded.changes.len() as u64 + ignored, decoded.records + twice as u64, "{name}");
+        // What follows from several records: a snapshot began, or has ended.
+        let all = changes(&decoded);
+        let following = all.iter().filter(|change| [control::INCARNATION, control::SNAPSHOT].contains(&&*change.table)).count();
+        let told = decoded.changes.len() - following - (twice - of_table(&all, control::SNAPSHOT).len());
+        assert_eq!(told as u64 + ignored, decoded.records, "{name}");
     }
 }
 
@@ -118,7 +131,7 @@ fn transactions_stand_in_the_order_of_their_commits_and_their_ends_behind_them()
         // The connector writes one transaction after the other; after a restart some of them again.
         let mut seen = BTreeMap::new();
         let mut last: Option<&TupleChange> = None;
-        for change in &changes {
+        for change in changes.iter().filter(|change| ![control::INCARNATION, control::SNAPSHOT].contains(&&*change.table)) {
             let what = (change.schema.as_str(), change.table.as_str(), change.identity.as_deref(), change.op, change.image.as_deref());
             assert_eq!(*seen.entry((&change.position, what)).or_insert(change.at), change.at, "{name}: told again at another time");
             if let Some(last) = last.filter(|last| last.position > change.position) {
@@ -127,7 +140,7 @@ fn transactions_stand_in_the_order_of_their_commits_and_their_ends_behind_them()
             last = Some(change);
         }
         // Of each transaction that ended as many rows are there as its END says.
-        for end in of_table(&changes, control::TRANSACTION) {
+        for end in of_table(&changes, control::END) {
             let said: Value = serde_json::from_str(end.image.as_deref().unwrap()).unwrap();
             let expected: u64 = said["data_collections"]
                 .as_array()
@@ -145,6 +158,28 @@ fn transactions_stand_in_the_order_of_their_commits_and_their_ends_behind_them()
     }
 }
 
+/// What is proven of a capture, in whatever order its partitions were read, and why not more.
+fn proven(name: &str) -> (usize, Option<Stall>) {
+    let changes = changes(&decode_all(&captured(name)));
+    let mut proof = Proof::default();
+    let mut shuffled: Vec<&TupleChange> = changes.iter().collect();
+    shuffled.sort_by_key(|change| (&change.table, change.offset));
+    shuffled.iter().for_each(|change| proof.take(&change.row()));
+    assert_eq!(proof.advance(), [], "{name}: nobody has said that the snapshot is whole");
+    let snapshots: Vec<u64> = proof.ended_snapshots().collect();
+    snapshots.iter().for_each(|lsn| proof.snapshot_is_whole(*lsn));
+    (proof.advance().len(), proof.stall())
+}
+
+#[test]
+fn every_transaction_of_a_capture_is_proven_and_follows_the_one_before() {
+    let ends = of_table(&changes(&decode_all(&captured(CAPTURED[0]))), control::END).len();
+    assert_eq!(proven(CAPTURED[0]), (1 + ends, None));
+    // All tables were empty, so that nothing says whether there was a snapshot.
+    let (count, stall) = proven(CAPTURED[3]);
+    assert!(count == 0 && matches!(stall, Some(Stall::Anew { .. })), "{count} {stall:?}");
+}
+
 #[test]
 fn what_a_restarted_connector_tells_again_is_the_same() {
     let facts = |name: &str| -> BTreeSet<String> {
@@ -154,6 +189,24 @@ fn what_a_restarted_connector_tells_again_is_the_same() {
     };
     let (before, after) = (facts("crash-before"), facts("crash-after-restart"));
     assert_eq!(before.intersection(&after).count(), 39);
+}
+
+#[test]
+fn a_row_that_came_from_another_key_says_so() {
+    let source =
+        json!({ "schema": "public", "table": "a", "ts_us": 1_795_341_302_138_521_i64, "sequence": "[\"5\",\"7\"]", "lsn": 7, "txId": 9 });
+    let value =
+        json!({ "op": "c", "after": { "id": 2, "note": PLACEHOLDER }, "source": source, "transaction": { "id": "9:7", "total_order": 2 } });
+    let value = value.to_string();
+    for old_key in [r#"{"id":1}"#, r#"{"schema":{},"payload":{"id":1}}"#] {
+        let mut decoder = Decoder::new(feed());
+        let (key, old_key) = (Some(&b"{\"id\":2}"[..]), Some(old_key.as_bytes()));
+        let at = Timestamp::from_seconds(1);
+        decoder.push(&Record { stream: "debezium:t/0", partition: 0, offset: 1, at, key, value: Some(value.as_bytes()), old_key });
+        let changes = changes(&decoder.finish());
+        let [change] = &changes[..] else { panic!("{changes:?}") };
+        assert_eq!((change.before.as_deref(), change.unsent.as_deref()), (Some(r#"{"id":1}"#), Some(r#"["note"]"#)));
+    }
 }
 
 #[test]

@@ -77,6 +77,8 @@ pub(super) enum Snapshot {
     None,
     /// The one with which the connector began.
     Initial,
+    /// The same, and this is the last row of it.
+    Last,
     /// One that goes on beside the log.
     Incremental,
 }
@@ -90,6 +92,13 @@ pub(super) struct Sequence {
     pub(super) own: Option<u64>,
 }
 
+impl Snapshot {
+    /// Whether it is the one with which the connector began.
+    pub(super) fn is_initial(self) -> bool {
+        matches!(self, Snapshot::Initial | Snapshot::Last)
+    }
+}
+
 impl Source<'_> {
     /// The schema of its table; of MySQL, which has none, its database.
     pub(super) fn schema(&self) -> &str {
@@ -101,6 +110,7 @@ impl Source<'_> {
         match self.snapshot.as_deref() {
             None | Some("false") => Snapshot::None,
             Some("incremental") => Snapshot::Incremental,
+            Some("last") => Snapshot::Last,
             Some(_) => Snapshot::Initial,
         }
     }
