@@ -8,7 +8,7 @@
 //! session that made the slot holds the snapshot, and waits until it has been read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fail::fail_point;
 use handlers::table_log::TableLog;
@@ -87,6 +87,25 @@ impl Seen {
     }
 }
 
+async fn look(client: &Client, address: &Address, programs: Option<&Path>, version: i32) -> Result<Looked, DatabaseError> {
+    let tables = tables::list(client, address).await?;
+    let named = |table: &Table| format!("{}.{}", table.relation.schema, table.relation.table);
+    let new_rows_only = tables.iter().filter(|table| !table.is_identified()).map(named).collect();
+    let no_dump = schema::check_program(programs, version).await.err().map(|error| error.to_string());
+    Ok(Looked { tables: tables.len(), new_rows_only, no_dump })
+}
+
+/// What a database says of itself whose changes a connector tells: it is asked for nothing but its schema.
+///
+/// # Errors
+/// The server's.
+pub async fn look_at_connected(address: &Address) -> Result<Looked, DatabaseError> {
+    let client = address.connect().await?;
+    let question = "SELECT current_setting('server_version_num')::int";
+    let row = client.query_one(question, &[]).await.map_err(|error| address.failed("ask for its version", &error))?;
+    look(&client, address, None, row.get(0)).await
+}
+
 /// The name of the slot of a resource: lower-case letters, digits and `_`, of 63 at most.
 pub fn slot_name(resource: &str) -> String {
     let allowed = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
@@ -112,11 +131,7 @@ impl Source {
     pub async fn look(&self) -> Result<Looked, DatabaseError> {
         let client = self.address.connect().await?;
         let version = self.check(&client).await?;
-        let tables = tables::list(&client, &self.address).await?;
-        let named = |table: &Table| format!("{}.{}", table.relation.schema, table.relation.table);
-        let new_rows_only = tables.iter().filter(|table| !table.is_identified()).map(named).collect();
-        let no_dump = schema::check_program(self.programs.as_deref(), version).await.err().map(|error| error.to_string());
-        Ok(Looked { tables: tables.len(), new_rows_only, no_dump })
+        look(&client, &self.address, self.programs.as_deref(), version).await
     }
 
     /// Makes what is missing: publications, slot, snapshot. What is there is gone on with.

@@ -54,6 +54,8 @@ pub enum Heard {
     Appended(Appended),
     /// How the slot is.
     Slot(SlotState),
+    /// What has come is in no state yet, and why.
+    Behind(String),
 }
 
 /// What the vault has taken at once.

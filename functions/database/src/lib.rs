@@ -8,11 +8,14 @@
 //! The source keeps its write-ahead log from the slot on, and is told that it may let go of it only when the vault has it. So
 //! between the snapshot and the stream, and between one connection and the next, nothing is missing; a slot that was lost begins
 //! a new incarnation, with a gap that is shown.
+//!
+//! Where a connector tells of the changes in topics, [`connector`] keeps them; the database itself is asked for its schema alone.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop where it fails"))]
 
 pub mod address;
 pub mod begin;
 pub mod catalogue;
+pub mod connector;
 pub mod follow;
 pub mod incarnation;
 pub mod passfile;
@@ -84,6 +87,9 @@ pub enum DatabaseError {
     /// The log could not be written.
     #[error(transparent)]
     Log(#[from] handlers::table_log::TableLogError),
+    /// The records of a connector cannot be read.
+    #[error(transparent)]
+    Records(pipeline::source::SourceError),
     /// The vault cannot be read or written.
     #[error(transparent)]
     Vault(#[from] pipeline::vault::VaultError),

@@ -18,12 +18,13 @@ use pipeline::base::inputs::Inventory;
 use pipeline::model::{Clock, ResourceId, Timestamp};
 use pipeline::postgres::name::{literal, qualified, quoted};
 use pipeline::replay::tables::{Tables, TablesCut, TablesPoint};
+use pipeline::source::debezium::value::Kind;
 use pipeline::vault::Vault;
 use tokio_postgres::Client;
 
 use self::progress::{Found, Progress};
-pub use self::report::DatabaseReport;
-use crate::schema::Schema;
+pub use self::report::{DatabaseReport, Rows};
+use crate::schema::{Defaults, Schema};
 use crate::{Address, DatabaseError, incarnation, schema};
 
 /// A restore that is asked for.
@@ -59,6 +60,13 @@ pub async fn restore(vault: &Vault, request: &DatabaseRestore, clock: &dyn Clock
     let schema = schema::of_epoch(vault, resource, epoch, until).await?;
     let schema = schema.ok_or_else(|| refused(target, format!("the vault has no schema of {resource} for that time")))?;
     let mut report = DatabaseReport::new(resource, target, &cut, tables.raw(), *dry_run, started);
+    let snapshot = incarnation::all(vault, resource).await?.into_iter().rfind(|known| known.whole && known.at <= cut.at);
+    for (table, ended) in &schema.untold {
+        // A snapshot that was taken since has its rows.
+        if ended.is_none_or(|ended| snapshot.as_ref().is_none_or(|snapshot| snapshot.at <= ended)) {
+            report.rows.not_told(table);
+        }
+    }
     let found = Progress::look(target, resource, &cut).await?;
     if *dry_run {
         report.creates_database = found == Found::NoDatabase;
@@ -71,8 +79,9 @@ pub async fn restore(vault: &Vault, request: &DatabaseRestore, clock: &dyn Clock
         let progress = Progress::begin(&client, target, resource, &cut, &schema, tables.buckets(), found).await?;
         report.resumed = progress.is_resumed();
         fail_point!("database::tables-made");
-        rows::write(vault, &tables, &cut, &client, &progress, &mut report).await?;
-        check_counts(&client, target, &report).await?;
+        let destinations = destinations(&client, target, &schema.defaults).await?;
+        rows::write(vault, &tables, &cut, (&client, &destinations), &progress, &mut report).await?;
+        check_counts(&client, target, &destinations, &report).await?;
         sequences(&client, target).await?;
         refresh(&client, target).await?;
         fail_point!("database::before-indexes");
@@ -101,25 +110,58 @@ async fn make_database(target: &Address, schema: &Schema) -> Result<(), Database
 
 /// A table of the target, with the columns that take values.
 struct Destination {
-    columns: Vec<String>,
+    columns: Vec<Column>,
+    /// Columns that make their values themselves.
+    generated: Vec<String>,
+}
+
+/// A column of it.
+struct Column {
+    name: String,
+    /// How a connector writes its values.
+    kind: Kind,
+    /// The value of rows that are older than it is.
+    older: Option<String>,
+    /// Whether new rows get one by themselves.
+    has_default: bool,
 }
 
 /// Schema and name.
 type TableName = (String, String);
 
-/// The tables that the target has.
-async fn destinations(client: &Client, target: &Address) -> Result<HashMap<TableName, Destination>, DatabaseError> {
+/// The tables that the target has. Of a domain the type counts that it rests on, and of an array that of its elements.
+async fn destinations(client: &Client, target: &Address, defaults: &Defaults) -> Result<HashMap<TableName, Destination>, DatabaseError> {
     let question = format!(
-        "SELECT n.nspname, c.relname, a.attname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-         LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+        "WITH RECURSIVE base (whole, oid, modifier) AS (
+             SELECT oid, oid, -1 FROM pg_type
+             UNION ALL SELECT base.whole, t.typbasetype, t.typtypmod FROM base JOIN pg_type t ON t.oid = base.oid WHERE t.typtype = 'd')
+         SELECT n.nspname, c.relname, a.attname, a.atthasdef, coalesce(e.typname, t.typname),
+                CASE WHEN a.atttypmod >= 0 THEN a.atttypmod ELSE b.modifier END, coalesce(e.typtype, t.typtype) = 'e', e.oid IS NOT NULL, a.attgenerated <> ''
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+         LEFT JOIN base b ON b.whole = a.atttypid AND EXISTS (SELECT FROM pg_type WHERE oid = b.oid AND typtype <> 'd')
+         LEFT JOIN pg_type t ON t.oid = b.oid
+         LEFT JOIN base f ON f.whole = t.typelem AND t.typcategory = 'A' AND EXISTS (SELECT FROM pg_type WHERE oid = f.oid AND typtype <> 'd')
+         LEFT JOIN pg_type e ON e.oid = f.oid
          WHERE c.relkind = 'r' AND n.nspname NOT IN ('information_schema', {}) AND n.nspname !~ '^pg_' ORDER BY 1, 2, a.attnum",
         literal(progress::SCHEMA)
     );
     let rows = client.query(&question, &[]).await.map_err(|error| target.failed("list its tables", &error))?;
     let mut destinations: HashMap<TableName, Destination> = HashMap::new();
     for row in rows {
-        let entry = destinations.entry((row.get(0), row.get(1))).or_insert_with(|| Destination { columns: Vec::new() });
-        entry.columns.extend(row.get::<_, Option<String>>(2));
+        let (of_schema, table): (String, String) = (row.get(0), row.get(1));
+        let older = defaults.get(&format!("{of_schema}.{table}"));
+        let entry = destinations.entry((of_schema, table)).or_insert_with(|| Destination { columns: Vec::new(), generated: Vec::new() });
+        let Some(name) = row.get::<_, Option<String>>(2) else { continue };
+        if row.get(8) {
+            entry.generated.push(name);
+            continue;
+        }
+        let (kind_name, modifier, is_enum): (&str, i32, bool) = (row.get(4), row.get(5), row.get(6));
+        let kind = Kind::of(kind_name, modifier, is_enum);
+        let kind = if row.get(7) { Kind::Array(Box::new(kind)) } else { kind };
+        let older = older.and_then(|columns| columns.get(&name)).cloned();
+        entry.columns.push(Column { name, kind, older, has_default: row.get(3) });
     }
     Ok(destinations)
 }
@@ -174,13 +216,18 @@ async fn refresh(client: &Client, target: &Address) -> Result<(), DatabaseError>
 }
 
 /// Holds what the tables have against what was written.
-async fn check_counts(client: &Client, target: &Address, report: &DatabaseReport) -> Result<(), DatabaseError> {
-    for (schema, table) in destinations(client, target).await?.into_keys() {
-        let question = format!("SELECT count(*) FROM ONLY {}", qualified(&schema, &table));
+async fn check_counts(
+    client: &Client,
+    target: &Address,
+    destinations: &HashMap<TableName, Destination>,
+    report: &DatabaseReport,
+) -> Result<(), DatabaseError> {
+    for (schema, table) in destinations.keys() {
+        let question = format!("SELECT count(*) FROM ONLY {}", qualified(schema, table));
         let found: i64 = client.query_one(&question, &[]).await.map_err(|error| target.failed("count rows", &error))?.get(0);
-        let written = report.tables.get(&format!("{schema}.{table}")).copied().unwrap_or_default();
+        let written = report.rows.tables.get(&format!("{schema}.{table}")).copied().unwrap_or_default();
         if found as u64 != written {
-            let reason = format!("table {} has {found} rows, and {written} were written", qualified(&schema, &table));
+            let reason = format!("table {} has {found} rows, and {written} were written", qualified(schema, table));
             return Err(DatabaseError::Refused { address: target.to_string(), attempt: "vouch for what was restored to", reason });
         }
     }

@@ -1,5 +1,6 @@
 //! The schema of a database: what `pg_dump` says of it without its rows.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pipeline::model::{ResourceId, Timestamp};
@@ -8,8 +9,11 @@ use pipeline::vault::{Vault, VaultError, layout};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, KnownTable};
 use crate::{Address, DatabaseError};
+
+/// Values of columns, by `schema.table` and column.
+pub type Defaults = BTreeMap<String, BTreeMap<String, String>>;
 
 /// The schema as it was under a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +34,15 @@ pub struct Schema {
     /// By which locale its characters are classed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ctype: Option<String>,
+    /// Those that columns have in rows that are older than they are: they were added with a default, which no change tells.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub defaults: Defaults,
+    /// What its tables are, where nothing else says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<BTreeMap<u32, KnownTable>>,
+    /// Tables of which a connector did not tell, by `schema.table`, with when that had an end: only a later snapshot has their rows.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub untold: BTreeMap<String, Option<Timestamp>>,
     /// What makes the tables: SQL.
     pub before_rows: String,
     /// What makes indexes, constraints and triggers: SQL.
@@ -59,7 +72,46 @@ impl Schema {
         let after_rows = dump(programs, address, snapshot, "post-data").await?;
         let question = "SELECT pg_encoding_to_char(encoding), datcollate, datctype FROM pg_database WHERE datname = current_database()";
         let row = client.query_one(question, &[]).await.map_err(|error| address.failed("ask for its locale", &error))?;
-        Ok(Schema { epoch, at, catalogue, encoding: row.get(0), collate: row.get(1), ctype: row.get(2), before_rows, after_rows })
+        let defaults = defaults(client, address).await?;
+        let (encoding, collate, ctype) = (row.get(0), row.get(1), row.get(2));
+        Ok(Schema {
+            epoch,
+            at,
+            catalogue,
+            encoding,
+            collate,
+            ctype,
+            defaults,
+            tables: None,
+            untold: BTreeMap::new(),
+            before_rows,
+            after_rows,
+        })
+    }
+
+    /// The same, with what an earlier one knew of columns that are there still: a table that is written anew forgets it.
+    pub fn with_defaults_of(mut self, before: Option<&Schema>) -> Schema {
+        for (table, columns) in before.into_iter().flat_map(|before| &before.defaults) {
+            let known = self.defaults.entry(table.clone()).or_default();
+            for (column, value) in columns {
+                known.entry(column.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        self
+    }
+
+    /// The same, with the tables of which is not told now, and those of which was not told until some time up to now.
+    pub fn with_untold_of(mut self, before: Option<&Schema>, untold: &[String], now: Timestamp) -> Schema {
+        let earlier = before.into_iter().flat_map(|before| &before.untold);
+        self.untold = earlier.map(|(table, ended)| (table.clone(), Some(ended.unwrap_or(now)))).collect();
+        self.untold.extend(untold.iter().map(|table| (table.clone(), None)));
+        self
+    }
+
+    /// Whether it says the same, whenever it was read.
+    pub fn is_same(&self, other: &Schema) -> bool {
+        let bare = |schema: &Schema| Schema { at: Timestamp::default(), catalogue: None, ..schema.clone() };
+        bare(self) == bare(other)
     }
 
     /// Puts it into the vault.
@@ -103,6 +155,21 @@ fn program(programs: Option<&Path>) -> PathBuf {
 /// What the catalogue was when the schema of an incarnation was read last.
 pub async fn newest_catalogue(vault: &Vault, resource: &ResourceId, epoch: u32) -> Result<Option<String>, VaultError> {
     Ok(of_epoch(vault, resource, epoch, Timestamp::MAX).await?.and_then(|schema| schema.catalogue))
+}
+
+/// The values that columns have in rows that are older than they are.
+async fn defaults(client: &Client, address: &Address) -> Result<Defaults, DatabaseError> {
+    // Of any type: it is an array of one.
+    let question = "SELECT n.nspname || '.' || c.relname, a.attname, (a.attmissingval::text::text[])[1]
+                    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+                    WHERE a.atthasmissing AND NOT a.attisdropped AND c.relkind = 'r' AND n.nspname !~ '^pg_'";
+    let rows = client.query(question, &[]).await.map_err(|error| address.failed("ask for defaults of columns", &error))?;
+    let mut defaults: Defaults = BTreeMap::new();
+    for row in rows {
+        let (table, column, value): (String, String, Option<String>) = (row.get(0), row.get(1), row.get(2));
+        defaults.entry(table).or_default().extend(value.map(|value| (column, value)));
+    }
+    Ok(defaults)
 }
 
 async fn dump(programs: Option<&Path>, address: &Address, snapshot: Option<&str>, section: &str) -> Result<String, DatabaseError> {

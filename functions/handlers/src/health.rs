@@ -57,6 +57,8 @@ pub enum Part {
     Compaction,
     /// The replication slot of a database.
     Slot,
+    /// Reading the schema of a database whose changes a connector tells.
+    Schema,
 }
 
 impl Part {
@@ -69,6 +71,7 @@ impl Part {
             Part::Watch => "watch",
             Part::Compaction => "compaction",
             Part::Slot => "slot",
+            Part::Schema => "schema",
         }
     }
 }
@@ -257,7 +260,7 @@ fn is_over(trouble: &Trouble, window: Option<&Window>, last: Option<&Reconciliat
         Part::Listing => listed_since,
         Part::Feed => arrived_since,
         // These work without a trace; while they do not, they are heard of again and again.
-        Part::Watch | Part::Slot => quiet(2 * SAME_AGAIN),
+        Part::Watch | Part::Slot | Part::Schema => quiet(2 * SAME_AGAIN),
         Part::Compaction => quiet(Duration::from_secs(2 * 3_600)),
     }
 }

@@ -53,8 +53,36 @@ pub struct BucketProtection {
 pub struct DatabaseProtection {
     /// Where it is and as whom it is reached, as a URL without a password.
     pub server: String,
-    /// The name of the replication slot, with which those of the publications begin.
-    pub slot: String,
+    /// How its changes are learned: beside the other fields in the record.
+    #[serde(flatten)]
+    pub changes: Changes,
+}
+
+impl DatabaseProtection {
+    /// Whether its changes are learned from the topics of a connector.
+    pub fn is_by_connector(&self) -> bool {
+        matches!(self.changes, Changes::Connector { .. })
+    }
+}
+
+/// How changes of a database are learned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Changes {
+    /// From the database itself, by replication.
+    Replication {
+        /// The name of the slot, with which those of the publications begin.
+        slot: String,
+    },
+    /// From the topics of a connector.
+    Connector {
+        /// Which of the configured clusters of Kafka, or its brokers.
+        cluster: String,
+        /// What the names of its topics begin with: its `topic.prefix`.
+        prefix: String,
+        /// What it writes for values that the database did not send: its `unavailable.value.placeholder`.
+        placeholder: String,
+    },
 }
 
 impl Protection {
@@ -68,7 +96,9 @@ impl Protection {
                 unversioned: false,
                 reconcile_seconds: RECONCILE_EVERY.as_secs(),
             }),
-            ResourceKind::Database => How::Database(DatabaseProtection { server: String::new(), slot: String::new() }),
+            ResourceKind::Database => {
+                How::Database(DatabaseProtection { server: String::new(), changes: Changes::Replication { slot: String::new() } })
+            }
         };
         Protection { resource, since: Timestamp::default(), how, status: Status::Stopped }
     }

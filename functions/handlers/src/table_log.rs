@@ -1,7 +1,7 @@
 //! Appending to the log of a database.
 //!
-//! There is one writer at a time: the source lets nobody else read the slot. Each segment names the one before, so that one that
-//! goes missing is noticed.
+//! A replication slot has one writer at a time: the server lets nobody else read it. The members of a group that read the topics of a
+//! connector are several. Each segment names the one before, so that one that goes missing is noticed.
 
 use std::sync::Arc;
 
@@ -72,12 +72,12 @@ impl TableLog {
         self.is_empty
     }
 
-    /// Appends changes. `latest` moves the mark up to which all that was committed is in the log; with it, no changes make a
-    /// heartbeat.
+    /// Appends changes, and says where. `latest` moves the mark up to which all that was committed is in the log; with it, no changes
+    /// make a heartbeat.
     ///
     /// # Errors
     /// [`TableLogError`].
-    pub async fn append(&mut self, changes: &ChangeBatch, latest: Option<Timestamp>) -> Result<(), TableLogError> {
+    pub async fn append(&mut self, changes: &ChangeBatch, latest: Option<Timestamp>) -> Result<String, TableLogError> {
         let latest = self.latest.max(latest);
         let known = latest.unwrap_or_default();
         let encoded = write::encode(&self.resource, changes, self.clock.now(), known, self.heads.next())
@@ -85,7 +85,7 @@ impl TableLog {
         let segment = write::append(&self.vault, &encoded).await?;
         self.heads.appended(&segment.name);
         (self.latest, self.is_empty) = (latest, false);
-        Ok(())
+        Ok(segment.path)
     }
 
     /// Notes that what was committed between two instants may be missing.

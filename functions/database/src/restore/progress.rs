@@ -7,6 +7,7 @@ use pipeline::postgres::name::{literal, qualified};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
+use super::report::Rows;
 use super::{TablesCut, destinations, refused};
 use crate::schema::Schema;
 use crate::{Address, DatabaseError};
@@ -25,8 +26,8 @@ pub(super) enum Found {
     Begun {
         /// Into how many hash buckets it divided the rows.
         buckets: u32,
-        /// Those that are there, with the rows of each table.
-        done: BTreeMap<u32, BTreeMap<String, u64>>,
+        /// Those that are there, with what came of them.
+        done: BTreeMap<u32, Rows>,
     },
 }
 
@@ -34,7 +35,7 @@ pub(super) enum Found {
 pub(super) struct Progress<'a> {
     client: &'a Client,
     target: &'a Address,
-    done: BTreeMap<u32, BTreeMap<String, u64>>,
+    done: BTreeMap<u32, Rows>,
     resumed: bool,
 }
 
@@ -54,11 +55,11 @@ impl<'a> Progress<'a> {
                     );
                     return Err(refused(target, reason));
                 }
-                let question = format!("SELECT bucket, tables FROM {SCHEMA}.done");
+                let question = format!("SELECT bucket, rows FROM {SCHEMA}.done");
                 let rows = client.query(&question, &[]).await.map_err(asking)?;
                 let read = |row: &tokio_postgres::Row| {
-                    let tables = serde_json::from_str(row.get(1)).map_err(|error| refused(target, format!("{SCHEMA}.done: {error}")))?;
-                    Ok((row.get::<_, i64>(0) as u32, tables))
+                    let rows = serde_json::from_str(row.get(1)).map_err(|error| refused(target, format!("{SCHEMA}.done: {error}")))?;
+                    Ok((row.get::<_, i64>(0) as u32, rows))
                 };
                 let done = rows.iter().map(read).collect::<Result<_, DatabaseError>>()?;
                 Ok(Found::Begun { buckets: row.get::<_, i64>(2) as u32, done })
@@ -104,7 +105,7 @@ impl<'a> Progress<'a> {
         let make = format!(
             "CREATE SCHEMA {SCHEMA};
              CREATE TABLE {SCHEMA}.restore (resource text NOT NULL, until text NOT NULL, buckets bigint NOT NULL);
-             CREATE TABLE {SCHEMA}.done (bucket bigint PRIMARY KEY, tables text NOT NULL);
+             CREATE TABLE {SCHEMA}.done (bucket bigint PRIMARY KEY, rows text NOT NULL);
              INSERT INTO {SCHEMA}.restore VALUES ({}, {}, {buckets});
              {tables}",
             literal(&resource.to_string()),
@@ -116,7 +117,7 @@ impl<'a> Progress<'a> {
 
     /// Takes out all rows that are there.
     async fn begin_again(&self, buckets: u32) -> Result<(), DatabaseError> {
-        let tables = destinations(self.client, self.target).await?;
+        let tables = destinations(self.client, self.target, &BTreeMap::new()).await?;
         let names: Vec<String> = tables.keys().map(|(schema, table)| qualified(schema, table)).collect();
         let truncate = if names.is_empty() { String::new() } else { format!("TRUNCATE {};", names.join(", ")) };
         let again = format!("{truncate} DELETE FROM {SCHEMA}.done; UPDATE {SCHEMA}.restore SET buckets = {buckets}");
@@ -133,8 +134,8 @@ impl<'a> Progress<'a> {
         self.target
     }
 
-    /// The rows of each table that a hash bucket has, if they are all there.
-    pub fn done(&self, bucket: u32) -> Option<&BTreeMap<String, u64>> {
+    /// What came of the rows of a hash bucket, if they are all there.
+    pub fn done(&self, bucket: u32) -> Option<&Rows> {
         self.done.get(&bucket)
     }
 
@@ -144,9 +145,9 @@ impl<'a> Progress<'a> {
     }
 
     /// All rows of a hash bucket are written, and count from now on.
-    pub async fn end_bucket(&self, bucket: u32, tables: &BTreeMap<String, u64>) -> Result<(), DatabaseError> {
-        let counts = serde_json::to_string(tables).map_err(|error| refused(self.target, error.to_string()))?;
-        let note = format!("INSERT INTO {SCHEMA}.done VALUES ({bucket}, {}); COMMIT", literal(&counts));
+    pub async fn end_bucket(&self, bucket: u32, rows: &Rows) -> Result<(), DatabaseError> {
+        let rows = serde_json::to_string(rows).map_err(|error| refused(self.target, error.to_string()))?;
+        let note = format!("INSERT INTO {SCHEMA}.done VALUES ({bucket}, {}); COMMIT", literal(&rows));
         self.client.batch_execute(&note).await.map_err(|error| self.target.failed("commit rows", &error))
     }
 

@@ -7,7 +7,7 @@ use pipeline::fold::Uncertain;
 use pipeline::model::{ResourceId, Timestamp};
 use pipeline::replay::tables::TablesCut;
 use pipeline::target::report::grouped;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Address;
 
@@ -35,14 +35,64 @@ pub struct DatabaseReport {
     pub started: Timestamp,
     /// When it ended.
     pub finished: Timestamp,
-    /// Rows by table; of tables without rows none.
+    /// The rows.
+    #[serde(flatten)]
+    pub rows: Rows,
+    /// Messages of the source that could not be decoded, of all times.
+    pub undecoded: u64,
+}
+
+/// What came of rows: of all, or of those of a hash bucket.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rows {
+    /// How many by table; of tables without rows none.
     pub tables: BTreeMap<String, u64>,
-    /// Rows of which something is not known, each with what: the first of them.
+    /// Those of which something is not known, each with what: the first of them.
     pub uncertain: Vec<String>,
     /// How many there are.
     pub uncertain_count: u64,
-    /// Messages of the source that could not be decoded, of all times.
-    pub undecoded: u64,
+    /// Columns of which the connector has lost something, as `schema.table.column: what`, each with how many values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inexact: BTreeMap<String, u64>,
+}
+
+impl Rows {
+    /// So many rows of a table more.
+    pub(super) fn count(&mut self, table: String, rows: u64) {
+        *self.tables.entry(table).or_default() += rows;
+    }
+
+    /// Rows of which something is not known.
+    pub(super) fn doubt(&mut self, doubts: &[Uncertain]) {
+        self.uncertain_count += doubts.len() as u64;
+        let room = NAMED_MAX.saturating_sub(self.uncertain.len());
+        self.uncertain.extend(doubts.iter().take(room).map(|doubt| format!("{} {}: {}", doubt.object, doubt.version, doubt.reason)));
+    }
+
+    /// Rows of a table may be missing.
+    pub(super) fn not_told(&mut self, table: &str) {
+        self.uncertain_count += 1;
+        self.uncertain.push(format!("{table}: it was in no publication for a while, and rows of it may be missing that no snapshot has"));
+    }
+
+    /// A value of a column may not be what it was.
+    pub(super) fn doubt_column(&mut self, schema: &str, table: &str, column: &str, doubt: &str) {
+        *self.inexact.entry(format!("{schema}.{table}.{column}: {doubt}")).or_default() += 1;
+    }
+
+    /// What came of others, too.
+    pub(super) fn add(&mut self, others: &Rows) {
+        others.tables.iter().for_each(|(table, rows)| self.count(table.clone(), *rows));
+        others.inexact.iter().for_each(|(what, values)| *self.inexact.entry(what.clone()).or_default() += values);
+        self.uncertain_count += others.uncertain_count;
+        let room = NAMED_MAX.saturating_sub(self.uncertain.len());
+        self.uncertain.extend(others.uncertain.iter().take(room).cloned());
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.tables.values().sum()
+    }
 }
 
 impl DatabaseReport {
@@ -64,35 +114,14 @@ impl DatabaseReport {
             resumed: false,
             started,
             finished: started,
-            tables: BTreeMap::new(),
-            uncertain: Vec::new(),
-            uncertain_count: 0,
+            rows: Rows::default(),
             undecoded,
         }
     }
 
-    /// So many rows more.
-    pub(super) fn add(&mut self, tables: &BTreeMap<String, u64>) {
-        for (table, rows) in tables {
-            *self.tables.entry(table.clone()).or_default() += rows;
-        }
-    }
-
-    /// Rows of which something is not known.
-    pub(super) fn doubt(&mut self, doubts: &[Uncertain]) {
-        self.uncertain_count += doubts.len() as u64;
-        let room = NAMED_MAX.saturating_sub(self.uncertain.len());
-        self.uncertain.extend(doubts.iter().take(room).map(|doubt| format!("{} {}: {}", doubt.object, doubt.version, doubt.reason)));
-    }
-
     /// Whether all of it is as it was, as far as anybody can know.
     pub fn is_whole(&self) -> bool {
-        self.uncertain_count == 0 && self.undecoded == 0
-    }
-
-    /// All rows.
-    pub fn rows(&self) -> u64 {
-        self.tables.values().sum()
+        self.rows.uncertain_count == 0 && self.undecoded == 0 && self.rows.inexact.is_empty()
     }
 }
 
@@ -115,15 +144,18 @@ impl fmt::Display for DatabaseReport {
             let resumed = if self.resumed { "; one that had been broken off was gone on with" } else { "" };
             row(f, "took", &format_args!("{seconds:.1} s, from {} to {}{resumed}", self.started, self.finished))?;
         }
-        row(f, if self.dry_run { "to write" } else { "written" }, &format_args!("{:>15} rows", grouped(self.rows())))?;
-        for (table, rows) in &self.tables {
+        row(f, if self.dry_run { "to write" } else { "written" }, &format_args!("{:>15} rows", grouped(self.rows.total())))?;
+        for (table, rows) in &self.rows.tables {
             row(f, "", &format_args!("{:>15} {}", grouped(*rows), table.escape_debug()))?;
         }
-        if self.uncertain_count > 0 {
-            row(f, "uncertain", &format_args!("{:>15} rows", grouped(self.uncertain_count)))?;
-            for doubt in &self.uncertain {
+        if self.rows.uncertain_count > 0 {
+            row(f, "uncertain", &format_args!("{:>15} rows", grouped(self.rows.uncertain_count)))?;
+            for doubt in &self.rows.uncertain {
                 row(f, "", &format_args!("- {}", doubt.escape_debug()))?;
             }
+        }
+        for (what, values) in &self.rows.inexact {
+            row(f, "inexact", &format_args!("{:>15} values: {}", grouped(*values), what.escape_debug()))?;
         }
         if self.undecoded > 0 {
             row(f, "undecoded", &format_args!("{:>15} messages of the source, of all times", grouped(self.undecoded)))?;

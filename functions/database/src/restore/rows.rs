@@ -1,6 +1,7 @@
 //! The rows of all tables, out of the fold and into the target.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use fail::fail_point;
@@ -10,12 +11,13 @@ use pipeline::model::{ResourceKind, json};
 use pipeline::postgres::copy;
 use pipeline::postgres::name::{qualified, with_columns};
 use pipeline::replay::tables::{Tables, TablesCut};
+use pipeline::source::debezium::{self, value};
 use pipeline::vault::{Vault, VaultError};
 use tokio_postgres::Client;
 
 use super::progress::Progress;
-use super::report::DatabaseReport;
-use super::{Destination, TableName, destinations, refused};
+use super::report::{DatabaseReport, Rows};
+use super::{Column, Destination, TableName, refused};
 use crate::{Address, DatabaseError};
 
 /// Bytes that are sent at once.
@@ -26,36 +28,35 @@ pub(super) async fn write(
     vault: &Vault,
     tables: &Tables,
     cut: &TablesCut,
-    client: &Client,
+    (client, destinations): (&Client, &HashMap<TableName, Destination>),
     progress: &Progress<'_>,
     report: &mut DatabaseReport,
 ) -> Result<(), DatabaseError> {
-    let target = progress.target();
-    let into = Into { client, target, destinations: destinations(client, target).await? };
+    let into = Into { client, target: progress.target(), destinations };
     for pass in tables.passes() {
         let loose = tables.load(vault, pass.clone()).await?;
         for bucket in tables.occupied(&loose, pass) {
-            if let Some(counts) = progress.done(bucket) {
-                report.add(counts);
+            if let Some(rows) = progress.done(bucket) {
+                report.rows.add(rows);
                 continue;
             }
             progress.begin_bucket().await?;
-            let mut counts = BTreeMap::new();
+            let mut written = Rows::default();
             let mut fold = tables.rows(vault, &loose, bucket, cut);
             while let Some(folded) = fold.next().await? {
-                report.doubt(&folded.uncertain);
+                written.doubt(&folded.uncertain);
                 let batch = ChangeBatch::of(ResourceKind::Database, folded.rows).map_err(damaged)?;
                 let columns = batch.tuple_columns();
                 let all: Vec<TupleRow<'_>> = columns.iter().collect();
                 for of_table in all.chunk_by(is_same_table) {
-                    into.copy(of_table).await?;
-                    *counts.entry(name(&of_table[0])).or_default() += of_table.len() as u64;
+                    into.copy(of_table, &mut written).await?;
+                    written.count(name(&of_table[0]), of_table.len() as u64);
                 }
             }
             fail_point!("database::bucket-written");
-            progress.end_bucket(bucket, &counts).await?;
+            progress.end_bucket(bucket, &written).await?;
             fail_point!("database::bucket-done");
-            report.add(&counts);
+            report.rows.add(&written);
         }
     }
     Ok(())
@@ -68,13 +69,9 @@ pub(super) async fn count(vault: &Vault, tables: &Tables, cut: &TablesCut, repor
         for bucket in tables.occupied(&loose, pass) {
             let mut fold = tables.rows(vault, &loose, bucket, cut);
             while let Some(folded) = fold.next().await? {
-                report.doubt(&folded.uncertain);
+                report.rows.doubt(&folded.uncertain);
                 let batch = ChangeBatch::of(ResourceKind::Database, folded.rows).map_err(damaged)?;
-                let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-                for row in batch.tuple_columns().iter() {
-                    *counts.entry(name(&row)).or_default() += 1;
-                }
-                report.add(&counts);
+                batch.tuple_columns().iter().for_each(|row| report.rows.count(name(&row), 1));
             }
         }
     }
@@ -97,25 +94,31 @@ fn name(row: &TupleRow<'_>) -> String {
 struct Into<'a> {
     client: &'a Client,
     target: &'a Address,
-    destinations: HashMap<TableName, Destination>,
+    destinations: &'a HashMap<TableName, Destination>,
 }
 
 impl Into<'_> {
     /// Writes rows of one table.
-    async fn copy(&self, rows: &[TupleRow<'_>]) -> Result<(), DatabaseError> {
+    async fn copy(&self, rows: &[TupleRow<'_>], report: &mut Rows) -> Result<(), DatabaseError> {
         let (schema, table) = (rows[0].schema, rows[0].table);
         let name = qualified(schema, table);
         let refuse = |reason: String| refused(self.target, reason);
         let known = self.destinations.get(&(schema.to_owned(), table.to_owned()));
         let known = known.ok_or_else(|| refuse(format!("the schema in the vault has no table {name}, and there are rows of it")))?;
-        let copy = format!("COPY {} FROM STDIN", with_columns(&name, known.columns.iter().map(String::as_str)));
+        let copy = format!("COPY {} FROM STDIN", with_columns(&name, known.columns.iter().map(|column| column.name.as_str())));
         let attempt = format!("write table {name}");
         let failed = |error| self.target.failed(&attempt, &error);
         let sink = self.client.copy_in::<_, Bytes>(&copy).await.map_err(failed)?;
         let mut sink = std::pin::pin!(sink);
         let mut lines = Vec::new();
         for row in rows {
-            write_line(&mut lines, &known.columns, row).map_err(|reason| refuse(format!("a row of table {name}: {reason}")))?;
+            let is_by_connector = row.stream.starts_with(debezium::STREAM);
+            let written = if is_by_connector {
+                write_converted(&mut lines, known, row, &mut |column, doubt| report.doubt_column(schema, table, column, doubt))
+            } else {
+                write_line(&mut lines, &known.columns, row)
+            };
+            written.map_err(|reason| refuse(format!("a row of table {name}: {reason}")))?;
             if lines.len() >= SEND_BYTES {
                 sink.send(std::mem::take(&mut lines).into()).await.map_err(failed)?;
             }
@@ -126,23 +129,63 @@ impl Into<'_> {
     }
 }
 
+/// The values of the columns among those of an image, each with its name. As they are written they stand in the order of the columns, as far
+/// as there are some.
+fn in_order<'a, V>(columns: &'a [Column], values: &'a [(Cow<'_, str>, V)]) -> Result<Vec<Option<&'a V>>, String> {
+    let find = |(index, column): (usize, &Column)| {
+        let next = values.get(index).filter(|(name, _)| *name == column.name);
+        next.or_else(|| values.iter().find(|(name, _)| *name == column.name)).map(|(_, value)| value)
+    };
+    let found: Vec<Option<&V>> = columns.iter().enumerate().map(find).collect();
+    if found.iter().flatten().count() < values.len() {
+        let unknown = values.iter().find(|(name, _)| !columns.iter().any(|column| column.name == *name)).map(|(name, _)| &**name);
+        return Err(format!("the schema in the vault does not know its column {}", unknown.unwrap_or("that comes twice")));
+    }
+    Ok(found)
+}
+
 /// Appends a row as a line of COPY.
-fn write_line(out: &mut Vec<u8>, columns: &[String], row: &TupleRow<'_>) -> Result<(), String> {
+fn write_line(out: &mut Vec<u8>, columns: &[Column], row: &TupleRow<'_>) -> Result<(), String> {
     let values = json::texts(row.image.ok_or("it has no image")?).map_err(|error| error.to_string())?;
-    // As they are written they stand in the order of the columns, as far as there are some.
-    let mut found = 0;
-    for (index, column) in columns.iter().enumerate() {
+    for (index, value) in in_order(columns, &values)?.into_iter().enumerate() {
         if index > 0 {
             out.push(b'\t');
         }
-        let next = values.get(index).filter(|(name, _)| name == column);
-        let value = next.or_else(|| values.iter().find(|(name, _)| name == column));
-        found += usize::from(value.is_some());
-        copy::write_field(out, value.and_then(|(_, value)| value.as_deref()));
+        copy::write_field(out, value.and_then(|value| value.as_deref()));
     }
-    if found < values.len() {
-        let unknown = values.iter().find(|(name, _)| !columns.iter().any(|column| column == name)).map(|(name, _)| &**name);
-        return Err(format!("the schema in the vault does not know its column {}", unknown.unwrap_or("that comes twice")));
+    out.push(b'\n');
+    Ok(())
+}
+
+/// The same of a row as a connector writes it. What it has lost of a column is told.
+fn write_converted(
+    out: &mut Vec<u8>,
+    Destination { columns, generated }: &Destination,
+    row: &TupleRow<'_>,
+    tell: &mut dyn FnMut(&str, &'static str),
+) -> Result<(), String> {
+    let mut values = json::entries(row.image.ok_or("it has no image")?).map_err(|error| error.to_string())?;
+    // A snapshot has them.
+    if !generated.is_empty() {
+        values.retain(|(name, _)| !generated.iter().any(|generated| generated == name));
+    }
+    for (index, (column, value)) in columns.iter().zip(in_order(columns, &values)?).enumerate() {
+        if index > 0 {
+            out.push(b'\t');
+        }
+        let Some(value) = value else {
+            if column.older.is_none() && column.has_default {
+                tell(&column.name, "rows that are older than the column have NULL in it");
+            }
+            copy::write_field(out, column.older.as_deref());
+            continue;
+        };
+        let written =
+            value::text(value.get(), &column.kind, row.via == "scan").map_err(|error| format!("column {}: {error}", column.name))?;
+        if let Some(doubt) = written.as_ref().and_then(|written| written.doubt) {
+            tell(&column.name, doubt);
+        }
+        copy::write_field(out, written.as_ref().map(|written| &*written.text));
     }
     out.push(b'\n');
     Ok(())
