@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod cat;
+mod check;
 mod compact;
 mod completions;
 mod dead_letters;
@@ -36,6 +37,7 @@ pub enum Command {
     Compact(compact::Compact),
     Reconcile(reconcile::Reconcile),
     Verify(verify::Verify),
+    Check(check::Check),
     DeadLetters(dead_letters::DeadLetters),
     Demo(demo::Demo),
     Completions(completions::Completions),
@@ -58,6 +60,7 @@ pub async fn run(app: &App, command: Command) -> Result<Ended> {
         Command::Compact(command) => compact::run(app, command).await,
         Command::Reconcile(command) => reconcile::run(app, command).await,
         Command::Verify(command) => verify::run(app, command).await,
+        Command::Check(command) => check::run(app, command).await,
         Command::DeadLetters(command) => dead_letters::run(app, command).await,
         Command::Demo(command) => demo::run(app, command).await,
         Command::Completions(command) => completions::run(app, command),

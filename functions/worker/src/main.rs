@@ -8,6 +8,8 @@
 //! dead and goes on does no harm: what it appends are facts, and appending them again changes nothing.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop where it fails"))]
 
+mod client;
+mod connector;
 mod held;
 mod topic;
 

@@ -12,20 +12,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use pipeline::model::{Clock, Timestamp};
+use pipeline::source::records::{self, Partition, Records};
 use pipeline::source::{Delivery, Message, Source, SourceError};
 use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
-use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 use server::{IDLE_WAIT, ROUND_MESSAGES_MAX, ROUND_TIME_MAX, Stop, Topic, Topics, stopped};
 
+use crate::client::{Asker, config, is_of_rebalance, log};
+use crate::connector::ConnectorTopics;
 use crate::held::Held;
 
-/// How long the broker may take to answer a question.
-const ASK_MAX: Duration = Duration::from_secs(10);
 /// After so long a message that did not become durable is handed on again.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// More messages than this that are not durable, or more bytes of them, and no new ones are taken.
@@ -43,6 +44,11 @@ impl Topics for Rdkafka {
         let source = KafkaSource::new(topic, clock, stop).map_err(|error| format!("topic {}: {error}", topic.topic))?;
         Ok(Arc::new(source))
     }
+
+    fn open_connector(&self, topic: &Topic, clock: Arc<dyn Clock>, stop: Stop) -> Result<Arc<dyn Records>, String> {
+        let topics = ConnectorTopics::new(topic, clock, stop).map_err(|error| format!("topics {}.*: {error}", topic.topic))?;
+        Ok(Arc::new(topics))
+    }
 }
 
 /// By partition.
@@ -56,12 +62,7 @@ struct Member {
 
 impl ClientContext for Member {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
-                tracing::warn!(facility, "{message}");
-            }
-            _ => tracing::debug!(facility, "{message}"),
-        }
+        log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -90,7 +91,7 @@ impl ConsumerContext for Member {
 struct Ends {
     at: Timestamp,
     /// By partition, where it begins and ends.
-    ends: BTreeMap<i32, (i64, i64)>,
+    ends: records::Ends,
 }
 
 /// What is known of how far the group is.
@@ -106,6 +107,7 @@ struct Proof {
 /// One topic, as a member of a group.
 struct KafkaSource {
     consumer: Arc<StreamConsumer<Member>>,
+    asker: Arc<Asker>,
     topic: String,
     stream: String,
     clock: Arc<dyn Clock>,
@@ -118,29 +120,12 @@ struct KafkaSource {
 impl KafkaSource {
     fn new(topic: &Topic, clock: Arc<dyn Clock>, stop: Stop) -> Result<KafkaSource, KafkaError> {
         let (partitions, is_changed) = (Partitions::default(), Arc::<AtomicBool>::default());
-        let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", &topic.brokers)
-            .set("group.id", &topic.group)
-            .set("client.id", "hindsight")
-            // Offsets follow what is durable, and nothing else.
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "earliest")
-            .set("isolation.level", "read_committed")
-            .set("partition.assignment.strategy", "cooperative-sticky")
-            // A round may read large contents.
-            .set("max.poll.interval.ms", "1800000")
-            .set("queued.max.messages.kbytes", "16384")
-            .set("allow.auto.create.topics", "false");
-        for (name, value) in &topic.settings {
-            config.set(name, value);
-        }
         let member = Member { partitions: Arc::clone(&partitions), is_changed: Arc::clone(&is_changed) };
-        let consumer: StreamConsumer<Member> = config.create_with_context(member)?;
+        let consumer: StreamConsumer<Member> = config(topic).create_with_context(member)?;
         consumer.subscribe(&[&topic.topic])?;
         Ok(KafkaSource {
             consumer: Arc::new(consumer),
+            asker: Arc::new(Asker::new(topic)?),
             topic: topic.topic.clone(),
             stream: format!("kafka:{}", topic.topic),
             clock,
@@ -167,10 +152,10 @@ impl KafkaSource {
     async fn ask<T: Send + 'static>(
         &self,
         attempt: &str,
-        question: impl FnOnce(&StreamConsumer<Member>, &str) -> Result<T, KafkaError> + Send + 'static,
+        question: impl FnOnce(&StreamConsumer<Member>, &Asker, &str) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, SourceError> {
-        let (consumer, topic) = (Arc::clone(&self.consumer), self.topic.clone());
-        let asked = tokio::task::spawn_blocking(move || question(&consumer, &topic)).await;
+        let (consumer, asker, topic) = (Arc::clone(&self.consumer), Arc::clone(&self.asker), self.topic.clone());
+        let asked = tokio::task::spawn_blocking(move || question(&consumer, &asker, &topic)).await;
         asked.map_err(|error| self.error(attempt, &error))?.map_err(|error| self.error(attempt, &error))
     }
 
@@ -224,16 +209,16 @@ impl KafkaSource {
             return Ok(());
         }
         let lost = self
-            .ask("ask where its partitions begin", |consumer, topic| {
-                let mut lost = Vec::new();
-                for element in consumer.committed(ASK_MAX)?.elements_for_topic(topic) {
-                    let Offset::Offset(committed) = element.offset() else { continue };
-                    let (begin, _) = consumer.fetch_watermarks(topic, element.partition(), ASK_MAX)?;
-                    if committed < begin {
-                        lost.push((element.partition(), committed, begin));
-                    }
-                }
-                Ok(lost)
+            .ask("ask where its partitions begin", |consumer, asker, _| {
+                let element =
+                    |element: &TopicPartitionListElem<'_>| Partition { topic: element.topic().to_owned(), number: element.partition() };
+                let mine: Vec<Partition> = consumer.assignment()?.elements().iter().map(element).collect();
+                let (committed, begins) = (asker.committed(&mine)?, asker.begins(&mine)?);
+                let lost = |(partition, begin): (&Partition, &i64)| {
+                    let committed = *committed.get(partition)?;
+                    (committed < *begin).then_some((partition.number, committed, *begin))
+                };
+                Ok(begins.iter().filter_map(lost).collect::<Vec<_>>())
             })
             .await?;
         if lost.is_empty() {
@@ -264,7 +249,7 @@ impl KafkaSource {
             let added = list.add_partition_offset(&self.topic, *partition, Offset::Offset(*offset));
             added.map_err(|error| self.error(attempt, &error))?;
         }
-        let committed = self.ask(attempt, move |consumer, _| Ok(consumer.commit(&list, CommitMode::Sync))).await?;
+        let committed = self.ask(attempt, move |consumer, _, _| Ok(consumer.commit(&list, CommitMode::Sync))).await?;
         match committed {
             Ok(()) => {
                 let mut held = self.held();
@@ -294,46 +279,21 @@ impl KafkaSource {
         };
         let ends = match ends {
             Some(ends) => ends,
-            None => Ends { at: now, ends: self.ask("ask where its partitions end", watermarks).await? },
+            None => {
+                Ends { at: now, ends: self.ask("ask where its partitions end", |_, asker, topic| asker.ends(|name| name == topic)).await? }
+            }
         };
         // A marker of a transaction at the very end of a partition is never dealt with, and holds this back until something comes.
-        let known: Vec<i32> = ends.ends.keys().copied().collect();
-        let committed = self
-            .ask("ask what is committed", move |consumer, topic| {
-                let mut list = TopicPartitionList::new();
-                for partition in known {
-                    list.add_partition(topic, partition);
-                }
-                let offsets = consumer.committed_offsets(list, ASK_MAX)?;
-                Ok(offsets.elements().iter().map(|element| (element.partition(), element.offset())).collect::<BTreeMap<_, _>>())
-            })
-            .await?;
-        let is_reached = |partition: &i32, (begin, end): &(i64, i64)| match committed.get(partition) {
-            Some(Offset::Offset(offset)) => offset >= end,
-            // Nobody has ever read of it, and there is nothing to be read.
-            _ => begin == end,
-        };
+        let asked = ends.ends.clone();
+        let is_past = self.ask("ask what is committed", move |_, asker, _| asker.is_past(&asked)).await?;
         let mut proof = self.proof();
-        if !ends.ends.iter().all(|(partition, ends)| is_reached(partition, ends)) {
+        if !is_past {
             proof.ends = Some(ends);
             return Ok(None);
         }
         (proof.said, proof.is_busy) = (now, false);
         Ok(Some(ends.at))
     }
-}
-
-/// Where all partitions of a topic begin and end.
-fn watermarks(consumer: &StreamConsumer<Member>, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>, KafkaError> {
-    let metadata = consumer.fetch_metadata(Some(topic), ASK_MAX)?;
-    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
-    partitions.map(|partition| Ok((partition.id(), consumer.fetch_watermarks(topic, partition.id(), ASK_MAX)?))).collect()
-}
-
-/// Whether a commit was refused because the group is not what this member thinks.
-fn is_of_rebalance(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode::{FencedInstanceId, IllegalGeneration, RebalanceInProgress, UnknownMemberId};
-    matches!(code, IllegalGeneration | RebalanceInProgress | UnknownMemberId | FencedInstanceId)
 }
 
 fn receipt(partition: i32, offset: i64) -> String {

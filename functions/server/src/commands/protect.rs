@@ -28,6 +28,12 @@ pub struct Protect {
     what: String,
     #[command(flatten)]
     vault: VaultFlag,
+    /// How changes are learned. Of a bucket it must be given: sqs:URL (a queue that gets the bucket's events), webhook (events are posted
+    /// to `serve`), kafka:CLUSTER/TOPIC (a configured cluster or HOST:PORT; `hindsight-worker serve` reads it), or list[:EVERY] (no
+    /// events: all versions are listed again and again, every 60s, 5m ... [default: 60s]). Of a database kafka:CLUSTER/PREFIX are the
+    /// topics of a Debezium connector, by its topic.prefix; without it the database itself is asked, by replication.
+    #[arg(long, value_name = "EVENTS")]
+    events: Option<EventsFlag>,
     #[command(flatten)]
     bucket: BucketFlags,
     #[command(flatten)]
@@ -41,10 +47,6 @@ pub struct Protect {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options for a bucket")]
 struct BucketFlags {
-    /// How changes are learned: sqs:URL (a queue that gets the bucket's events), webhook (events are posted to `serve`),
-    /// kafka:CLUSTER/TOPIC (a configured cluster or HOST:PORT; `hindsight-worker serve` reads it), or list[:EVERY] (no events: all versions are listed again and again, every 60s, 5m ... [default: 60s]). Must be given.
-    #[arg(long, value_name = "EVENTS")]
-    events: Option<EventsFlag>,
     /// The S3 server of the bucket: an endpoint's name or URL.
     #[arg(long, value_name = "NAME|URL")]
     endpoint: Option<String>,
@@ -70,14 +72,17 @@ struct DatabaseFlags {
     /// hindsight_NAME].
     #[arg(long)]
     slot: Option<String>,
+    /// With --events kafka:...: what the connector writes for values that it was not sent, its unavailable.value.placeholder [default:
+    /// __debezium_unavailable_value].
+    #[arg(long, value_name = "TEXT")]
+    placeholder: Option<String>,
 }
 
 impl BucketFlags {
     /// The flag of these that is given.
     fn given(&self) -> Option<&'static str> {
-        let BucketFlags { events, endpoint, no_acls, unversioned, reconcile_every } = self;
+        let BucketFlags { endpoint, no_acls, unversioned, reconcile_every } = self;
         [
-            ("--events", events.is_some()),
             ("--endpoint", endpoint.is_some()),
             ("--no-acls", *no_acls),
             ("--unversioned", *unversioned),
@@ -91,8 +96,9 @@ impl BucketFlags {
 impl DatabaseFlags {
     /// The flag of these that is given.
     fn given(&self) -> Option<&'static str> {
-        let DatabaseFlags { name, slot } = self;
-        [("--name", name.is_some()), ("--slot", slot.is_some())].into_iter().find_map(|(name, given)| given.then_some(name))
+        let DatabaseFlags { name, slot, placeholder } = self;
+        let all = [("--name", name.is_some()), ("--slot", slot.is_some()), ("--placeholder", placeholder.is_some())];
+        all.into_iter().find_map(|(name, given)| given.then_some(name))
     }
 }
 

@@ -31,9 +31,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 const STRANGE_MAX: Duration = Duration::from_secs(30);
 
 /// What the names of consumer groups begin with.
-const GROUP: &str = "hindsight-";
+pub(super) const GROUP: &str = "hindsight-";
 /// Said where events are in Kafka, and this binary cannot read it.
-const NO_KAFKA: &str = "its events are in Kafka, which this program cannot read: run `hindsight-worker serve` instead";
+pub(super) const NO_KAFKA: &str = "its events are in Kafka, which this program cannot read: run `hindsight-worker serve` instead";
 
 /// Which feed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

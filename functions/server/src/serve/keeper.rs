@@ -1,6 +1,7 @@
 //! Keeping one protected resource.
 
 mod bucket;
+mod connector;
 mod database;
 
 use std::convert::Infallible;

@@ -9,7 +9,7 @@ use database::slot::SlotState;
 use handlers::capture::Capture;
 use handlers::health::{Facts, Health, Trouble, health};
 use handlers::intake::IntakeReport;
-use handlers::protection::Protection;
+use handlers::protection::{DatabaseProtection, Protection};
 use pipeline::changelog::coverage::{Gap, Reconciliation, Window};
 use pipeline::model::{Clock, ResourceId, ResourceKind, Timestamp};
 
@@ -64,6 +64,13 @@ struct ResourceCounts {
     lags_since: Option<Timestamp>,
 }
 
+impl ResourceCounts {
+    /// Whether it is a database whose changes a connector tells.
+    fn is_by_connector(&self) -> bool {
+        self.protection.as_ref().and_then(Protection::database).is_some_and(DatabaseProtection::is_by_connector)
+    }
+}
+
 impl Metrics {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -109,6 +116,7 @@ impl Metrics {
             let source = match (&health.listing, &counts.slot) {
                 (Some(listing), _) => format!("last listed at {} in {:.1} s", listing.ended, listing.took_seconds),
                 (None, Some(slot)) => format!("slot {} {}, {} bytes of log wait for it", slot.slot, slot.status, slot.retained_bytes),
+                (None, None) if counts.is_by_connector() => "told by a connector".to_owned(),
                 (None, None) if resource.kind() == ResourceKind::Database => "slot not seen yet".to_owned(),
                 (None, None) => "never listed".to_owned(),
             };

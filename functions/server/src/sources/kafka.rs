@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pipeline::model::Clock;
 use pipeline::source::Source;
+use pipeline::source::records::Records;
 
 use super::Stop;
 
@@ -27,4 +28,11 @@ pub trait Topics: Send + Sync {
     /// # Errors
     /// Why that cannot be done, in words: a setting that is not one. That no broker answers shows later.
     fn open(&self, topic: &Topic, clock: Arc<dyn Clock>, stop: Stop) -> Result<Arc<dyn Source>, String>;
+
+    /// Joins the group of all topics of a connector: those whose names begin with that of this one and a dot, and that of its
+    /// heartbeats.
+    ///
+    /// # Errors
+    /// As [`Topics::open`].
+    fn open_connector(&self, topic: &Topic, clock: Arc<dyn Clock>, stop: Stop) -> Result<Arc<dyn Records>, String>;
 }

@@ -23,7 +23,7 @@ const LIST_EVERY_SECONDS_MAX: u64 = 28 * 86_400;
 
 /// How changes are learned, as it is written.
 #[derive(Debug, Clone)]
-pub(super) struct EventsFlag(Events);
+pub(super) struct EventsFlag(pub(super) Events);
 
 /// Whether Kafka would take this for a topic's name.
 fn is_topic(name: &str) -> bool {
@@ -66,12 +66,14 @@ impl FromStr for EventsFlag {
     }
 }
 
-/// What was decided, as JSON.
+/// Said where events are in Kafka, and this program cannot read it.
+pub(super) const NO_KAFKA: &str = "`hindsight serve` cannot read Kafka: run `hindsight-worker serve` instead";
+
 /// Protects a bucket.
 pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
     let resource = bucket_only(&command.what, WHOLE)?;
-    let BucketFlags { events, endpoint, no_acls, unversioned, reconcile_every } = command.bucket;
-    let Some(EventsFlag(events)) = events else {
+    let BucketFlags { endpoint, no_acls, unversioned, reconcile_every } = command.bucket;
+    let Some(EventsFlag(events)) = command.events else {
         let reason = "say how changes are learned: --events sqs:URL, --events webhook, or --events list:60s where the server sends none";
         return Err(Failure::usage(reason).into());
     };
@@ -121,7 +123,7 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
     if let Events::Kafka { cluster, topic } = &events {
         app.topic(cluster, topic, String::new())?;
         if app.abilities.kafka.is_none() {
-            warnings.push("`hindsight serve` cannot read Kafka: run `hindsight-worker serve` instead".to_owned());
+            warnings.push(NO_KAFKA.to_owned());
         }
     }
     if let Events::Sqs { url } = &events

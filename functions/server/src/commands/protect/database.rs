@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use database::Address;
-use database::begin::{Looked, Source, slot_name};
-use handlers::protection::{self, DatabaseProtection, How};
+use database::begin::{Looked, Source, look_at_connected, slot_name};
+use handlers::protection::{self, Changes, DatabaseProtection, Events, How};
 use pipeline::model::ResourceId;
+use pipeline::source::debezium::PLACEHOLDER;
 
+use super::bucket::{EventsFlag, NO_KAFKA};
 use super::{DatabaseFlags, Protect, choose, decide};
 use crate::app::App;
 use crate::databases;
@@ -24,30 +26,49 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Protects a database.
 pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
     let address = databases::address(&command.what)?;
-    let DatabaseFlags { name, slot } = command.database;
+    let DatabaseFlags { name, slot, placeholder } = command.database;
     let resource = resource(name.as_deref(), &address)?;
-    let slot = match slot {
-        Some(slot) => allowed(slot)?,
-        None => slot_name(resource.name()),
-    };
     let place = app.place(&command.vault)?;
-    let source = Source { address, slot, programs: None };
-    let looked = source.look().await?;
+    let slot_or_own = |slot: Option<String>| slot.map_or_else(|| Ok(slot_name(resource.name())), allowed);
+    let (changes, warnings) = match command.events {
+        None => {
+            if placeholder.is_some() {
+                return Err(Failure::usage("--placeholder is for the topics of a connector: say --events kafka:CLUSTER/PREFIX").into());
+            }
+            let slot = slot_or_own(slot)?;
+            let source = Source { address: address.clone(), slot: slot.clone(), programs: None };
+            (Changes::Replication { slot }, warn(&source.look().await?))
+        }
+        Some(EventsFlag(Events::Kafka { cluster, topic: prefix })) => {
+            if slot.is_some() {
+                return Err(Failure::usage("--slot is for replication, and with --events kafka:... the connector has its own").into());
+            }
+            app.topic(&cluster, &prefix, String::new())?;
+            let mut warnings = warn_connector(&look_at_connected(&address).await?);
+            warnings.extend(app.abilities.kafka.is_none().then(|| NO_KAFKA.to_owned()));
+            let placeholder = placeholder.unwrap_or_else(|| PLACEHOLDER.to_owned());
+            (Changes::Connector { cluster, prefix, placeholder }, warnings)
+        }
+        Some(_) => {
+            let reason =
+                "--events of a database are the topics of a connector, kafka:CLUSTER/PREFIX; without them the database itself tells";
+            return Err(Failure::usage(reason).into());
+        }
+    };
     let (chosen, others) = choose(app, &place, &resource).await?;
     let known = protection::newest(&chosen.vault, &resource).await?;
     if let Some(known) = known.as_ref().and_then(|known| known.record.database()).filter(|_| !command.moved) {
         let before = Address::parse(&known.server)?;
-        if !before.is_same_database(&source.address) {
-            let now = &source.address;
+        if !before.is_same_database(&address) {
             return Err(Failure::refused(format!(
-                "{resource} is kept in this vault as it is at {before}, and this is {now}: if it is the same database at a new address, \
-                 say --moved, and else call it otherwise with --name"
+                "{resource} is kept in this vault as it is at {before}, and this is {address}: if it is the same database at a new \
+                 address, say --moved, and else call it otherwise with --name"
             ))
             .into());
         }
     }
-    let how = DatabaseProtection { server: source.address.to_string(), slot: source.slot };
-    decide(app, &chosen, &others, resource, How::Database(how), warn(&looked)).await
+    let how = DatabaseProtection { server: address.to_string(), changes };
+    decide(app, &chosen, &others, resource, How::Database(how), warnings).await
 }
 
 fn resource(name: Option<&str>, address: &Address) -> Result<ResourceId, Failure> {
@@ -90,9 +111,29 @@ fn warn(looked: &Looked) -> Vec<String> {
     warnings
 }
 
+/// What is said of a database whose changes a connector tells.
+fn warn_connector(looked: &Looked) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !looked.new_rows_only.is_empty() {
+        let named: Vec<String> = looked.new_rows_only.iter().take(NAMED_MAX).map(|table| escaped(table)).collect();
+        warnings.push(format!(
+            "rows of {} cannot be told apart without a primary key, and a connector tells only new ones of them: {}; ALTER TABLE ... ADD \
+             PRIMARY KEY, or REPLICA IDENTITY FULL",
+            counted(looked.new_rows_only.len() as u64, "table"),
+            named.join(", ")
+        ));
+    }
+    warnings.extend(looked.no_dump.clone());
+    warnings
+}
+
 /// How a database is protected, as people read it.
 pub(super) fn shown(protection: &DatabaseProtection) -> Vec<(&'static str, String)> {
-    vec![("server", escaped(&protection.server)), ("slot", escaped(&protection.slot))]
+    let changes = match &protection.changes {
+        Changes::Replication { slot } => format!("replication slot {}", escaped(slot)),
+        Changes::Connector { cluster, prefix, .. } => format!("kafka:{}/{}", escaped(cluster), escaped(prefix)),
+    };
+    vec![("server", escaped(&protection.server)), ("changes from", changes)]
 }
 
 /// Takes away what was made in the database, and says what could not be.
@@ -101,7 +142,9 @@ pub async fn clean_up(app: &App, protection: &DatabaseProtection) -> Vec<String>
         Ok(address) => address,
         Err(error) => return vec![format!("{error:#}")],
     };
-    let source = Source { address, slot: protection.slot.clone(), programs: None };
+    // A connector is somebody else's.
+    let Changes::Replication { slot } = &protection.changes else { return Vec::new() };
+    let source = Source { address, slot: slot.clone(), programs: None };
     let began = app.clock.now();
     loop {
         match source.end().await {

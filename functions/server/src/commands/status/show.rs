@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use database::slot::SlotState;
 use handlers::health::{Health, LastTrouble, Listing};
-use handlers::protection::{Events, How, Protection, Status as Running};
+use handlers::protection::{Changes, DatabaseProtection, Events, How, Protection, Status as Running};
 use pipeline::changelog::coverage::Window;
 use pipeline::model::Timestamp;
 
@@ -41,7 +41,12 @@ fn how(protection: &Protection) -> String {
     }
     let bucket = match &protection.how {
         How::Bucket(bucket) => bucket,
-        How::Database(database) => return format!("ACTIVE, replicated from {}", escaped(&database.server)),
+        How::Database(DatabaseProtection { server, changes: Changes::Replication { .. } }) => {
+            return format!("ACTIVE, replicated from {}", escaped(server));
+        }
+        How::Database(DatabaseProtection { server, changes: Changes::Connector { prefix, .. } }) => {
+            return format!("ACTIVE, changes of {} from topics {}.*", escaped(server), escaped(prefix));
+        }
     };
     let events = match &bucket.events {
         Events::Sqs { url } => format!("events from queue {}", escaped(url.rsplit('/').next().unwrap_or(url))),

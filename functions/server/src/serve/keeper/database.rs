@@ -7,13 +7,14 @@ use std::time::Duration;
 use anyhow::Result;
 use database::DatabaseError;
 use database::begin::Source;
+use database::connector::Connector;
 use database::follow::{Appended, Heard};
 use database::incarnation;
 use database::slot::SlotState;
 use futures::future::join3;
 use handlers::health::Part;
 use handlers::intake::IntakeReport;
-use handlers::protection::{self, DatabaseProtection, Status};
+use handlers::protection::{self, Changes, DatabaseProtection, Status};
 use handlers::table_log::TableLog;
 use pipeline::model::Timestamp;
 use tokio::sync::watch;
@@ -33,7 +34,15 @@ impl Keeper {
         if protection::newest(vault, resource).await?.is_none_or(|known| known.record.status == Status::Stopped) {
             return Ok(());
         }
-        let source = Source { address: databases::address(&protection.server)?, slot: protection.slot.clone(), programs: None };
+        let address = databases::address(&protection.server)?;
+        let slot = match &protection.changes {
+            Changes::Replication { slot } => slot.clone(),
+            Changes::Connector { cluster, prefix, placeholder } => {
+                let connector = Connector { prefix: prefix.clone(), placeholder: placeholder.clone() };
+                return self.keep_connector(cluster, &connector, address, troubles).await;
+            }
+        };
+        let source = Source { address, slot, programs: None };
         let mut log = TableLog::open(vault.clone(), resource.clone(), Arc::clone(clock)).await?;
         loop {
             match self.follow_database(&source, &mut log, troubles).await {
@@ -56,6 +65,7 @@ impl Keeper {
         let tell = |heard| match heard {
             Heard::Appended(appended) => self.count(appended, earliest),
             Heard::Slot(state) => drop(seen.send(Some(state))),
+            Heard::Behind(_) => {}
         };
         let following = source.follow(&begun, log, Arc::clone(clock), self.stop.clone(), &tell);
         tokio::select! {
@@ -65,7 +75,7 @@ impl Keeper {
     }
 
     /// Counts what was appended to a log that begins with a snapshot at `earliest`.
-    fn count(&self, appended: Appended, earliest: Timestamp) {
+    pub(super) fn count(&self, appended: Appended, earliest: Timestamp) {
         let resource = &self.protection.resource;
         let Appended { latest, changes, bytes, lags_ms } = appended;
         let now = self.app.clock.now();
@@ -78,7 +88,8 @@ impl Keeper {
         let messages = lags_ms.len() as u64;
         let lags_ms = BTreeMap::from([(resource.clone(), lags_ms)]);
         let report = IntakeReport { messages, changes, bytes, lags_ms, ..IntakeReport::default() };
-        self.metrics.round(&format!("replication:{}", resource.name()), &report, now);
+        let by = if self.protection.database().is_some_and(DatabaseProtection::is_by_connector) { "connector" } else { "replication" };
+        self.metrics.round(&format!("{by}:{}", resource.name()), &report, now);
     }
 
     /// Shows how the slot is, and writes it down when that changes, and now and then.

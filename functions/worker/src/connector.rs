@@ -1,0 +1,233 @@
+//! The topics of a connector as a source of records.
+//!
+//! Each table has a topic, and a new one comes with a new table: all of those are read whose names begin with the connector's prefix. The
+//! group shares their partitions out among its members. Offsets are committed only when the vault has everything before them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pipeline::model::{Clock, Timestamp};
+use pipeline::source::SourceError;
+use pipeline::source::debezium::OLD_KEY;
+use pipeline::source::records::{Ends, Lost, Partition, Polled, Record, Records};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+use server::{IDLE_WAIT, Stop, Topic, stopped};
+
+use crate::client::{Asker, config, is_of_rebalance, log};
+
+/// How long records wait for others to come along.
+const GATHER: Duration = Duration::from_millis(100);
+/// Records that are given out at once, and bytes of them.
+const POLL_MAX: (usize, usize) = (50_000, 16 << 20);
+/// How often it is asked whether there is a new topic, in milliseconds.
+const NEW_TOPICS_MS: &str = "2000";
+
+/// By partition, the offset to read next behind what was given out.
+type Positions = Arc<Mutex<BTreeMap<Partition, i64>>>;
+
+/// Hears which partitions this member has.
+struct Member {
+    positions: Positions,
+    is_changed: Arc<AtomicBool>,
+}
+
+fn partitions(list: &TopicPartitionList) -> Vec<Partition> {
+    list.elements().iter().map(|element| Partition { topic: element.topic().to_owned(), number: element.partition() }).collect()
+}
+
+impl ClientContext for Member {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, "{reason}");
+    }
+}
+
+impl ConsumerContext for Member {
+    fn pre_rebalance(&self, _: &BaseConsumer<Member>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Revoke(list) = rebalance {
+            let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
+            // Whoever has them now gets what is not committed.
+            for partition in partitions(list) {
+                positions.remove(&partition);
+            }
+        }
+    }
+
+    fn post_rebalance(&self, _: &BaseConsumer<Member>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Assign(list) = rebalance {
+            tracing::info!(partitions = list.count(), "took partitions over");
+            self.is_changed.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+/// All topics of a connector, as a member of a group.
+pub struct ConnectorTopics {
+    consumer: Arc<StreamConsumer<Member>>,
+    asker: Arc<Asker>,
+    /// What their names begin with.
+    begin: String,
+    clock: Arc<dyn Clock>,
+    stop: Stop,
+    positions: Positions,
+    is_changed: Arc<AtomicBool>,
+}
+
+/// What librdkafka takes for all names that begin so.
+fn pattern(begin: &str) -> String {
+    let escaped: String =
+        begin.chars().flat_map(|c| (!c.is_ascii_alphanumeric() && c != '_' && c != '-').then_some('\\').into_iter().chain([c])).collect();
+    format!("^{escaped}.*")
+}
+
+impl ConnectorTopics {
+    /// Joins the group.
+    pub fn new(topic: &Topic, clock: Arc<dyn Clock>, stop: Stop) -> Result<ConnectorTopics, KafkaError> {
+        let (positions, is_changed) = (Positions::default(), Arc::<AtomicBool>::default());
+        let mut config = config(topic);
+        config.set("topic.metadata.refresh.interval.ms", NEW_TOPICS_MS);
+        let member = Member { positions: Arc::clone(&positions), is_changed: Arc::clone(&is_changed) };
+        let consumer: StreamConsumer<Member> = config.create_with_context(member)?;
+        let begin = format!("{}.", topic.topic);
+        consumer.subscribe(&[&pattern(&begin)])?;
+        let asker = Arc::new(Asker::new(topic)?);
+        Ok(ConnectorTopics { consumer: Arc::new(consumer), asker, begin, clock, stop, positions, is_changed })
+    }
+
+    fn positions(&self) -> MutexGuard<'_, BTreeMap<Partition, i64>> {
+        self.positions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn error(&self, attempt: &str, error: &dyn std::fmt::Display) -> SourceError {
+        SourceError { stream: format!("topics {}*", self.begin), reason: format!("{attempt}: {error}"), transient: true }
+    }
+
+    /// Asks the broker something, which takes its time, elsewhere.
+    async fn ask<T: Send + 'static>(
+        &self,
+        attempt: &str,
+        question: impl FnOnce(&StreamConsumer<Member>, &Asker) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, SourceError> {
+        let (consumer, asker) = (Arc::clone(&self.consumer), Arc::clone(&self.asker));
+        let asked = tokio::task::spawn_blocking(move || question(&consumer, &asker)).await;
+        asked.map_err(|error| self.error(attempt, &error))?.map_err(|error| self.error(attempt, &error))
+    }
+
+    /// Of partitions that were just taken over: what was removed from them before anybody of the group had read it.
+    async fn lost(&self) -> Result<Vec<Lost>, SourceError> {
+        self.ask("ask where its partitions begin", |consumer, asker| {
+            let mine = partitions(&consumer.assignment()?);
+            let (committed, begins) = (asker.committed(&mine)?, asker.begins(&mine)?);
+            // Of some nobody of the group has ever read.
+            let from = |partition: &Partition| committed.get(partition).copied().unwrap_or_default();
+            let lost = begins.into_iter().filter(|(partition, begin)| from(partition) < *begin);
+            Ok(lost.map(|(partition, to)| Lost { from: from(&partition), to, partition }).collect())
+        })
+        .await
+    }
+
+    fn take(&self, message: &BorrowedMessage<'_>) -> Record {
+        let partition = Partition { topic: message.topic().to_owned(), number: message.partition() };
+        self.positions().insert(partition.clone(), message.offset() + 1);
+        let at =
+            message.timestamp().to_millis().map_or_else(Timestamp::default, |millis| Timestamp::from_micros(millis.saturating_mul(1_000)));
+        let copy = |bytes: Option<&[u8]>| bytes.map(Bytes::copy_from_slice);
+        let old_key = message.headers().and_then(|headers| headers.iter().find(|header| header.key == OLD_KEY)?.value);
+        let (key, value, old_key) = (copy(message.key()), copy(message.payload()), copy(old_key));
+        Record { partition, offset: message.offset(), at, key, value, old_key }
+    }
+}
+
+#[async_trait]
+impl Records for ConnectorTopics {
+    async fn poll(&self) -> Result<Polled, SourceError> {
+        let mut polled = Polled::default();
+        let mut until = self.clock.now().plus(IDLE_WAIT.min(GATHER * 5));
+        let mut bytes = 0;
+        while polled.records.len() < POLL_MAX.0 && bytes < POLL_MAX.1 {
+            let left = until.since(self.clock.now());
+            let received = tokio::select! {
+                biased;
+                received = self.consumer.recv() => received,
+                () = self.clock.sleep(left) => break,
+                () = stopped(&self.stop) => break,
+            };
+            let message = match received {
+                // There is no such topic yet.
+                Err(KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownTopicOrPartition)) => continue,
+                received => received.map_err(|error| self.error("take records", &error))?,
+            };
+            if polled.records.is_empty() {
+                until = self.clock.now().plus(GATHER);
+            }
+            bytes += message.payload_len() + message.key_len();
+            polled.records.push(self.take(&message));
+        }
+        // Records of a partition that was just taken over may be among them: what others did with it comes first.
+        if self.is_changed.swap(false, Ordering::SeqCst) {
+            polled.is_new_member = true;
+            polled.lost = self.lost().await?;
+        }
+        Ok(polled)
+    }
+
+    async fn let_go(&self) -> Result<(), SourceError> {
+        let attempt = "commit offsets";
+        let due = self.positions().clone();
+        if due.is_empty() {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in &due {
+            let added = list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(*offset));
+            added.map_err(|error| self.error(attempt, &error))?;
+        }
+        match self.ask(attempt, move |consumer, _| Ok(consumer.commit(&list, CommitMode::Sync))).await? {
+            Ok(()) => {
+                // What was given out meanwhile is not: nobody polls while this goes on.
+                self.positions().retain(|partition, offset| due.get(partition) != Some(offset));
+                Ok(())
+            }
+            // The partitions are being shared out anew. Whoever gets them begins where the group was told, and does it again.
+            Err(KafkaError::ConsumerCommit(code)) if is_of_rebalance(code) => {
+                tracing::debug!(topics = self.begin, %code, "offsets were not committed");
+                Ok(())
+            }
+            Err(error) => Err(self.error(attempt, &error)),
+        }
+    }
+
+    async fn ends(&self) -> Result<Ends, SourceError> {
+        let begin = self.begin.clone();
+        self.ask("ask where its topics end", move |_, asker| asker.ends(|topic| topic.starts_with(&begin))).await
+    }
+
+    async fn is_past(&self, ends: &Ends) -> Result<bool, SourceError> {
+        let ends = ends.clone();
+        self.ask("ask what is committed", move |_, asker| asker.is_past(&ends)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_topics_are_meant_that_begin_so_and_no_others() {
+        assert_eq!(pattern("shop."), "^shop\\..*");
+        assert_eq!(pattern("a-b_c.d."), "^a-b_c\\.d\\..*");
+    }
+}
