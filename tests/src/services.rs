@@ -1,4 +1,4 @@
-//! Real servers for tests: SeaweedFS, an emulator of AWS, Ceph's object gateway, and PostgreSQL.
+//! Real servers for tests: SeaweedFS, an emulator of AWS, Ceph's object gateway, PostgreSQL, Kafka, and Kafka Connect with Debezium.
 //!
 //! Each is started by `services/run.sh`, as `./dev services` does, on free loopback ports and in a directory of its own, and is
 //! gone when its value is dropped. Standard input is the leash: the pipe breaks however this process ends, so that not even a
@@ -158,6 +158,59 @@ impl Kafka {
     }
 }
 
+/// Kafka Connect, with Debezium's connector for PostgreSQL.
+#[derive(Debug)]
+pub struct Connect(Server);
+
+impl Connect {
+    /// Starts one for a broker; how far its connectors have come it keeps in a file, so that another one can go on there.
+    pub fn start(kafka: &Kafka, offsets: &Path) -> Result<Self, ServiceError> {
+        let offsets = offsets.to_string_lossy();
+        Server::start_with("connect", &[("KAFKA_BROKERS", kafka.brokers()), ("CONNECT_OFFSETS", &offsets)]).map(Self)
+    }
+
+    /// Where it answers.
+    pub fn url(&self) -> &str {
+        &self.0.facts["CONNECT_URL"]
+    }
+
+    /// Makes a connector, or changes how one is set, and waits until it runs.
+    #[expect(clippy::disallowed_methods, reason = "another process says when it runs")]
+    pub fn configure(&self, name: &str, settings: &BTreeMap<&str, String>) {
+        let settings = serde_json::to_string(settings).expect("texts are JSON");
+        let said = self.ask(&["-X", "PUT", "-H", "Content-Type: application/json", "-d", &settings], &format!("{name}/config"));
+        assert!(said.contains("\"tasks\""), "{said}");
+        const ATTEMPTS: usize = 600;
+        for _ in 0..ATTEMPTS {
+            let status = self.ask(&[], &format!("{name}/status"));
+            let running = status.matches("RUNNING").count();
+            assert!(!status.contains("FAILED"), "{status}");
+            if running == 2 {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("connector {name} does not run: {}", self.ask(&[], &format!("{name}/status")));
+    }
+
+    /// Takes a connector away.
+    pub fn remove(&self, name: &str) {
+        self.ask(&["-X", "DELETE"], name);
+    }
+
+    /// Stops everything at once, as a loss of power does.
+    pub fn kill(self) {
+        drop(self);
+    }
+
+    fn ask(&self, how: &[&str], what: &str) -> String {
+        let url = format!("{}/connectors/{what}", self.0.facts["CONNECT_URL"]);
+        let output = Command::new("curl").args(["--silent", "--show-error", "--max-time", "30"]).args(how).arg(url).output();
+        let output = output.expect("curl: run ./dev setup");
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    }
+}
+
 impl Server {
     /// Where S3, and on the emulator everything else, answers: `http://127.0.0.1:PORT`. Use path-style addresses.
     pub fn endpoint(&self) -> &str {
@@ -185,11 +238,16 @@ impl Server {
     }
 
     fn start(server: &'static str) -> Result<Self, ServiceError> {
+        Self::start_with(server, &[])
+    }
+
+    fn start_with(server: &'static str, environment: &[(&str, &str)]) -> Result<Self, ServiceError> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/services/run.sh");
         let no_script = |source| ServiceError::Script { server, source };
         let mut runner = Command::new("bash")
             .arg(script)
             .arg(server)
+            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
