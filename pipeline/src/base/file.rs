@@ -27,7 +27,7 @@ use crate::model::{Digest, ResourceId, ResourceKind};
 use crate::vault::{FileRef, Vault, VaultError, layout};
 
 /// Rows per row group of bases and merges: of each run a reader holds the bytes of one.
-const ROWS_PER_GROUP: usize = 16 << 10;
+const ROWS_PER_GROUP: usize = 32 << 10;
 /// The footer's entry with the SHA-256 of every column chunk, row group by row group.
 const CHUNKS_KEY: &str = "hindsight.chunks";
 /// The length of a digest in that entry.

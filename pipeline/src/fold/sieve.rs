@@ -37,7 +37,7 @@ use crate::model::Timestamp;
 use crate::model::key::{Key, bucket_of, khash};
 
 /// Rows that are kept before their other columns are read: so many that a reader of a run does not begin anew for a few.
-const WINDOW_ROWS: usize = 8 << 10;
+const WINDOW_ROWS: usize = 32 << 10;
 /// Runs whose other columns are read at the same time.
 const READS_AT_ONCE: usize = 16;
 
