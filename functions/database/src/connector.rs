@@ -43,8 +43,9 @@ const CATCH_UP_EVERY: Duration = Duration::from_secs(2);
 const SAY_AFTER: Duration = Duration::from_secs(30);
 /// Segments that arrived so long ago have been read.
 const READ_BACK: Duration = Duration::from_secs(3_600);
-/// Changes are searched for so long before what is proven: clocks may be set.
-const CLOCKS_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// Changes that are not proven were committed no longer than this before what is proven, by clocks that are not set back; and where
+/// something is missing, by those that are.
+const COMMITS_BACK: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(48 * 3_600));
 /// More transactions than this that are open to this member's knowledge, and it reads what others have proven.
 const OPEN_MAX: usize = 10_000;
 
@@ -97,8 +98,12 @@ pub struct Telling<'a> {
     streams: HashMap<Partition, String>,
     /// Snapshots that are waited for.
     waiting: BTreeMap<u64, Waiting>,
-    /// Segments that the proof has taken.
+    /// Segments that the proof has taken, of those that were listed last.
     taken: HashSet<String>,
+    /// Whether it has taken whatever a clock that was set back may have hidden.
+    has_read_far_back: bool,
+    /// Records that are known to have been removed, by partition and what was to be read next.
+    lost: HashSet<String>,
     caught_up: Timestamp,
     /// Since when nothing could be proven, and whether that was said.
     stalled: Option<(Timestamp, Stall, bool)>,
@@ -123,16 +128,24 @@ impl<'a> Telling<'a> {
             streams: HashMap::new(),
             waiting: BTreeMap::new(),
             taken: HashSet::new(),
+            has_read_far_back: false,
+            lost: HashSet::new(),
             caught_up: now,
             stalled: None,
         };
-        let from = telling.log.latest().map(|latest| latest.minus(CLOCKS_MAX));
-        let all = segments(telling.log.vault(), telling.log.resource()).await?;
-        for segment in all.iter().filter(|segment| from.is_none_or(|from| segment.name.last >= from)) {
-            telling.take_segment(segment).await?;
-        }
-        telling.taken.extend(all.into_iter().map(|segment| segment.path));
+        telling.read_back(COMMITS_BACK.0).await?;
         Ok(telling)
+    }
+
+    /// Takes what was appended of changes that were committed since so long before what is proven.
+    async fn read_back(&mut self, back: Duration) -> Result<(), DatabaseError> {
+        let from = self.log.latest().map(|latest| latest.minus(back));
+        let all = segments(self.log.vault(), self.log.resource()).await?;
+        for segment in all.iter().filter(|segment| from.is_none_or(|from| segment.name.last >= from)) {
+            self.take_segment(segment).await?;
+        }
+        self.taken.extend(all.into_iter().map(|segment| segment.path));
+        Ok(())
     }
 
     async fn take_segment(&mut self, segment: &pipeline::changelog::segment::Segment) -> Result<(), DatabaseError> {
@@ -146,7 +159,12 @@ impl<'a> Telling<'a> {
     /// Shows changes of this epoch to the proof.
     fn show(&mut self, changes: &ChangeBatch) {
         let epoch = self.epoch.to_be_bytes();
-        changes.tuple_columns().iter().filter(|row| row.position.starts_with(&epoch)).for_each(|row| self.proof.take(&row));
+        for row in changes.tuple_columns().iter().filter(|row| row.position.starts_with(&epoch)) {
+            if (row.schema, row.table) == (control::NO_SCHEMA, control::LOST) {
+                self.lost.extend(row.identity.map(str::to_owned));
+            }
+            self.proof.take(&row);
+        }
     }
 
     /// Takes records: what they tell is in the vault when this returns, and they may be let go of.
@@ -193,6 +211,9 @@ impl<'a> Telling<'a> {
             let stream = debezium::stream(&partition.topic, partition.number);
             let position = Position::timed(self.epoch, now);
             let identity = json::array([&*stream, &*from.to_string(), &*to.to_string()]);
+            if self.lost.contains(&identity) {
+                continue;
+            }
             let row = TupleRow::put(&stream, control::LOST, now, position.as_bytes());
             rows.push(&TupleRow { identity: Some(&identity), offset: Some(*from), ..row });
             tracing::error!(resource = %self.log.resource(), stream, from, to, "records were removed from the topic before they had been read");
@@ -292,9 +313,13 @@ impl<'a> Telling<'a> {
                 Some(_) => {}
             }
         }
-        let is_behind = self.stalled.is_some() || self.proof.open() > OPEN_MAX;
+        let stalled = self.stalled.as_ref().map(|(since, ..)| now.since(*since));
+        let is_behind = stalled.is_some_and(|stalled| stalled >= CATCH_UP_EVERY) || self.proof.open() > OPEN_MAX;
         if is_behind && now.since(self.caught_up) >= CATCH_UP_EVERY {
             self.catch_up().await?;
+        }
+        if stalled.is_some_and(|stalled| stalled >= SAY_AFTER) && !std::mem::replace(&mut self.has_read_far_back, true) {
+            self.read_back(COMMITS_BACK.1).await?;
         }
         self.append(TupleRows::new().finish(), 0).await
     }
@@ -338,6 +363,7 @@ impl<'a> Telling<'a> {
 fn is_same(a: &Stall, b: &Stall) -> bool {
     match (a, b) {
         (Stall::Missing { transaction: a, .. }, Stall::Missing { transaction: b, .. }) => a == b,
+        (Stall::Backwards { .. }, Stall::Backwards { .. }) => true,
         (a, b) => a == b,
     }
 }

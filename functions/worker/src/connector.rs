@@ -26,7 +26,7 @@ use server::{IDLE_WAIT, Stop, Topic, stopped};
 use crate::client::{Asker, config, is_of_rebalance, log};
 
 /// How long records wait for others to come along.
-const GATHER: Duration = Duration::from_millis(100);
+const GATHER: Duration = Duration::from_millis(250);
 /// Records that are given out at once, and bytes of them.
 const POLL_MAX: (usize, usize) = (50_000, 16 << 20);
 /// How often it is asked whether there is a new topic, in milliseconds.
@@ -155,7 +155,7 @@ impl ConnectorTopics {
 impl Records for ConnectorTopics {
     async fn poll(&self) -> Result<Polled, SourceError> {
         let mut polled = Polled::default();
-        let mut until = self.clock.now().plus(IDLE_WAIT.min(GATHER * 5));
+        let mut until = self.clock.now().plus(IDLE_WAIT.min(GATHER * 2));
         let mut bytes = 0;
         while polled.records.len() < POLL_MAX.0 && bytes < POLL_MAX.1 {
             let left = until.since(self.clock.now());
@@ -180,6 +180,12 @@ impl Records for ConnectorTopics {
         if self.is_changed.swap(false, Ordering::SeqCst) {
             polled.is_new_member = true;
             polled.lost = self.lost().await?;
+            // They count as read once they are written down.
+            let mut positions = self.positions();
+            for Lost { partition, to, .. } in &polled.lost {
+                let position = positions.entry(partition.clone()).or_insert(*to);
+                *position = (*position).max(*to);
+            }
         }
         Ok(polled)
     }

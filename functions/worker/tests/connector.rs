@@ -6,6 +6,13 @@ mod program;
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
 
 use tests::services::{Connect, Kafka, Postgres, ServiceError};
 
@@ -289,6 +296,53 @@ fn a_connector_that_begins_anew_leaves_a_gap_and_what_is_in_no_publication_is_na
     assert_eq!(world.contents("after"), after.1);
     let page = world.program.ok(&["status", "--vault", VAULT]);
     assert!(page.contains("in no publication"), "{page}");
+    assert_eq!(worker.stop(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_were_removed_unread_hold_the_log_up_until_a_new_snapshot() {
+    let Some(world) = World::new(SHOP) else { return };
+    world.configure(&[]);
+    world.protect();
+    let worker = world.work();
+    world.settle();
+    let before = world.now();
+    world.settle();
+    assert_eq!(worker.stop(), 0);
+    world.run("UPDATE customer SET name = 'unread'");
+    let customers = format!("{PREFIX}.public.customer");
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", world.kafka.brokers());
+    let consumer: BaseConsumer = config.create().expect("a consumer");
+    let count =
+        || (0..3).map(|number| consumer.fetch_watermarks(&customers, number, Duration::from_secs(10)).expect("ends").1).sum::<i64>();
+    let told = count();
+    while count() < told.max(400) {}
+    let admin: AdminClient<DefaultClientContext> = config.create().expect("an admin");
+    let mut ends = TopicPartitionList::new();
+    for partition in 0..3 {
+        ends.add_partition_offset(&customers, partition, Offset::End).expect("an offset");
+    }
+    admin.delete_records(&ends, &AdminOptions::new()).await.expect("an answer");
+    let worker = world.work();
+    let removed = format!("records of debezium:{customers}/0 were removed before they had been read");
+    let page = || world.program.ok(&["status", "--vault", VAULT]);
+    while !page().contains("were removed before they had been read") {
+        world.run("SELECT pg_logical_emit_message(true, 'test', ''), pg_sleep(1)");
+    }
+    assert!(page().contains(&removed[..30]), "{}", page());
+    assert_eq!(worker.stop(), 0);
+    world.check("before", &[before]);
+    // Whoever comes back to it finds the same, and no more of it.
+    let worker = world.work();
+    world.connect.as_ref().expect("it runs").remove("shop");
+    while world.run("SELECT count(*) FROM pg_replication_slots WHERE active") != "0" {}
+    world.configure(&[("snapshot.mode", "always")]);
+    world.run("UPDATE customer SET name = 'read' WHERE id = 1");
+    world.settle();
+    let after = world.now();
+    world.settle();
+    world.check("after", &[after]);
     assert_eq!(worker.stop(), 0);
 }
 

@@ -17,6 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use crate::model::change::TupleRow;
 use crate::model::{Op, Position, Timestamp};
@@ -156,6 +157,16 @@ pub enum Stall {
         /// Where it was taken.
         lsn: u64,
     },
+    /// Its END has not come.
+    NoEnd {
+        /// Its number.
+        transaction: String,
+    },
+    /// What is told lies before what is proven, and was committed after it.
+    Backwards {
+        /// Where the commit of a transaction ended.
+        lsn: u64,
+    },
     /// Records are gone that nobody had read.
     Lost {
         /// Of which partition.
@@ -186,6 +197,17 @@ impl fmt::Display for Stall {
                 "the connector began anew with transaction {transaction}, and what was committed before it is not known: it must take a \
                  snapshot"
             ),
+            Stall::NoEnd { transaction } => write!(
+                f,
+                "the end of transaction {transaction} has not been told: the connector's provide.transaction.metadata must be true, and somebody \
+                 must read its topic of transactions"
+            ),
+            Stall::Backwards { lsn: at } => write!(
+                f,
+                "a transaction was told that ended at {}, before what is proven, and was committed after it: this is another server's log; protect \
+                 it under another name",
+                lsn(*at)
+            ),
             Stall::Lost { stream } => write!(
                 f,
                 "records of {stream} were removed before they had been read, and what they told is not known: the connector must take a new \
@@ -196,10 +218,17 @@ impl fmt::Display for Stall {
     }
 }
 
+/// What is told again was committed before what is proven. So much later is no clock that was set.
+const BACKWARDS_MIN: Duration = Duration::from_secs(3_600);
+
 /// What is known of the transactions behind the last one that is proven.
 #[derive(Debug, Clone, Default)]
 pub struct Proof {
     proven: Place,
+    /// When what is proven was committed, the latest of it.
+    proven_at: Timestamp,
+    /// Where something ended that was committed long after what is proven, and lies before it.
+    backwards: Option<u64>,
     /// By where the commit before ended, and their number.
     open: BTreeMap<(u64, String), Open>,
     /// Those that a connector began with, by their number: with the LSN of a change.
@@ -224,7 +253,7 @@ impl Proof {
                 if order == SNAPSHOT_END {
                     self.snapshots.insert(commit, Snapshot { at: row.at, has_ended: true, is_whole: true });
                 }
-                self.pass(place);
+                self.pass(place, row.at);
             }
             (control::NO_SCHEMA, control::END) => self.end(commit, row),
             (control::NO_SCHEMA, control::SNAPSHOT) => self.snapshot(commit, row.at).has_ended = true,
@@ -251,6 +280,9 @@ impl Proof {
             event_count: u64,
         }
         if (end, 0) <= self.proven {
+            if row.at > self.proven_at.plus(BACKWARDS_MIN) {
+                self.backwards = Some(end);
+            }
             return;
         }
         let (Some(number), Some(image)) = (row.request, row.image) else { return };
@@ -278,8 +310,9 @@ impl Proof {
     }
 
     /// Everything up to there is proven.
-    fn pass(&mut self, place: Place) {
+    fn pass(&mut self, place: Place, at: Timestamp) {
         self.proven = self.proven.max(place);
+        self.proven_at = self.proven_at.max(at);
         let proven = self.proven;
         let snapshot = self.snapshots.get(&proven.0).filter(|_| proven.1 == SNAPSHOT_END);
         self.lost = self.lost.take().filter(|(at, _)| snapshot.is_none_or(|snapshot| snapshot.at <= *at));
@@ -306,7 +339,7 @@ impl Proof {
     pub fn advance(&mut self) -> Vec<Proven> {
         let mut proven = Vec::new();
         while let Ok(Some(next)) = self.next() {
-            self.pass(next.place());
+            self.pass(next.place(), next.at());
             proven.push(next);
         }
         proven
@@ -344,7 +377,11 @@ impl Proof {
             (_, Some(_)) if let Some((_, stream)) = &self.lost => Err(Stall::Lost { stream: stream.clone() }),
             (Some(Err(stall)), _) => Err(stall),
             (_, Some((lsn, _))) => Err(Stall::Snapshot { lsn }),
-            _ => Ok(None),
+            _ => match (self.backwards, self.open.keys().next().map(|(_, number)| number).or(self.first.keys().next())) {
+                (Some(lsn), _) => Err(Stall::Backwards { lsn }),
+                (None, Some(number)) => Err(Stall::NoEnd { transaction: number.clone() }),
+                (None, None) => Ok(None),
+            },
         }
     }
 
