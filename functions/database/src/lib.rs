@@ -70,6 +70,16 @@ pub enum DatabaseError {
         /// Why not, and what to do.
         reason: String,
     },
+    /// No table of that name.
+    #[error("cannot restore table {table} of {resource}: it has no such table at that time; it has {}", some(known))]
+    NoTable {
+        /// Whose.
+        resource: pipeline::model::ResourceId,
+        /// What was asked for.
+        table: String,
+        /// The tables that there are.
+        known: Vec<String>,
+    },
     /// Its tables are not those any more that are known.
     #[error("{address}: its tables have been changed: a new snapshot is needed")]
     Changed {
@@ -96,6 +106,16 @@ pub enum DatabaseError {
     /// There is no such state.
     #[error(transparent)]
     Tables(#[from] pipeline::replay::tables::TablesError),
+}
+
+/// Names in a sentence.
+fn some(names: &[String]) -> String {
+    const SHOWN: usize = 20;
+    match names.len() {
+        0 => "none".to_owned(),
+        count if count > SHOWN => format!("{} and {} more", names[..SHOWN].join(", "), count - SHOWN),
+        _ => names.join(", "),
+    }
 }
 
 impl DatabaseError {

@@ -7,6 +7,7 @@
 //! While it goes on, the target holds a schema that says which state is restored and what of it is there ([`progress`]). So a
 //! restore that was broken off is gone on with, and nothing but such a one is ever written into.
 
+mod chosen;
 mod progress;
 mod report;
 mod rows;
@@ -22,6 +23,7 @@ use pipeline::source::debezium::value::Kind;
 use pipeline::vault::Vault;
 use tokio_postgres::Client;
 
+pub use self::chosen::Chosen;
 use self::progress::{Found, Progress};
 pub use self::report::{DatabaseReport, Rows};
 use crate::schema::{Defaults, Schema};
@@ -36,6 +38,8 @@ pub struct DatabaseRestore {
     pub point: TablesPoint,
     /// Where to: a database that is not there yet, or is empty.
     pub target: Address,
+    /// Which tables; the others are made, and left empty.
+    pub chosen: Chosen,
     /// Whether it is only said what would be done.
     pub dry_run: bool,
 }
@@ -45,7 +49,7 @@ pub struct DatabaseRestore {
 /// # Errors
 /// A state that there is not, with the nearest that there are; a target that holds anything else; and what vault and server say.
 pub async fn restore(vault: &Vault, request: &DatabaseRestore, clock: &dyn Clock) -> Result<DatabaseReport, DatabaseError> {
-    let DatabaseRestore { resource, point, target, dry_run } = request;
+    let DatabaseRestore { resource, point, target, chosen, dry_run } = request;
     let started = clock.now();
     let inventory = Inventory::load(vault, resource).await?;
     let tables = Tables::read(vault, &inventory).await?;
@@ -59,33 +63,41 @@ pub async fn restore(vault: &Vault, request: &DatabaseRestore, clock: &dyn Clock
     };
     let schema = schema::of_epoch(vault, resource, epoch, until).await?;
     let schema = schema.ok_or_else(|| refused(target, format!("the vault has no schema of {resource} for that time")))?;
+    if let Some((unknown, known)) = chosen.unknown(&schema) {
+        return Err(DatabaseError::NoTable { resource: resource.clone(), table: unknown.to_owned(), known: known.into_iter().collect() });
+    }
     let mut report = DatabaseReport::new(resource, target, &cut, tables.raw(), *dry_run, started);
+    report.chosen = chosen.written().to_vec();
     let snapshot = incarnation::all(vault, resource).await?.into_iter().rfind(|known| known.whole && known.at <= cut.at);
     for (table, ended) in &schema.untold {
+        let is_chosen = table.split_once('.').is_none_or(|(schema, table)| chosen.has(schema, table));
         // A snapshot that was taken since has its rows.
-        if ended.is_none_or(|ended| snapshot.as_ref().is_none_or(|snapshot| snapshot.at <= ended)) {
+        if is_chosen && ended.is_none_or(|ended| snapshot.as_ref().is_none_or(|snapshot| snapshot.at <= ended)) {
             report.rows.not_told(table);
         }
     }
-    let found = Progress::look(target, resource, &cut).await?;
+    let found = Progress::look(target, resource, &cut, chosen).await?;
     if *dry_run {
         report.creates_database = found == Found::NoDatabase;
-        rows::count(vault, &tables, &cut, &mut report).await?;
+        rows::count(vault, &tables, &cut, chosen, &mut report).await?;
     } else {
         if found == Found::NoDatabase {
             make_database(target, &schema).await?;
         }
         let client = target.connect().await?;
-        let progress = Progress::begin(&client, target, resource, &cut, &schema, tables.buckets(), found).await?;
+        let progress = Progress::begin(&client, target, (resource, &cut, chosen), &schema, tables.buckets(), found).await?;
         report.resumed = progress.is_resumed();
         fail_point!("database::tables-made");
         let destinations = destinations(&client, target, &schema.defaults).await?;
-        rows::write(vault, &tables, &cut, (&client, &destinations), &progress, &mut report).await?;
+        rows::write(vault, &tables, &cut, (&client, &destinations, chosen), &progress, &mut report).await?;
         check_counts(&client, target, &destinations, &report).await?;
         sequences(&client, target).await?;
-        refresh(&client, target).await?;
+        if chosen.is_all() {
+            // Of some tables they would be something that never was.
+            refresh(&client, target).await?;
+        }
         fail_point!("database::before-indexes");
-        progress.end(&schema).await?;
+        report.not_checked = progress.end(&schema, chosen).await?;
         fail_point!("database::restored");
     }
     report.finished = clock.now();

@@ -132,7 +132,7 @@ fn kind_of(cause: &(dyn std::error::Error + 'static)) -> Option<Kind> {
     if let Some(error) = cause.downcast_ref::<DatabaseError>() {
         return match error {
             DatabaseError::Address { .. } => Some(Kind::Usage),
-            DatabaseError::Refused { .. } | DatabaseError::Tables(_) => Some(Kind::Refused),
+            DatabaseError::Refused { .. } | DatabaseError::NoTable { .. } | DatabaseError::Tables(_) => Some(Kind::Refused),
             _ => None,
         };
     }

@@ -62,6 +62,29 @@ pub(super) fn glob(text: &str) -> Result<Glob, SelectionError> {
     GlobBuilder::new(text).literal_separator(true).build().map_err(|error| SelectionError::of(text, &error))
 }
 
+/// Names of which some are wanted, by globs.
+#[derive(Debug, Clone)]
+pub struct Names(GlobSet);
+
+impl Names {
+    /// Reads globs.
+    ///
+    /// # Errors
+    /// [`SelectionError`] for one that cannot be read.
+    pub fn new(globs: &[String]) -> Result<Names, SelectionError> {
+        let mut set = GlobSetBuilder::new();
+        for text in globs {
+            set.add(glob(text)?);
+        }
+        set.build().map(Names).map_err(|error| SelectionError::of(&globs.join(", "), &error))
+    }
+
+    /// Whether one of them matches a name.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.is_match(name)
+    }
+}
+
 /// A [`Selection`] made ready.
 #[derive(Debug, Clone)]
 pub struct Selector {

@@ -7,6 +7,7 @@ use pipeline::postgres::name::{literal, qualified};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
+use super::chosen::Chosen;
 use super::report::Rows;
 use super::{TablesCut, destinations, refused};
 use crate::schema::Schema;
@@ -41,14 +42,14 @@ pub(super) struct Progress<'a> {
 
 impl<'a> Progress<'a> {
     /// Looks at what is there. Anything but the beginning of the same restore is refused.
-    pub async fn look(target: &Address, resource: &ResourceId, cut: &TablesCut) -> Result<Found, DatabaseError> {
+    pub async fn look(target: &Address, resource: &ResourceId, cut: &TablesCut, chosen: &Chosen) -> Result<Found, DatabaseError> {
         let Some(client) = target.connect_if_there().await? else { return Ok(Found::NoDatabase) };
         let asking = |error| target.failed("ask what it holds", &error);
         let begun = format!("SELECT resource, until, buckets FROM {SCHEMA}.restore");
         match client.query_opt(&begun, &[]).await {
             Ok(Some(row)) => {
                 let (of, until): (String, String) = (row.get(0), row.get(1));
-                if of != resource.to_string() || until != hex(&cut.until) {
+                if of != resource.to_string() || until != state(cut, chosen) {
                     let reason = format!(
                         "another restore was begun in it and broken off, of {of} to another state; ask for that again, or restore to a \
                          new database"
@@ -83,8 +84,7 @@ impl<'a> Progress<'a> {
     pub async fn begin(
         client: &'a Client,
         target: &'a Address,
-        resource: &ResourceId,
-        cut: &TablesCut,
+        (resource, cut, chosen): (&ResourceId, &TablesCut, &Chosen),
         schema: &Schema,
         buckets: u32,
         found: Found,
@@ -109,7 +109,7 @@ impl<'a> Progress<'a> {
              INSERT INTO {SCHEMA}.restore VALUES ({}, {}, {buckets});
              {tables}",
             literal(&resource.to_string()),
-            literal(&hex(&cut.until))
+            literal(&state(cut, chosen))
         );
         client.batch_execute(&make).await.map_err(|error| target.failed("make the tables", &error))?;
         Ok(Progress { client, target, done: BTreeMap::new(), resumed: false })
@@ -151,16 +151,25 @@ impl<'a> Progress<'a> {
         self.client.batch_execute(&note).await.map_err(|error| self.target.failed("commit rows", &error))
     }
 
-    /// Makes indexes, constraints and triggers, and ends.
-    pub async fn end(self, schema: &Schema) -> Result<(), DatabaseError> {
+    /// Makes indexes, constraints and triggers, and ends. Names the foreign keys that do not hold, of tables that were chosen.
+    pub async fn end(self, schema: &Schema, chosen: &Chosen) -> Result<Vec<String>, DatabaseError> {
+        if !chosen.is_all() {
+            return chosen.end(self.client, self.target, schema).await;
+        }
         let finish = format!("{}\nDROP SCHEMA {SCHEMA} CASCADE", schema.after_rows);
-        self.client.batch_execute(&finish).await.map_err(|error| self.target.failed("make indexes and constraints", &error))
+        self.client.batch_execute(&finish).await.map_err(|error| self.target.failed("make indexes and constraints", &error))?;
+        Ok(Vec::new())
     }
 }
 
 /// Tables, views and sequences that are not the server's own.
 const HOLDS: &str = "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                      WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'";
+
+/// What of a database is restored, in words that another restore has only of the same.
+fn state(cut: &TablesCut, chosen: &Chosen) -> String {
+    hex(&cut.until) + &chosen.noted()
+}
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

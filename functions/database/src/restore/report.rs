@@ -35,6 +35,12 @@ pub struct DatabaseReport {
     pub started: Timestamp,
     /// When it ended.
     pub finished: Timestamp,
+    /// The tables that were asked for; of all none is named.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub chosen: Vec<String>,
+    /// Foreign keys that refer to rows that were left out, and what became of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_checked: Vec<String>,
     /// The rows.
     #[serde(flatten)]
     pub rows: Rows,
@@ -114,6 +120,8 @@ impl DatabaseReport {
             resumed: false,
             started,
             finished: started,
+            chosen: Vec::new(),
+            not_checked: Vec::new(),
             rows: Rows::default(),
             undecoded,
         }
@@ -153,6 +161,13 @@ impl fmt::Display for DatabaseReport {
             for doubt in &self.rows.uncertain {
                 row(f, "", &format_args!("- {}", doubt.escape_debug()))?;
             }
+        }
+        if !self.chosen.is_empty() {
+            let chosen: Vec<String> = self.chosen.iter().map(|table| table.escape_debug().to_string()).collect();
+            row(f, "only", &format_args!("{}; other tables are made, and left empty", chosen.join(", ")))?;
+        }
+        for key in &self.not_checked {
+            row(f, "foreign key", &key.escape_debug())?;
         }
         for (what, values) in &self.rows.inexact {
             row(f, "inexact", &format_args!("{:>15} values: {}", grouped(*values), what.escape_debug()))?;

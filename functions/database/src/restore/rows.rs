@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use fail::fail_point;
 use futures::SinkExt;
+use pipeline::fold::Uncertain;
 use pipeline::model::change::{ChangeBatch, TupleRow};
 use pipeline::model::{ResourceKind, json};
 use pipeline::postgres::copy;
@@ -15,6 +16,7 @@ use pipeline::source::debezium::{self, value};
 use pipeline::vault::{Vault, VaultError};
 use tokio_postgres::Client;
 
+use super::chosen::Chosen;
 use super::progress::Progress;
 use super::report::{DatabaseReport, Rows};
 use super::{Column, Destination, TableName, refused};
@@ -28,7 +30,7 @@ pub(super) async fn write(
     vault: &Vault,
     tables: &Tables,
     cut: &TablesCut,
-    (client, destinations): (&Client, &HashMap<TableName, Destination>),
+    (client, destinations, chosen): (&Client, &HashMap<TableName, Destination>, &Chosen),
     progress: &Progress<'_>,
     report: &mut DatabaseReport,
 ) -> Result<(), DatabaseError> {
@@ -44,11 +46,11 @@ pub(super) async fn write(
             let mut written = Rows::default();
             let mut fold = tables.rows(vault, &loose, bucket, cut);
             while let Some(folded) = fold.next().await? {
-                written.doubt(&folded.uncertain);
+                written.doubt(&of_chosen(folded.uncertain, chosen));
                 let batch = ChangeBatch::of(ResourceKind::Database, folded.rows).map_err(damaged)?;
                 let columns = batch.tuple_columns();
                 let all: Vec<TupleRow<'_>> = columns.iter().collect();
-                for of_table in all.chunk_by(is_same_table) {
+                for of_table in all.chunk_by(is_same_table).filter(|rows| chosen.has(rows[0].schema, rows[0].table)) {
                     into.copy(of_table, &mut written).await?;
                     written.count(name(&of_table[0]), of_table.len() as u64);
                 }
@@ -63,19 +65,32 @@ pub(super) async fn write(
 }
 
 /// Counts the rows that would be written.
-pub(super) async fn count(vault: &Vault, tables: &Tables, cut: &TablesCut, report: &mut DatabaseReport) -> Result<(), DatabaseError> {
+pub(super) async fn count(
+    vault: &Vault,
+    tables: &Tables,
+    cut: &TablesCut,
+    chosen: &Chosen,
+    report: &mut DatabaseReport,
+) -> Result<(), DatabaseError> {
     for pass in tables.passes() {
         let loose = tables.load(vault, pass.clone()).await?;
         for bucket in tables.occupied(&loose, pass) {
             let mut fold = tables.rows(vault, &loose, bucket, cut);
             while let Some(folded) = fold.next().await? {
-                report.rows.doubt(&folded.uncertain);
+                report.rows.doubt(&of_chosen(folded.uncertain, chosen));
                 let batch = ChangeBatch::of(ResourceKind::Database, folded.rows).map_err(damaged)?;
-                batch.tuple_columns().iter().for_each(|row| report.rows.count(name(&row), 1));
+                let columns = batch.tuple_columns();
+                columns.iter().filter(|row| chosen.has(row.schema, row.table)).for_each(|row| report.rows.count(name(&row), 1));
             }
         }
     }
     Ok(())
+}
+
+/// Doubts about tables that are wanted.
+fn of_chosen(doubts: Vec<Uncertain>, chosen: &Chosen) -> Vec<Uncertain> {
+    let is_chosen = |doubt: &Uncertain| doubt.object.split_once('.').is_none_or(|(schema, table)| chosen.has(schema, table));
+    doubts.into_iter().filter(is_chosen).collect()
 }
 
 fn damaged(error: impl std::fmt::Display) -> VaultError {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use database::begin::Source;
-use database::restore::{DatabaseReport, DatabaseRestore, restore};
+use database::restore::{Chosen, DatabaseReport, DatabaseRestore, restore};
 use database::{Address, DatabaseError};
 use handlers::table_log::TableLog;
 use object_store::memory::InMemory;
@@ -162,7 +162,12 @@ impl World {
     /// Restores to a database.
     pub async fn restore(&self, point: &TablesPoint, target: &Address) -> Result<DatabaseReport, DatabaseError> {
         let (resource, point, target) = (self.resource.clone(), point.clone(), target.clone());
-        restore(&self.vault, &DatabaseRestore { resource, point, target, dry_run: false }, &MachineClock).await
+        restore(
+            &self.vault,
+            &DatabaseRestore { resource, point, target, chosen: Chosen::new(Vec::new()).unwrap(), dry_run: false },
+            &MachineClock,
+        )
+        .await
     }
 
     /// What a restore to a time gives, in a new database.

@@ -64,6 +64,9 @@ pub async fn run(app: &App, command: Restore) -> Result<Ended> {
         return database::run(app, &command, &asked, asked.resource()?.parse()?).await;
     }
     let resource = bucket_only(asked.resource()?, WITH_PREFIX)?;
+    if !asked.tables().is_empty() {
+        return Err(Failure::usage(format!("--table is for databases, and {resource} is a bucket")).into());
+    }
     let to = app.instant(asked.to()?)?;
     let certainty = if asked.proven { Certainty::Proven } else { Certainty::Arrived };
     let protected = app.kept(&command.vault, &resource).await?;

@@ -175,6 +175,46 @@ fn a_database_is_protected_damaged_restored_and_let_go_of() {
 }
 
 #[test]
+fn some_tables_are_restored_and_what_they_refer_to_is_named() {
+    let shop = Shop::new();
+    shop.run("CREATE SCHEMA old; CREATE TABLE old.orders (id int PRIMARY KEY); INSERT INTO old.orders VALUES (1)");
+    shop.protect();
+    let serving = shop.serve();
+    shop.settle();
+    let rows = |database: &str, table: &str| shop.sql(database, &format!("SELECT count(*) || ' ' || coalesce(sum(id), 0) FROM {table}"));
+    let of_tables = |name: &str, tables: &[&str]| {
+        let target = shop.server.url(name);
+        let mut words = vec!["restore", "db://shop", "--vault", VAULT, "--to", "latest", "--target", &target];
+        tables.iter().for_each(|table| words.extend(["--table", table]));
+        shop.program.run(&words)
+    };
+    let one = of_tables("one", &["public.orders"]);
+    assert!(one.output.contains("COMPLETED") && one.output.contains("only          public.orders"), "{}{}", one.output, one.errors);
+    assert!(one.output.contains("orders orders_customer_fkey, made without looking at the rows that are there"), "{}", one.output);
+    assert_eq!(
+        (rows("one", "orders"), rows("one", "customer"), rows("one", "old.orders")),
+        (rows("shop", "orders"), "0 0".into(), "0 0".into())
+    );
+    // Indexes and the key are there, and new rows are held against it.
+    assert_eq!(shop.sql("one", "SELECT count(*) FROM pg_indexes WHERE schemaname = 'public'"), "3");
+    shop.sql(
+        "one",
+        "DO $$ BEGIN INSERT INTO orders (customer) VALUES (1); RAISE 'taken'; EXCEPTION WHEN foreign_key_violation THEN END $$",
+    );
+    let both = of_tables("both", &["orders", "c*"]);
+    assert!(!both.output.contains("foreign key") && both.code == 0, "{}{}", both.output, both.errors);
+    assert_eq!(
+        ["orders", "customer", "old.orders", "audit"].map(|table| rows("both", &table.replace("audit", "(SELECT 1 AS id FROM audit) a"))),
+        [rows("shop", "orders"), rows("shop", "customer"), "1 1".to_owned(), "0 0".to_owned()]
+    );
+    let none = of_tables("none", &["order"]);
+    assert_eq!(none.code, 4, "{}", none.errors);
+    assert!(none.errors.contains("it has no such table at that time; it has old.orders, public.audit"), "{}", none.errors);
+    assert_eq!(shop.sql("postgres", "SELECT count(*) FROM pg_database WHERE datname = 'none'"), "0");
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
 fn what_was_committed_while_nobody_listened_is_kept_by_the_server_and_comes() {
     let shop = Shop::new();
     shop.protect();
@@ -335,7 +375,11 @@ fn mistakes_with_databases_are_named_and_no_password_is_shown() {
     let elsewhere = "postgres://hindsight:secret@127.0.0.1:1/shop";
     let missing = shop.server.url("nothing");
     for (arguments, code, words) in [
-        (&["protect", &url, "--vault", VAULT, "--events", "list"][..], 2, "--events is not for a database"),
+        (&["protect", &url, "--vault", VAULT, "--events", "list"][..], 2, "--events of a database are the topics of a connector"),
+        (&["protect", &url, "--vault", VAULT, "--events", "kafka:broker:9092/shop", "--slot", "x"], 2, "the connector has its own"),
+        (&["protect", &url, "--vault", VAULT, "--placeholder", "x"], 2, "--placeholder is for the topics of a connector"),
+        (&["protect", &url, "--vault", VAULT, "--events", "kafka:nowhere/shop"], 2, "no Kafka cluster nowhere is configured"),
+        (&["restore", "s3://photos", "--vault", VAULT, "--to", "latest", "--target", "x", "--table", "t"], 2, "--table is for databases"),
         (&["protect", "s3://photos", "--vault", VAULT, "--slot", "x"], 2, "--slot is not for a bucket"),
         (&["protect", "s3://photos", "--vault", VAULT], 2, "say how changes are learned"),
         (&["protect", &url, "--vault", VAULT, "--slot", "A-B"], 2, "cannot be a name"),

@@ -1,7 +1,7 @@
 //! `hindsight restore db://NAME`: a database, into a new one.
 
 use anyhow::Result;
-use database::restore::{DatabaseRestore, restore};
+use database::restore::{Chosen, DatabaseRestore, restore};
 use pipeline::base::inputs::Inventory;
 use pipeline::model::ResourceId;
 use pipeline::replay::tables::TablesPoint;
@@ -42,7 +42,8 @@ pub async fn run(app: &App, command: &Restore, asked: &Asked, resource: Resource
             }
         },
     };
-    let request = DatabaseRestore { resource, point, target, dry_run: command.dry_run };
+    let chosen = Chosen::new(asked.tables().to_vec()).map_err(|error| Failure::usage(format!("--table {error}")))?;
+    let request = DatabaseRestore { resource, point, target, chosen, dry_run: command.dry_run };
     let report = restore(&opened.vault, &request, app.clock.as_ref()).await?;
     let mut output = Output::new(app.flags.json);
     if output.json {

@@ -44,6 +44,10 @@ pub struct Asked {
     /// Only the keys in this file, one a line; with a NUL in it, one per NUL.
     #[arg(long, value_name = "FILE")]
     keys_from: Option<PathBuf>,
+    /// Of a database only this table: schema.table, or table in whichever schema; *, ? and [a-z] stand for others; may be given several
+    /// times. The other tables are made, and left empty.
+    #[arg(long, value_name = "TABLE")]
+    table: Vec<String>,
     /// Only objects of at least so many bytes: 1000, 10MB or 10MiB. With --versions: whose newest version was.
     #[arg(long, value_name = "BYTES")]
     size_min: Option<ByteSize>,
@@ -156,6 +160,7 @@ impl Asked {
             prefix: list(self.prefix, file.prefix),
             glob: list(self.glob, file.glob),
             key: list(self.key, file.key),
+            table: list(self.table, file.table),
             keys_from: self.keys_from.or(file.keys_from),
             size_min: self.size_min.or(file.size_min),
             size_max: self.size_max.or(file.size_max),
@@ -171,6 +176,11 @@ impl Asked {
     /// The bucket or the database that is restored.
     pub fn resource(&self) -> Result<&str, Failure> {
         self.resource.as_deref().ok_or_else(|| Failure::usage("say what is restored: s3://BUCKET, or db://NAME"))
+    }
+
+    /// The tables of a database that are wanted; none for all.
+    pub fn tables(&self) -> &[String] {
+        &self.table
     }
 
     /// A flag that is given and says something of objects.
