@@ -18,12 +18,12 @@ use std::time::Duration;
 use fail::fail_point;
 use handlers::table_log::TableLog;
 use pipeline::changelog::coverage::{self, Gap};
-use pipeline::changelog::proof::{Proof, Proven, Stall};
 use pipeline::changelog::{read, segments, segments_since};
 use pipeline::model::change::{ChangeBatch, TupleRow, TupleRows};
 use pipeline::model::{Clock, Position, ResourceKind, Timestamp, json};
 use pipeline::source::SourceError;
 use pipeline::source::control;
+use pipeline::source::debezium::proof::{Proof, Proven, Stall};
 use pipeline::source::debezium::{self, Decoder, Feed};
 use pipeline::source::records::{Ends, Lost, Partition, Record, Records};
 use tokio::sync::watch;
@@ -34,7 +34,7 @@ use crate::follow::{Appended, Heard};
 use crate::incarnation::{self, Incarnation};
 
 /// A snapshot's last record may be there before others of it: so long the broker may take to take them.
-const SETTLE: Duration = Duration::from_secs(2);
+const SETTLE: Duration = Duration::from_secs(5);
 /// How often it is asked whether the group has let go of all of a snapshot.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 /// How often the log is read for what others have appended, while something is missing.
@@ -116,7 +116,7 @@ impl<'a> Telling<'a> {
     /// As reading the vault.
     pub async fn begin(connector: &'a Connector, log: &'a mut TableLog, clock: Arc<dyn Clock>) -> Result<Telling<'a>, DatabaseError> {
         let epoch = connector.epoch(log).await?;
-        let decoder = Decoder::new(Feed { epoch, placeholder: connector.placeholder.clone() });
+        let decoder = Decoder::new(Feed { server: connector.prefix.clone(), epoch, placeholder: connector.placeholder.clone() });
         let now = clock.now();
         let mut telling = Telling {
             connector,
@@ -194,6 +194,15 @@ impl<'a> Telling<'a> {
             });
         }
         let decoded = self.decoder.finish();
+        if decoded.changes.tuple_columns().iter().any(|row| self.proof.is_elsewhere(&row)) {
+            let reason = "its connector tells of a log that lies before what is known, and goes on after it: of another server, under the same \
+                          prefix; protect that one under a name of its own, with --name, from a connector with another topic.prefix";
+            return Err(DatabaseError::Refused {
+                address: self.log.resource().to_string(),
+                attempt: "go on with",
+                reason: reason.to_owned(),
+            });
+        }
         if decoded.raw > 0 {
             tracing::error!(resource = %self.log.resource(), records = decoded.raw, "records could not be decoded; they are kept as they are");
         }
@@ -262,6 +271,9 @@ impl<'a> Telling<'a> {
             };
             let row = TupleRow::put(&stream, control::TRANSACTION, proven.at(), position.as_bytes());
             rows.push(&TupleRow { identity: Some(&identity), request: number, image, ..row });
+            if let Proven::Transaction { placed, .. } = proven {
+                placed.iter().for_each(|change| rows.push(&change.row()));
+            }
         }
         rows.finish()
     }
@@ -275,6 +287,10 @@ impl<'a> Telling<'a> {
             return Ok(());
         }
         let before = known.as_ref().map(|known| self.log.latest().unwrap_or(known.record.at));
+        // What was not known of tables that had been changed, it knows.
+        for open in coverage::gaps(&vault, &resource).await?.into_iter().filter(|gap| gap.to.is_none() && gap.segment.is_none()) {
+            self.log.note_gap(&Gap { to: Some(at), ..open }).await?;
+        }
         if let Some(from) = before.filter(|from| *from < at) {
             let gap = Gap::without_events(
                 from,
@@ -363,7 +379,6 @@ impl<'a> Telling<'a> {
 fn is_same(a: &Stall, b: &Stall) -> bool {
     match (a, b) {
         (Stall::Missing { transaction: a, .. }, Stall::Missing { transaction: b, .. }) => a == b,
-        (Stall::Backwards { .. }, Stall::Backwards { .. }) => true,
         (a, b) => a == b,
     }
 }

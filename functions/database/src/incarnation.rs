@@ -18,11 +18,11 @@ use crate::catalogue::KnownTable;
 pub struct Incarnation {
     /// Leads the positions.
     pub epoch: u32,
-    /// The cluster's own number.
+    /// The cluster's own number; or `debezium:` and the connector's prefix.
     pub system: String,
-    /// The slot.
+    /// The slot; or that prefix.
     pub slot: String,
-    /// Where the slot begins: the snapshot is what had been committed there. 0 before there is a slot.
+    /// Where the slot begins, or the connector's snapshot was taken: it is what had been committed there. 0 before there is a slot.
     pub start: u64,
     /// When the snapshot was taken, by the server's clock.
     pub at: Timestamp,

@@ -7,7 +7,7 @@
 //! While it goes on, the target holds a schema that says which state is restored and what of it is there ([`progress`]). So a
 //! restore that was broken off is gone on with, and nothing but such a one is ever written into.
 
-mod chosen;
+pub(crate) mod chosen;
 mod progress;
 mod report;
 mod rows;
@@ -66,6 +66,7 @@ pub async fn restore(vault: &Vault, request: &DatabaseRestore, clock: &dyn Clock
     if let Some((unknown, known)) = chosen.unknown(&schema) {
         return Err(DatabaseError::NoTable { resource: resource.clone(), table: unknown.to_owned(), known: known.into_iter().collect() });
     }
+    let chosen = &chosen.among(&schema, &schema::earlier(vault, resource, &schema).await?);
     let mut report = DatabaseReport::new(resource, target, &cut, tables.raw(), *dry_run, started);
     report.chosen = chosen.written().to_vec();
     let snapshot = incarnation::all(vault, resource).await?.into_iter().rfind(|known| known.whole && known.at <= cut.at);

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
 use crate::catalogue::{Catalogue, KnownTable};
+use crate::restore::chosen;
 use crate::{Address, DatabaseError};
 
 /// Values of columns, by `schema.table` and column.
@@ -108,6 +109,11 @@ impl Schema {
         self
     }
 
+    /// The SQL that makes a table; none of one that it does not have.
+    pub fn definition(&self, schema: &str, table: &str) -> Option<&str> {
+        chosen::parts(&self.before_rows).find(|part| chosen::table(part) == Some((schema, table)))
+    }
+
     /// Whether it says the same, whenever it was read.
     pub fn is_same(&self, other: &Schema) -> bool {
         let bare = |schema: &Schema| Schema { at: Timestamp::default(), catalogue: None, ..schema.clone() };
@@ -127,6 +133,13 @@ pub async fn of_epoch(vault: &Vault, resource: &ResourceId, epoch: u32, at: Time
     of_epoch.sort_by_key(|schema| schema.at);
     let read_by_then = of_epoch.partition_point(|schema| schema.at <= at);
     Ok(of_epoch.into_iter().take(read_by_then.max(1)).next_back())
+}
+
+/// Those of the same incarnation that were read before one.
+pub async fn earlier(vault: &Vault, resource: &ResourceId, than: &Schema) -> Result<Vec<Schema>, VaultError> {
+    let all = vault.all_records::<Schema>(&layout::state_folder(SCHEMAS, resource)).await?;
+    let is_earlier = |schema: &Schema| schema.epoch == than.epoch && schema.at < than.at;
+    Ok(all.into_iter().map(|numbered| numbered.record).filter(is_earlier).collect())
 }
 
 /// Whether `pg_dump` is there, and not older than the server, which it would refuse. `version` is the server's, as a number.

@@ -59,6 +59,14 @@ pub struct DatabaseProtection {
 }
 
 impl DatabaseProtection {
+    /// The slot that was made for it, where there is one.
+    pub fn slot(&self) -> Option<&str> {
+        match &self.changes {
+            Changes::Replication { slot } => Some(slot),
+            Changes::Connector { .. } => None,
+        }
+    }
+
     /// Whether its changes are learned from the topics of a connector.
     pub fn is_by_connector(&self) -> bool {
         matches!(self.changes, Changes::Connector { .. })

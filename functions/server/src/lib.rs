@@ -38,7 +38,7 @@ use crate::exit::{EXIT_CODES, Ended, Failure};
 pub use crate::sources::kafka::{Topic, Topics};
 pub use crate::sources::{IDLE_WAIT, ROUND_MESSAGES_MAX, ROUND_TIME_MAX, Stop, stopped};
 
-/// Continuous backup of S3 buckets: every change is kept, and any second can be restored.
+/// Continuous backup of S3 buckets and PostgreSQL databases: every change is kept, and any second can be restored.
 #[derive(Debug, Parser)]
 #[command(name = "hindsight", version, after_help = EXIT_CODES, arg_required_else_help = true)]
 struct Cli {

@@ -66,6 +66,11 @@ impl Asker {
         self.offsets(partitions, Offset::Beginning)
     }
 
+    /// Where partitions end.
+    pub fn ends_of(&self, partitions: &[Partition]) -> KafkaResult<BTreeMap<Partition, i64>> {
+        self.offsets(partitions, Offset::End)
+    }
+
     fn offsets(&self, partitions: &[Partition], which: Offset) -> KafkaResult<BTreeMap<Partition, i64>> {
         if partitions.is_empty() {
             return Ok(BTreeMap::new());

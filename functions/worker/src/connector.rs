@@ -83,14 +83,25 @@ pub struct ConnectorTopics {
     clock: Arc<dyn Clock>,
     stop: Stop,
     positions: Positions,
+    /// By partition, the offset behind what was read last.
+    next: Mutex<BTreeMap<Partition, i64>>,
     is_changed: Arc<AtomicBool>,
 }
 
-/// What librdkafka takes for all names that begin so.
-fn pattern(begin: &str) -> String {
+/// Topics that a connector has beside those of tables, whose names have a schema in them.
+const OTHERS: [&str; 2] = ["transaction", "message"];
+
+/// Whether it is a topic of the connector whose names begin so.
+fn is_ours(begin: &str, topic: &str) -> bool {
+    topic.strip_prefix(begin).is_some_and(|rest| OTHERS.contains(&rest) || rest.contains('.'))
+}
+
+/// What librdkafka takes for all names that are the connector's.
+fn patterns(begin: &str) -> Vec<String> {
     let escaped: String =
         begin.chars().flat_map(|c| (!c.is_ascii_alphanumeric() && c != '_' && c != '-').then_some('\\').into_iter().chain([c])).collect();
-    format!("^{escaped}.*")
+    let others = OTHERS.iter().map(|other| format!("^{escaped}{other}$"));
+    others.chain([format!("^{escaped}[^.]+\\..+")]).collect()
 }
 
 impl ConnectorTopics {
@@ -102,9 +113,9 @@ impl ConnectorTopics {
         let member = Member { positions: Arc::clone(&positions), is_changed: Arc::clone(&is_changed) };
         let consumer: StreamConsumer<Member> = config.create_with_context(member)?;
         let begin = format!("{}.", topic.topic);
-        consumer.subscribe(&[&pattern(&begin)])?;
+        consumer.subscribe(&patterns(&begin).iter().map(String::as_str).collect::<Vec<_>>())?;
         let asker = Arc::new(Asker::new(topic)?);
-        Ok(ConnectorTopics { consumer: Arc::new(consumer), asker, begin, clock, stop, positions, is_changed })
+        Ok(ConnectorTopics { consumer: Arc::new(consumer), asker, begin, clock, stop, positions, next: Mutex::default(), is_changed })
     }
 
     fn positions(&self) -> MutexGuard<'_, BTreeMap<Partition, i64>> {
@@ -131,10 +142,32 @@ impl ConnectorTopics {
         self.ask("ask where its partitions begin", |consumer, asker| {
             let mine = partitions(&consumer.assignment()?);
             let (committed, begins) = (asker.committed(&mine)?, asker.begins(&mine)?);
-            // Of some nobody of the group has ever read.
-            let from = |partition: &Partition| committed.get(partition).copied().unwrap_or_default();
-            let lost = begins.into_iter().filter(|(partition, begin)| from(partition) < *begin);
-            Ok(lost.map(|(partition, to)| Lost { from: from(&partition), to, partition }).collect())
+            let ends = asker.ends_of(&mine)?;
+            let lost = begins.into_iter().filter_map(|(partition, begin)| {
+                // Of some nobody of the group has ever read.
+                let from = committed.get(&partition).copied().unwrap_or_default();
+                // A topic that was made again may end before what was read of the one before it.
+                let is_another = ends.get(&partition).is_some_and(|end| from > *end);
+                (from < begin || is_another).then_some(Lost { partition, from, to: begin })
+            });
+            Ok(lost.collect())
+        })
+        .await
+    }
+
+    /// Of partitions in which offsets were left out: what was removed before it could be read. Others were compacted away, or mark the ends of
+    /// transactions of Kafka.
+    async fn removed(&self, left_out: BTreeMap<Partition, (i64, i64)>) -> Result<Vec<Lost>, SourceError> {
+        if left_out.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.ask("ask where its partitions begin", move |_, asker| {
+            let begins = asker.begins(&left_out.keys().cloned().collect::<Vec<_>>())?;
+            let lost = left_out.into_iter().filter_map(|(partition, (from, to))| {
+                let to = to.min(*begins.get(&partition)?);
+                (from < to).then_some(Lost { partition, from, to })
+            });
+            Ok(lost.collect())
         })
         .await
     }
@@ -156,7 +189,7 @@ impl Records for ConnectorTopics {
     async fn poll(&self) -> Result<Polled, SourceError> {
         let mut polled = Polled::default();
         let mut until = self.clock.now().plus(IDLE_WAIT.min(GATHER * 2));
-        let mut bytes = 0;
+        let (mut bytes, mut left_out) = (0, BTreeMap::new());
         while polled.records.len() < POLL_MAX.0 && bytes < POLL_MAX.1 {
             let left = until.since(self.clock.now());
             let received = tokio::select! {
@@ -174,12 +207,18 @@ impl Records for ConnectorTopics {
                 until = self.clock.now().plus(GATHER);
             }
             bytes += message.payload_len() + message.key_len();
-            polled.records.push(self.take(&message));
+            let record = self.take(&message);
+            let before = self.next.lock().unwrap_or_else(PoisonError::into_inner).insert(record.partition.clone(), record.offset + 1);
+            if let Some(expected) = before.filter(|expected| *expected < record.offset) {
+                left_out.insert(record.partition.clone(), (expected, record.offset));
+            }
+            polled.records.push(record);
         }
+        polled.lost = self.removed(left_out).await?;
         // Records of a partition that was just taken over may be among them: what others did with it comes first.
         if self.is_changed.swap(false, Ordering::SeqCst) {
             polled.is_new_member = true;
-            polled.lost = self.lost().await?;
+            polled.lost.extend(self.lost().await?);
             // They count as read once they are written down.
             let mut positions = self.positions();
             for Lost { partition, to, .. } in &polled.lost {
@@ -218,7 +257,7 @@ impl Records for ConnectorTopics {
 
     async fn ends(&self) -> Result<Ends, SourceError> {
         let begin = self.begin.clone();
-        self.ask("ask where its topics end", move |_, asker| asker.ends(|topic| topic.starts_with(&begin))).await
+        self.ask("ask where its topics end", move |_, asker| asker.ends(|topic| is_ours(&begin, topic))).await
     }
 
     async fn is_past(&self, ends: &Ends) -> Result<bool, SourceError> {
@@ -233,7 +272,12 @@ mod tests {
 
     #[test]
     fn all_topics_are_meant_that_begin_so_and_no_others() {
-        assert_eq!(pattern("shop."), "^shop\\..*");
-        assert_eq!(pattern("a-b_c.d."), "^a-b_c\\.d\\..*");
+        assert_eq!(patterns("shop."), ["^shop\\.transaction$", "^shop\\.message$", "^shop\\.[^.]+\\..+"]);
+        assert_eq!(patterns("a-b_c.d.")[0], "^a-b_c\\.d\\.transaction$");
+        for (topic, ours) in
+            [("shop.transaction", true), ("shop.public.t", true), ("shop.public.t.u", true), ("shop.orders", false), ("shops.a.b", false)]
+        {
+            assert_eq!(is_ours("shop.", topic), ours, "{topic}");
+        }
     }
 }

@@ -9,7 +9,6 @@ pub mod chain;
 pub mod commits;
 pub mod coverage;
 pub mod link;
-pub mod proof;
 pub mod read;
 pub mod segment;
 pub mod write;

@@ -19,22 +19,25 @@
 //! changes it is (`transaction.total_order`). An event's own LSN orders nothing: transactions that ran side by side have theirs
 //! interleaved, and rows of one COPY share one.
 //!
-//! Two know of no commit before them, and stand where their own LSN is, which is behind every commit before and in front of every one
-//! behind: the rows of a snapshot, all at the LSN where it was taken, and the first transaction that a connector streams.
+//! Two know of no commit before them. The rows of a snapshot stand at the LSN where it was taken. The first transaction that a connector
+//! streams stands behind everything, in no state, until it is proven to follow a snapshot: then its changes are written again, behind that.
+//! (It may have begun before the snapshot, so that its own LSNs say nothing.)
 //!
 //! ```text
-//!  (S, 0)            all tables are emptied: what was known before the snapshot is over
-//!  (S, 1 ...)        the rows of the snapshot at S
-//!  (S, 2^62 - 1)     it has ended
-//!  (own LSN, 2^62 + order)   the first transaction's changes
-//!  (E, 0)            that transaction has ended at E
-//!  (E, order)        the changes of the next one
+//!  (S, 0)                 all tables are emptied: what was known before the snapshot is over
+//!  (S, 1 ...)             the rows of the snapshot at S
+//!  (S, 2^62 - 1)          it has ended
+//!  (S, 2^62 + order)      the changes of the first transaction behind it, once that is known
+//!  (E, 0)                 that transaction has ended at E
+//!  (E, order)             the changes of the next one
+//!  (2^63 + LSN, order)    the changes of a transaction of which nobody knows what it follows
 //! ```
 //!
 //! So a position is a function of the event alone, whoever reads it, when, and how often.
 
 mod image;
 mod outcome;
+pub mod proof;
 pub mod settings;
 pub mod value;
 #[cfg(test)]
@@ -55,6 +58,8 @@ use crate::model::{Op, Position, Timestamp, json};
 /// What must be known to read records.
 #[derive(Debug, Clone)]
 pub struct Feed {
+    /// What the connector calls its server, and its topics begin with: `topic.prefix`. Whatever another one tells is none of it.
+    pub server: String,
     /// The epoch of the positions.
     pub epoch: u32,
     /// What the connector writes for values that it was not sent: `unavailable.value.placeholder`.
@@ -64,8 +69,10 @@ pub struct Feed {
 /// What the connector writes by default for values that it was not sent.
 pub const PLACEHOLDER: &str = "__debezium_unavailable_value";
 
-/// From here on are the places of changes of the first transaction that a connector streams.
+/// From here on are the places of changes of the first transaction that a connector streams, behind the snapshot that it follows.
 pub const FIRST_PLACE: u64 = 1 << 62;
+/// Part of the commit of changes of which nobody knows yet which one they follow. No LSN is that great.
+pub const UNPLACED: u64 = 1 << 63;
 /// The place where a snapshot ends.
 pub const SNAPSHOT_END: u64 = FIRST_PLACE - 1;
 /// The bits of a place in a snapshot that are the offset; those above are the partition.
@@ -150,13 +157,16 @@ impl Decoder {
         let Some(value) = record.value else { return Ok(Some(Ignored::Tombstone)) };
         let envelope = wire::read(value)?;
         match envelope.op.as_deref() {
-            Some(op) => self.row(record, &envelope, op).map(|()| None),
+            Some(op) => self.row(record, &envelope, op),
             None => self.control(record, &envelope),
         }
     }
 
-    fn row(&mut self, record: &Record<'_>, envelope: &Envelope<'_>, op: &str) -> Result<(), RawReason> {
+    fn row(&mut self, record: &Record<'_>, envelope: &Envelope<'_>, op: &str) -> Result<Option<Ignored>, RawReason> {
         let source = envelope.source.as_ref().ok_or(RawReason::Missing { field: "source" })?;
+        if source.server.as_deref().is_some_and(|server| server != self.feed.server) {
+            return Ok(Some(Ignored::Foreign));
+        }
         let at = source.committed_at()?;
         let position = self.position(record, source, envelope)?;
         if op == "m" {
@@ -165,7 +175,7 @@ impl Decoder {
             let marked = TupleRow { at, position: position.as_bytes(), request: source.transaction(), ..blank(record, control::MESSAGE) };
             // That it was sent counts, and not what it says: messages of one content are many.
             self.rows.push(&TupleRow { identity: Some(&place(&what.prefix, source, envelope)), image: Some(message.get()), ..marked });
-            return Ok(());
+            return Ok(None);
         }
         let table = source.table.as_deref().filter(|table| !table.is_empty()).ok_or(RawReason::Missing { field: "source.table" })?;
         let identity = record.key.map(image::identity).transpose()?.flatten();
@@ -206,7 +216,7 @@ impl Decoder {
         if source.snapshot().is_initial() {
             self.snapshot(record, source, at);
         }
-        Ok(())
+        Ok(None)
     }
 
     /// What follows from a row of a snapshot: all was emptied where it was taken, and the last one ends it.
@@ -225,6 +235,7 @@ impl Decoder {
     fn control(&mut self, record: &Record<'_>, envelope: &Envelope<'_>) -> Result<Option<Ignored>, RawReason> {
         match (envelope.status.as_deref(), envelope.id.as_deref()) {
             (Some("BEGIN"), Some(_)) => return Ok(Some(Ignored::Begin)),
+            (Some("END"), _) if !is_of_transactions(record.stream, &self.feed.server) => return Ok(Some(Ignored::Foreign)),
             (Some("END"), Some(id)) => {
                 let millis = envelope.ts_ms.ok_or(RawReason::Missing { field: "ts_ms" })?;
                 let at = wire::millis(millis)?;
@@ -274,7 +285,7 @@ impl Decoder {
         };
         match commit_before {
             Some(commit) => committed(commit, place),
-            None => committed(own()?, FIRST_PLACE | place),
+            None => committed(own()? | UNPLACED, place),
         }
     }
 
@@ -286,6 +297,13 @@ impl Decoder {
         let row = TupleRow { op: Op::Raw, position: position.as_bytes(), identity: Some(&identity), ..blank(record, control::RAW) };
         self.rows.push(&TupleRow { reason: Some(&reason), raw: Some(&raw), ..row });
     }
+}
+
+/// Whether it is the topic in which a connector tells of transactions.
+fn is_of_transactions(stream: &str, server: &str) -> bool {
+    let topic =
+        stream.strip_prefix(STREAM).and_then(|place| place.strip_prefix(server)).and_then(|rest| rest.strip_prefix(".transaction/"));
+    topic.is_some()
 }
 
 /// What is said of a table by a record, of which nothing is known yet.

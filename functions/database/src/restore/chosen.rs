@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use pipeline::model::change::TupleRow;
 use pipeline::postgres::name::{literal, quoted};
 use pipeline::replay::select::{Names, SelectionError};
+use pipeline::source::debezium;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
@@ -16,6 +18,9 @@ use crate::{Address, DatabaseError};
 pub struct Chosen {
     written: Vec<String>,
     names: Names,
+    /// Tables that are divided, whose rows their partitions have; and such as had been dropped.
+    divided: BTreeSet<(String, String)>,
+    dropped: BTreeSet<(String, String)>,
 }
 
 /// What the description of a part of a dump begins with.
@@ -29,7 +34,7 @@ impl Chosen {
     pub fn new(written: Vec<String>) -> Result<Chosen, SelectionError> {
         let in_any_schema = |name: &String| if name.contains('.') { name.clone() } else { format!("*.{name}") };
         let names = Names::new(&written.iter().map(in_any_schema).collect::<Vec<_>>())?;
-        Ok(Chosen { written, names })
+        Ok(Chosen { written, names, divided: BTreeSet::new(), dropped: BTreeSet::new() })
     }
 
     /// Whether all are.
@@ -45,6 +50,24 @@ impl Chosen {
     /// Whether a table is wanted.
     pub fn has(&self, schema: &str, table: &str) -> bool {
         self.is_all() || self.names.has(&format!("{schema}.{table}"))
+    }
+
+    /// The same, knowing what the tables are at that time, and were before.
+    pub(super) fn among(&self, schema: &Schema, earlier: &[Schema]) -> Chosen {
+        let divided = parts(&schema.before_rows).filter(|part| part.contains("\nPARTITION BY ")).filter_map(table);
+        let now = tables(&schema.before_rows);
+        let before: BTreeSet<(String, String)> = earlier.iter().flat_map(|earlier| tables(&earlier.before_rows)).collect();
+        let owned = |(schema, table): (&str, &str)| (schema.to_owned(), table.to_owned());
+        Chosen { divided: divided.map(owned).collect(), dropped: &before - &now, ..self.clone() }
+    }
+
+    /// Whether a row belongs into what is restored. A snapshot of a connector has those of a table that is divided twice, and of one that
+    /// was dropped nobody says that its rows are gone.
+    pub(super) fn wants(&self, row: &TupleRow<'_>) -> bool {
+        let is_of =
+            |tables: &BTreeSet<(String, String)>| !tables.is_empty() && tables.contains(&(row.schema.to_owned(), row.table.to_owned()));
+        let is_left_out = row.stream.starts_with(debezium::STREAM) && (is_of(&self.dropped) || row.via == "scan" && is_of(&self.divided));
+        !is_left_out && self.has(row.schema, row.table)
     }
 
     /// The name that no table of a schema has, and the tables that there are, if there is such a name.
@@ -100,7 +123,7 @@ impl Chosen {
 }
 
 /// The parts of a dump, each with its description.
-fn parts(dump: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn parts(dump: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(dump);
     std::iter::from_fn(move || {
         let all = rest?;
@@ -118,15 +141,17 @@ fn foreign_key(part: &str) -> Option<&str> {
     description.split_once("; Type: FK CONSTRAINT;").map(|(name, _)| name)
 }
 
+/// The schema and the name of a table, if a part of a dump makes one.
+pub(crate) fn table(part: &str) -> Option<(&str, &str)> {
+    let (description, _) = part.strip_prefix(PART)?.split_once('\n')?;
+    let (table, rest) = description.split_once("; Type: TABLE; Schema: ")?;
+    let (schema, _) = rest.split_once(';')?;
+    Some((schema, table))
+}
+
 /// The tables that a dump makes.
 fn tables(dump: &str) -> BTreeSet<(String, String)> {
-    let table = |part: &str| {
-        let (description, _) = part.strip_prefix(PART)?.split_once('\n')?;
-        let (table, rest) = description.split_once("; Type: TABLE; Schema: ")?;
-        let (schema, _) = rest.split_once(';')?;
-        Some((schema.to_owned(), table.to_owned()))
-    };
-    parts(dump).filter_map(table).collect()
+    parts(dump).filter_map(table).map(|(schema, table)| (schema.to_owned(), table.to_owned())).collect()
 }
 
 #[cfg(test)]

@@ -49,8 +49,8 @@ pub(super) async fn write(
                 written.doubt(&of_chosen(folded.uncertain, chosen));
                 let batch = ChangeBatch::of(ResourceKind::Database, folded.rows).map_err(damaged)?;
                 let columns = batch.tuple_columns();
-                let all: Vec<TupleRow<'_>> = columns.iter().collect();
-                for of_table in all.chunk_by(is_same_table).filter(|rows| chosen.has(rows[0].schema, rows[0].table)) {
+                let all: Vec<TupleRow<'_>> = columns.iter().filter(|row| chosen.wants(row)).collect();
+                for of_table in all.chunk_by(is_same_table) {
                     into.copy(of_table, &mut written).await?;
                     written.count(name(&of_table[0]), of_table.len() as u64);
                 }
@@ -80,7 +80,7 @@ pub(super) async fn count(
                 report.rows.doubt(&of_chosen(folded.uncertain, chosen));
                 let batch = ChangeBatch::of(ResourceKind::Database, folded.rows).map_err(damaged)?;
                 let columns = batch.tuple_columns();
-                columns.iter().filter(|row| chosen.has(row.schema, row.table)).for_each(|row| report.rows.count(name(&row), 1));
+                columns.iter().filter(|row| chosen.wants(row)).for_each(|row| report.rows.count(name(&row), 1));
             }
         }
     }

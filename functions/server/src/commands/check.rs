@@ -59,7 +59,7 @@ pub async fn run(app: &App, command: Check) -> Result<Ended> {
     if output.json {
         output.document(&findings)?;
     } else if findings.is_empty() {
-        output.line("nothing is lost by these settings")?;
+        output.line("nothing is lost by these settings; how the topics themselves are set was not looked at")?;
     } else {
         for finding in &findings {
             output.line(shown(finding))?;

@@ -104,7 +104,7 @@ impl DatabaseFlags {
 
 /// Stop protecting a bucket or a database: no more changes are kept, and what was kept can be restored.
 ///
-/// Of a database the replication slot and the publications are removed.
+/// Of a database the replication slot and the publications are removed. A connector and its consumer group are left as they are.
 #[derive(Debug, Args)]
 pub struct Unprotect {
     /// The bucket, s3://BUCKET, or the database, db://NAME.
@@ -148,7 +148,14 @@ async fn choose(app: &App, place: &Place, resource: &ResourceId) -> Result<(Open
 }
 
 /// Writes a protection down, and says what that changes.
-async fn decide(app: &App, chosen: &OpenVault, others: &[Vault], resource: ResourceId, how: How, warnings: Vec<String>) -> Result<Ended> {
+async fn decide(
+    app: &App,
+    chosen: &OpenVault,
+    others: &[Vault],
+    resource: ResourceId,
+    how: How,
+    mut warnings: Vec<String>,
+) -> Result<Ended> {
     let known = protection::newest(&chosen.vault, &resource).await?;
     // One that is only changed goes on.
     let running = known.as_ref().filter(|known| known.record.status == Status::Active);
@@ -159,6 +166,13 @@ async fn decide(app: &App, chosen: &OpenVault, others: &[Vault], resource: Resou
         Some(known) => known.number,
         None => protection::record(&chosen.vault, others, &protection).await?,
     };
+    // A slot that nobody reads any more would keep its server's log until the disk is full.
+    if let (Some(was), Some(is)) = (known.as_ref().and_then(|known| known.record.database()), protection.database())
+        && was.slot().is_some()
+        && was.slot() != is.slot()
+    {
+        warnings.extend(database::clean_up(app, was).await);
+    }
     let before = known.as_ref().map(|known| &known.record).filter(|before| **before != protection);
     say(app, &Decided { vault: &chosen.place.name, number, protection: &protection, before, warnings }, |output, decided| {
         output.line(format_args!("protected {} in vault {}", decided.protection.resource, decided.vault))?;

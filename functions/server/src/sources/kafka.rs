@@ -29,8 +29,7 @@ pub trait Topics: Send + Sync {
     /// Why that cannot be done, in words: a setting that is not one. That no broker answers shows later.
     fn open(&self, topic: &Topic, clock: Arc<dyn Clock>, stop: Stop) -> Result<Arc<dyn Source>, String>;
 
-    /// Joins the group of all topics of a connector: those whose names begin with that of this one and a dot, and that of its
-    /// heartbeats.
+    /// Joins the group of all topics of a connector: those whose names begin with that of this one and a dot.
     ///
     /// # Errors
     /// As [`Topics::open`].

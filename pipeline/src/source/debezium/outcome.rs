@@ -26,6 +26,8 @@ pub enum Ignored {
     Begin,
     /// The connector is alive.
     Heartbeat,
+    /// Another connector tells it, whose topics begin with the same words.
+    Foreign,
 }
 
 impl Ignored {
@@ -35,6 +37,7 @@ impl Ignored {
             Ignored::Tombstone => "tombstone",
             Ignored::Begin => "begin",
             Ignored::Heartbeat => "heartbeat",
+            Ignored::Foreign => "foreign",
         }
     }
 }

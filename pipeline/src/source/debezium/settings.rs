@@ -30,8 +30,6 @@ enum Must {
     BeSet(&'static [&'static str]),
     /// Not there at all.
     NotBe,
-    /// Anything but these.
-    NotBeAnyOf(&'static [&'static str]),
 }
 
 /// A setting, what it must be, what is lost otherwise, and what to set.
@@ -51,7 +49,25 @@ const RULES: &[Rule] = &[
     ("time.precision.mode", Must::BeSet(&["isostring"]), "times are numbers whose unit nobody can tell afterwards", "isostring"),
     ("binary.handling.mode", Must::Be(&["bytes", "base64"]), "bytes cannot be read", "base64"),
     ("include.unknown.datatypes", Must::BeSet(&["true"]), "columns of types that the connector does not know are left out", "true"),
-    ("snapshot.mode", Must::NotBeAnyOf(&["no_data", "never", "schema_only"]), "there is no state to begin with", "initial"),
+    (
+        "snapshot.mode",
+        Must::Be(&["initial"]),
+        "there is no state to begin with, nothing after it, or one that was not read at one moment: only the slot's own snapshot is of one",
+        "initial",
+    ),
+    ("snapshot.include.collection.list", Must::NotBe, "the snapshot leaves tables out, and empties them", "nothing"),
+    (
+        "offset.mismatch.strategy",
+        Must::Be(&["no_validation", "trust_offset"]),
+        "what lies between offsets and slot is skipped",
+        "trust_offset",
+    ),
+    (
+        "producer.override.enable.idempotence",
+        Must::BeSet(&["true"]),
+        "rows of a snapshot may be written twice, and without a key nobody can tell",
+        "true",
+    ),
     ("snapshot.select.statement.overrides", Must::NotBe, "the snapshot leaves rows out", "nothing"),
     ("column.include.list", Must::NotBe, "columns are left out", "nothing"),
     ("column.exclude.list", Must::NotBe, "columns are left out", "nothing"),
@@ -62,7 +78,7 @@ const RULES: &[Rule] = &[
     ("message.key.columns", Must::NotBe, "rows are told apart by other columns than by their key", "nothing"),
     (
         "publication.autocreate.mode",
-        Must::NotBeAnyOf(&["all_tables"]),
+        Must::BeSet(&["disabled", "filtered", "no_tables"]),
         "rows of tables without a key can no longer be updated by anybody",
         "disabled, with a publication FOR TABLES IN SCHEMA",
     ),
@@ -91,7 +107,7 @@ const CONVERTER: &str = "org.apache.kafka.connect.json.JsonConverter";
 /// What these settings lose, and what should be told to `protect`.
 pub fn check(settings: &BTreeMap<String, String>) -> Vec<Finding> {
     let value = |setting: &str| settings.get(setting).map(|value| value.trim()).filter(|value| !value.is_empty());
-    let mut findings = Vec::new();
+    let mut findings: Vec<Finding> = Vec::new();
     let mut find = |setting: &str, loses, instead| {
         findings.push(Finding { setting: setting.to_owned(), value: value(setting).map(str::to_owned), loses, instead });
     };
@@ -106,14 +122,21 @@ pub fn check(settings: &BTreeMap<String, String>) -> Vec<Finding> {
     for (setting, must, loses, instead) in RULES {
         let is_one_of = |allowed: &[&str], value: &str| allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(value));
         let is_right = match (must, value(setting)) {
-            (Must::Be(_) | Must::NotBe | Must::NotBeAnyOf(_), None) => true,
+            (Must::Be(_) | Must::NotBe, None) => true,
             (Must::BeSet(_), None) | (Must::NotBe, Some(_)) => false,
             (Must::Be(allowed) | Must::BeSet(allowed), Some(value)) => is_one_of(allowed, value),
-            (Must::NotBeAnyOf(wrong), Some(value)) => !is_one_of(wrong, value),
         };
         if !is_right {
             find(setting, *loses, *instead);
         }
+    }
+    let partitions = |setting: &str| value(setting).is_some_and(|partitions| partitions != "1");
+    if partitions("topic.creation.default.partitions") && value("topic.creation.transaction.partitions").is_none() {
+        find(
+            "topic.creation.transaction.partitions",
+            "the ends of transactions have no order",
+            "1, with a group of topics named transaction",
+        );
     }
     if value("unavailable.value.placeholder").is_some_and(|value| value != PLACEHOLDER) {
         find(
@@ -154,6 +177,8 @@ mod tests {
                 "interval.handling.mode",
                 "time.precision.mode",
                 "include.unknown.datatypes",
+                "producer.override.enable.idempotence",
+                "publication.autocreate.mode",
             ]
         );
         for (setting, value) in [
@@ -161,6 +186,7 @@ mod tests {
             ("time.precision.mode", "connect"),
             ("binary.handling.mode", "hex"),
             ("snapshot.mode", "no_data"),
+            ("snapshot.mode", "initial_only"),
             ("column.exclude.list", "public.a.b"),
             ("publication.autocreate.mode", "ALL_TABLES"),
             ("event.processing.failure.handling.mode", "skip"),

@@ -50,6 +50,8 @@ impl Envelope<'_> {
 /// Where an event is from.
 #[derive(Debug, Deserialize)]
 pub(super) struct Source<'a> {
+    #[serde(borrow, default, rename = "name")]
+    pub(super) server: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     snapshot: Option<Cow<'a, str>>,
     #[serde(borrow, default)]

@@ -23,7 +23,7 @@ pub struct Asked {
     #[arg(value_name = "s3://BUCKET|db://NAME")]
     #[serde(alias = "bucket")]
     resource: Option<String>,
-    /// The time: RFC 3339, 5m ago, or latest.
+    /// The time: RFC 3339, 5m ago, now, or latest; of a database also xid:NUMBER, behind that transaction.
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
     /// Where to: a bucket (s3://OTHER or s3://OTHER/prefix) or a directory; of a database a new one.
@@ -209,7 +209,9 @@ impl Asked {
 
     /// Where to.
     pub fn target(&self) -> Result<&str, Failure> {
-        self.target.as_deref().ok_or_else(|| Failure::usage("say where to: --target s3://OTHER, or --target DIR"))
+        self.target.as_deref().ok_or_else(|| {
+            Failure::usage("say where to: --target s3://OTHER, or --target DIR, or of a database --target postgres://USER@HOST:PORT/NEW")
+        })
     }
 
     /// How it is done.

@@ -7,6 +7,7 @@
 //!  END of a transaction   where its commit ends, how many changes it has   → all of its places are there: 1 2 3 ... n
 //!  each of its changes    where the commit before it ended                 → it follows the one that was proven last
 //!  last row of a snapshot, and everything behind it in all topics read     → the caller says so: the snapshot is whole
+//!  the first transaction behind it follows nothing                         → the connector began with it: it is of all tables
 //! ```
 //!
 //! A transaction without changes says nothing of the one before: that it is the next follows from the topic of transactions, which is one
@@ -19,10 +20,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use crate::model::change::TupleRow;
+use super::super::control;
+use super::{FIRST_PLACE, SNAPSHOT_END, UNPLACED};
+use crate::model::change::{TupleChange, TupleRow};
 use crate::model::{Op, Position, Timestamp};
-use crate::source::control;
-use crate::source::debezium::{FIRST_PLACE, SNAPSHOT_END};
 
 /// A place among the commits: an LSN, and what is at it.
 type Place = (u64, u64);
@@ -79,6 +80,8 @@ struct Snapshot {
     at: Timestamp,
     has_ended: bool,
     is_whole: bool,
+    /// Records were found to be missing since it began.
+    is_hit: bool,
 }
 
 /// Something that is in the log whole, as all before it are.
@@ -88,7 +91,7 @@ pub enum Proven {
     Snapshot {
         /// Where it was taken.
         lsn: u64,
-        /// When.
+        /// A moment before the first transaction behind it, by the clock of the database.
         at: Timestamp,
     },
     /// A transaction.
@@ -101,6 +104,8 @@ pub enum Proven {
         number: String,
         /// What its END says, as it was written.
         image: String,
+        /// Of one that followed nothing its changes, where they belong.
+        placed: Vec<TupleChange>,
     },
 }
 
@@ -162,9 +167,9 @@ pub enum Stall {
         /// Its number.
         transaction: String,
     },
-    /// What is told lies before what is proven, and was committed after it.
-    Backwards {
-        /// Where the commit of a transaction ended.
+    /// A snapshot was taken while the connector went on, of some tables perhaps.
+    Running {
+        /// Where.
         lsn: u64,
     },
     /// Records are gone that nobody had read.
@@ -202,10 +207,10 @@ impl fmt::Display for Stall {
                 "the end of transaction {transaction} has not been told: the connector's provide.transaction.metadata must be true, and somebody \
                  must read its topic of transactions"
             ),
-            Stall::Backwards { lsn: at } => write!(
+            Stall::Running { lsn: at } => write!(
                 f,
-                "a transaction was told that ended at {}, before what is proven, and was committed after it: this is another server's log; protect \
-                 it under another name",
+                "the snapshot at {} was taken while the connector went on, so that it may be of some tables only, and empties the others; the \
+                 connector must begin anew, with a new slot and without offsets",
                 lsn(*at)
             ),
             Stall::Lost { stream } => write!(
@@ -213,13 +218,22 @@ impl fmt::Display for Stall {
                 "records of {stream} were removed before they had been read, and what they told is not known: the connector must take a new \
                  snapshot"
             ),
-            Stall::Snapshot { lsn: at } => write!(f, "the snapshot at {} has not been read whole", lsn(*at)),
+            Stall::Snapshot { lsn: at } => write!(f, "the snapshot at {} has not been read whole, or nothing follows it yet", lsn(*at)),
         }
     }
 }
 
-/// What is told again was committed before what is proven. So much later is no clock that was set.
-const BACKWARDS_MIN: Duration = Duration::from_secs(3_600);
+/// What lies before what is proven was committed before it, too, by the clock of the database; and snapshots are dated by another one.
+const LATER_MAX: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3_600));
+/// Transactions of which nobody knows what they follow are kept that were committed up to so long before what is proven.
+const UNPLACED_BACK: Duration = Duration::from_secs(10);
+
+/// A transaction that followed nothing.
+#[derive(Debug, Clone)]
+struct First {
+    open: Open,
+    changes: Vec<TupleChange>,
+}
 
 /// What is known of the transactions behind the last one that is proven.
 #[derive(Debug, Clone, Default)]
@@ -227,12 +241,12 @@ pub struct Proof {
     proven: Place,
     /// When what is proven was committed, the latest of it.
     proven_at: Timestamp,
-    /// Where something ended that was committed long after what is proven, and lies before it.
-    backwards: Option<u64>,
     /// By where the commit before ended, and their number.
     open: BTreeMap<(u64, String), Open>,
-    /// Those that a connector began with, by their number: with the LSN of a change.
-    first: BTreeMap<String, (u64, Open)>,
+    /// Those that a connector began with, by their number.
+    first: BTreeMap<String, First>,
+    /// Those of them that were put into their place, with when they were committed.
+    placed: BTreeMap<String, Timestamp>,
     ends: BTreeMap<u64, End>,
     snapshots: BTreeMap<u64, Snapshot>,
     /// Where messages outside of transactions are, which commits follow as they follow commits.
@@ -246,12 +260,13 @@ impl Proof {
     pub fn take(&mut self, row: &TupleRow<'_>) {
         if (row.schema, row.table) == (control::NO_SCHEMA, control::LOST) {
             self.lost = self.lost.take().max(Some((row.at, row.stream.to_owned())));
+            self.snapshots.values_mut().for_each(|snapshot| snapshot.is_hit = true);
         }
         let Some(place @ (commit, order)) = Position::commit_of(row.position) else { return };
         match (row.schema, row.table) {
             (control::NO_SCHEMA, control::TRANSACTION) => {
                 if order == SNAPSHOT_END {
-                    self.snapshots.insert(commit, Snapshot { at: row.at, has_ended: true, is_whole: true });
+                    self.snapshots.insert(commit, Snapshot { at: row.at, has_ended: true, is_whole: true, is_hit: false });
                 }
                 self.pass(place, row.at);
             }
@@ -280,9 +295,6 @@ impl Proof {
             event_count: u64,
         }
         if (end, 0) <= self.proven {
-            if row.at > self.proven_at.plus(BACKWARDS_MIN) {
-                self.backwards = Some(end);
-            }
             return;
         }
         let (Some(number), Some(image)) = (row.request, row.image) else { return };
@@ -293,20 +305,38 @@ impl Proof {
 
     fn change(&mut self, (commit, order): Place, row: &TupleRow<'_>) {
         let Some(number) = row.request else { return };
-        // Of what is proven nothing need be known: it is told again.
-        if commit < self.proven.0 {
-            return;
-        }
         let new = || Open { numbers: Numbers::default(), at: row.at };
-        let open = if order >= FIRST_PLACE {
-            let (lsn, open) = self.first.entry(number.to_owned()).or_insert_with(|| (commit, new()));
-            *lsn = commit.min(*lsn);
-            open
+        let open = if commit & UNPLACED != 0 {
+            if row.at.plus(UNPLACED_BACK) < self.proven_at || self.placed.get(number) == Some(&row.at) {
+                return;
+            }
+            let first = self.first.entry(number.to_owned()).or_insert_with(|| First { open: new(), changes: Vec::new() });
+            first.changes.push(row.to_change());
+            &mut first.open
+        } else if order >= FIRST_PLACE {
+            self.placed.insert(number.to_owned(), row.at);
+            self.first.remove(number);
+            return;
+        } else if commit < self.proven.0 {
+            // Of what is proven nothing need be known: it is told again.
+            return;
         } else {
             self.open.entry((commit, number.to_owned())).or_insert_with(new)
         };
-        open.numbers.insert(order & (FIRST_PLACE - 1));
+        open.numbers.insert(order);
         open.at = open.at.max(row.at);
+    }
+
+    /// Whether a change is of another server's log: it lies before what is proven, and was made after it. Such a one must not be appended,
+    /// because it would change states that are past.
+    pub fn is_elsewhere(&self, row: &TupleRow<'_>) -> bool {
+        let Some((commit, order)) = Position::commit_of(row.position) else { return false };
+        let is_dated_by_the_connector = row.via == "scan" || [control::INCARNATION, control::SNAPSHOT].contains(&row.table);
+        let later =
+            if is_dated_by_the_connector && (row.via == "scan" || row.schema == control::NO_SCHEMA) { LATER_MAX.1 } else { LATER_MAX.0 };
+        let is_told = !row.schema.is_empty() || [control::END, control::INCARNATION, control::SNAPSHOT].contains(&row.table);
+        let is_before = commit & UNPLACED == 0 && (commit < self.proven.0 || row.table == control::END && (commit, order) <= self.proven);
+        is_told && is_before && row.at > self.proven_at.plus(later)
     }
 
     /// Everything up to there is proven.
@@ -318,7 +348,9 @@ impl Proof {
         self.lost = self.lost.take().filter(|(at, _)| snapshot.is_none_or(|snapshot| snapshot.at <= *at));
         self.ends.retain(|end, _| (*end, 0) > proven);
         self.open.retain(|(commit, _), _| *commit >= proven.0);
-        self.first.retain(|_, (lsn, _)| *lsn >= proven.0);
+        let proven_at = self.proven_at;
+        self.first
+            .retain(|_, first| first.open.at.plus(UNPLACED_BACK) >= proven_at && (proven.1 == SNAPSHOT_END || first.open.at > proven_at));
         self.messages.retain(|lsn| *lsn > proven.0);
         self.snapshots.retain(|lsn, _| (*lsn, SNAPSHOT_END) >= proven);
     }
@@ -340,6 +372,12 @@ impl Proof {
         let mut proven = Vec::new();
         while let Ok(Some(next)) = self.next() {
             self.pass(next.place(), next.at());
+            if let Proven::Transaction { number, at, placed, .. } = &next
+                && !placed.is_empty()
+            {
+                self.placed.insert(number.clone(), *at);
+                self.first.remove(number);
+            }
             proven.push(next);
         }
         proven
@@ -368,44 +406,73 @@ impl Proof {
             return Ok(Some(proven));
         }
         // What is missing before a snapshot that is whole matters no more.
-        let is_enough = |snapshot: &Snapshot| snapshot.is_whole && self.lost.as_ref().is_none_or(|(at, _)| *at < snapshot.at);
+        let is_enough =
+            |snapshot: &Snapshot| snapshot.is_whole && !snapshot.is_hit && self.lost.as_ref().is_none_or(|(at, _)| *at < snapshot.at);
         let whole = self.snapshots.iter().filter(pending).rfind(|(_, snapshot)| is_enough(snapshot));
-        if let Some((lsn, snapshot)) = whole {
-            return Ok(Some(Proven::Snapshot { lsn: *lsn, at: snapshot.at }));
+        if let Some((lsn, _)) = whole {
+            let at = self.follower(*lsn)?;
+            return Ok(Some(Proven::Snapshot { lsn: *lsn, at: at.minus(Duration::from_micros(1)) }));
         }
         match (transaction, snapshot) {
             (_, Some(_)) if let Some((_, stream)) = &self.lost => Err(Stall::Lost { stream: stream.clone() }),
             (Some(Err(stall)), _) => Err(stall),
             (_, Some((lsn, _))) => Err(Stall::Snapshot { lsn }),
-            _ => match (self.backwards, self.open.keys().next().map(|(_, number)| number).or(self.first.keys().next())) {
-                (Some(lsn), _) => Err(Stall::Backwards { lsn }),
-                (None, Some(number)) => Err(Stall::NoEnd { transaction: number.clone() }),
-                (None, None) => Ok(None),
+            _ => match self.open.keys().next().map(|(_, number)| number).or(self.first.keys().next()) {
+                Some(number) => Err(Stall::NoEnd { transaction: number.clone() }),
+                None => Ok(None),
             },
+        }
+    }
+
+    /// When the transaction was committed that follows a snapshot. It must follow nothing else: else the connector went on meanwhile.
+    fn follower(&self, lsn: u64) -> Result<Timestamp, Stall> {
+        let (_, end) = self.ends.range(lsn + 1..).next().ok_or(Stall::Snapshot { lsn })?;
+        let is_running = end.changes == 0 || self.open.keys().any(|(_, number)| *number == end.transaction);
+        match self.first.get(&end.transaction) {
+            Some(first) if first.open.numbers.is_up_to(end.changes) => Ok(first.open.at),
+            None if is_running => Err(Stall::Running { lsn }),
+            first => Err(Stall::Missing {
+                transaction: end.transaction.clone(),
+                there: first.map_or(0, |first| first.open.numbers.len()),
+                of: end.changes,
+            }),
         }
     }
 
     /// Whether the next transaction is whole and follows what is proven.
     fn check(&self, end: u64, said: &End) -> Result<Proven, Stall> {
         let transaction = || said.transaction.clone();
-        let proven = |at| Proven::Transaction { end, at, number: transaction(), image: said.image.clone() };
+        let proven = |at, placed| Proven::Transaction { end, at, number: transaction(), image: said.image.clone(), placed };
         if said.changes == 0 {
-            return Ok(proven(said.at));
+            return Ok(proven(said.at, Vec::new()));
         }
         let open = self.open.iter().find(|((commit, number), _)| *commit < end && *number == said.transaction);
-        let first = self.first.get(&said.transaction).filter(|(lsn, _)| *lsn < end);
-        let numbers = open.map(|(_, open)| open).or(first.map(|(_, open)| open));
+        let first = self.first.get(&said.transaction);
+        let numbers = open.map(|(_, open)| open).or(first.map(|first| &first.open));
         let Some(there) = numbers.filter(|open| open.numbers.is_up_to(said.changes)) else {
             let there = numbers.map_or(0, |open| open.numbers.len());
             return Err(Stall::Missing { transaction: transaction(), there, of: said.changes });
         };
         let is_behind_snapshot = self.proven.1 == SNAPSHOT_END;
         match open {
-            None if is_behind_snapshot => Ok(proven(there.at)),
+            None if is_behind_snapshot => Ok(proven(there.at, first.map(|first| first.behind(self.proven.0)).unwrap_or_default())),
             None => Err(Stall::Anew { transaction: transaction() }),
-            Some(((commit, _), _)) if *commit == self.proven.0 || self.messages.contains(commit) => Ok(proven(there.at)),
+            Some(((commit, _), _)) if *commit == self.proven.0 || self.messages.contains(commit) => Ok(proven(there.at, Vec::new())),
             Some(((commit, _), _)) => Err(Stall::Hole { transaction: transaction(), from: self.proven.0, to: *commit }),
         }
+    }
+}
+
+impl First {
+    /// Its changes behind a snapshot, each once.
+    fn behind(&self, lsn: u64) -> Vec<TupleChange> {
+        let placed = |change: &TupleChange| {
+            let (_, order) = Position::commit_of(&change.position)?;
+            let epoch = u32::from_be_bytes(*change.position.first_chunk::<4>()?);
+            let position = Position::committed(epoch, lsn, FIRST_PLACE | order).as_bytes().to_vec();
+            Some(TupleChange { position, ..change.clone() })
+        };
+        self.changes.iter().filter_map(placed).collect()
     }
 }
 

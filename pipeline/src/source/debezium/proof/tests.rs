@@ -35,7 +35,8 @@ fn end_of(number: u64) -> u64 {
 
 fn change(number: u64, order: u64) -> TupleChange {
     let position = match number {
-        1 => Position::committed(1, SNAPSHOT_LSN + order, FIRST_PLACE | order),
+        // It had begun before the snapshot was taken.
+        1 => Position::committed(1, UNPLACED | (SNAPSHOT_LSN - 10 + order), order),
         _ => Position::committed(1, end_of(number - 1), order),
     };
     TupleChange { request: Some(number.to_string()), ..row("t", position, 10 + number) }
@@ -63,7 +64,8 @@ fn take(proof: &mut Proof, rows: &[TupleChange]) {
 
 fn transactions(proven: &[Proven]) -> Vec<u64> {
     let number = |proven: &Proven| match proven {
-        Proven::Transaction { end, at: time, number, .. } => {
+        Proven::Transaction { end, at: time, number, placed, .. } => {
+            assert!(!placed.is_empty() || number != "1");
             let number = number.parse().unwrap();
             assert_eq!((*end, *time), (end_of(number), at(10 + number)));
             Some(number)
@@ -108,7 +110,7 @@ fn a_connector_that_begins_anew_must_take_a_snapshot() {
     take(&mut proof, &told(&[1, 1]));
     proof.snapshot_is_whole(SNAPSHOT_LSN);
     assert_eq!(transactions(&proof.advance()), [1, 2]);
-    let position = Position::committed(1, 590, FIRST_PLACE | 1);
+    let position = Position::committed(1, UNPLACED | 540, 1);
     let first = TupleChange { request: Some("5".to_owned()), ..row("t", position, 15) };
     take(&mut proof, &[first, ended(5, 1)]);
     assert_eq!((proof.advance(), proof.stall()), (vec![], Some(Stall::Anew { transaction: "5".to_owned() })));
@@ -117,6 +119,28 @@ fn a_connector_that_begins_anew_must_take_a_snapshot() {
     proof.snapshot_is_whole(550);
     let proven = proof.advance();
     assert_eq!((proven.len(), transactions(&proven)), (2, vec![5]));
+    // A moment before what follows it, by the clock of the database; and that is put behind it.
+    assert_eq!(proven[0], Proven::Snapshot { lsn: 550, at: at(15).minus(Duration::from_micros(1)) });
+    let Proven::Transaction { placed, .. } = &proven[1] else { panic!("{proven:?}") };
+    assert_eq!(placed[0].position, Position::committed(1, 550, FIRST_PLACE | 1).as_bytes());
+    // Read again from the log, all of it is known.
+    let mut again = Proof::default();
+    take(&mut again, placed);
+    take(&mut again, &[control(control::TRANSACTION, proven[1].position(1), 15)]);
+    assert_eq!((again.advance(), again.stall()), (vec![], None));
+}
+
+#[test]
+fn a_snapshot_that_is_taken_while_the_connector_goes_on_counts_for_nothing() {
+    let mut proof = Proof::default();
+    take(&mut proof, &told(&[1]));
+    proof.snapshot_is_whole(SNAPSHOT_LSN);
+    assert_eq!(transactions(&proof.advance()), [1]);
+    take(&mut proof, &[scanned(250, 1), snapshot_end(250)]);
+    proof.snapshot_is_whole(250);
+    assert_eq!((proof.advance(), proof.stall()), (vec![], Some(Stall::Snapshot { lsn: 250 })));
+    take(&mut proof, &[change(2, 1), ended(2, 1)]);
+    assert_eq!((proof.advance(), proof.stall()), (vec![], Some(Stall::Running { lsn: 250 })));
 }
 
 #[test]
@@ -137,7 +161,9 @@ fn what_is_missing_is_said_until_a_new_snapshot_makes_it_needless() {
     assert!(hole.to_string().contains("follows a commit at 0/12C, and what is proven ends at 0/C8"), "{hole}");
     take(&mut proof, &[scanned(450, 1), snapshot_end(450)]);
     proof.snapshot_is_whole(450);
-    assert_eq!(proof.advance(), [Proven::Snapshot { lsn: 450, at: at(10) }]);
+    let first = TupleChange { request: Some("5".to_owned()), ..row("t", Position::committed(1, UNPLACED | 440, 1), 15) };
+    take(&mut proof, &[first, ended(5, 1)]);
+    assert_eq!(proof.advance()[0], Proven::Snapshot { lsn: 450, at: at(15).minus(Duration::from_micros(1)) });
     assert_eq!(proof.stall(), None);
 }
 
@@ -158,7 +184,9 @@ fn what_was_removed_before_it_was_read_is_in_no_state() {
     let later = |row: TupleChange| TupleChange { at: at(13), ..row };
     take(&mut proof, &[later(scanned(900, 1)), later(snapshot_end(900))]);
     proof.snapshot_is_whole(900);
-    assert_eq!(proof.advance(), [Proven::Snapshot { lsn: 900, at: at(13) }]);
+    let first = TupleChange { request: Some("9".to_owned()), ..row("t", Position::committed(1, UNPLACED | 950, 1), 19) };
+    take(&mut proof, &[first, ended(9, 1)]);
+    assert_eq!(proof.advance().len(), 2);
     assert_eq!(proof.stall(), None);
 }
 
@@ -175,8 +203,13 @@ fn a_connector_without_ends_and_the_log_of_another_server_are_noticed() {
     // A replay.
     take(&mut proof, &told(&[1, 1]));
     assert_eq!(proof.stall(), None);
-    take(&mut proof, &[TupleChange { at: at(9_000), ..ended(1, 0) }]);
-    assert_eq!(proof.stall(), Some(Stall::Backwards { lsn: end_of(1) }));
+    let elsewhere = |row: TupleChange| proof.is_elsewhere(&row.row());
+    assert!(told(&[1, 1, 1]).into_iter().all(|row| !elsewhere(row)));
+    assert!(elsewhere(TupleChange { at: at(20), ..ended(1, 0) }) && elsewhere(TupleChange { at: at(20), ..change(2, 1) }));
+    assert!(
+        elsewhere(TupleChange { at: at(9_000), ..scanned(SNAPSHOT_LSN, 1) })
+            && !elsewhere(TupleChange { at: at(20), ..scanned(SNAPSHOT_LSN, 1) })
+    );
 }
 
 #[test]
@@ -219,6 +252,7 @@ proptest! {
         let is_there = |row: TupleChange| there.contains(&row);
         let is_whole = |(number, changes): (u64, u64)| (1..=changes).all(|order| is_there(change(number, order))) && is_there(ended(number, changes));
         let numbered = || (1..).zip(changes.iter().copied());
+        // What follows a snapshot is known with the first transaction.
         let expected = if whole { numbered().take_while(|transaction| is_whole(*transaction)).count() } else { 0 };
         let mut shuffled = there.clone();
         for (index, with) in order.iter().enumerate() {
@@ -243,8 +277,15 @@ proptest! {
                 proof.snapshot_is_whole(SNAPSHOT_LSN);
             }
             for next in proof.advance() {
-                let number = match &next { Proven::Transaction { number, .. } => Some(number.clone()), Proven::Snapshot { .. } => None };
-                log.push(TupleChange { request: number, ..control(control::TRANSACTION, next.position(1), 1) });
+                let number = match &next {
+                    Proven::Transaction { number, placed, .. } => {
+                        log.extend(placed.iter().cloned());
+                        Some(number.clone())
+                    }
+                    Proven::Snapshot { .. } => None,
+                };
+                let at = next.at();
+                log.push(TupleChange { at, request: number, ..control(control::TRANSACTION, next.position(1), 1) });
                 proven.push(next);
             }
         }
