@@ -13,7 +13,9 @@ use pipeline::base::inputs::Inventory;
 use pipeline::changelog::read;
 use pipeline::fold::Cut;
 use pipeline::model::change::ChangeBatch;
-use pipeline::model::{Digest, ResourceId, Timestamp};
+use pipeline::model::{Digest, ResourceId, Timestamp, json};
+use pipeline::source::debezium;
+use pipeline::source::debezium::value::{self, Kind};
 use pipeline::target::directory::path;
 use pipeline::vault::body::{Body, SLICE_BYTES};
 use pipeline::vault::pack;
@@ -35,6 +37,46 @@ pub fn segment(bytes: &[u8]) -> bool {
             false
         }
     }
+}
+
+/// A record of a connector, its key before the first end of a line: told, ignored or kept whole, and never a panic; nor is there one where it is
+/// proven and restored.
+pub fn debezium(bytes: &[u8]) -> bool {
+    let (key, value) = bytes.iter().position(|byte| *byte == b'\n').map_or((&b"null"[..], bytes), |at| (&bytes[..at], &bytes[at + 1..]));
+    let feed = debezium::Feed { server: "t".to_owned(), epoch: 1, placeholder: debezium::PLACEHOLDER.to_owned() };
+    let mut decoder = debezium::Decoder::new(feed);
+    let (at, stream) = (Timestamp::from_seconds(1_787_300_000), debezium::stream("t.transaction", 0));
+    decoder.push(&debezium::Record {
+        stream: &stream,
+        partition: 0,
+        offset: 3,
+        at,
+        key: Some(key),
+        value: Some(value),
+        old_key: Some(key),
+    });
+    let decoded = decoder.finish();
+    let (told, ignored) = (decoded.changes.len() as u64, decoded.ignored.values().sum::<u64>());
+    assert_eq!(decoded.records, 1);
+    assert!(told + ignored >= 1 && decoded.raw <= told, "{told} told, {ignored} ignored, {} raw", decoded.raw);
+    let mut proof = debezium::proof::Proof::default();
+    for row in decoded.changes.tuple_columns().iter() {
+        let _ = proof.is_elsewhere(&row);
+        proof.take(&row);
+        for (_, value) in json::entries(row.image.or(row.before).unwrap_or("{}")).unwrap_or_default() {
+            for name in
+                ["int4", "numeric", "bytea", "bit", "date", "time", "timestamp", "timestamptz", "interval", "point", "hstore", "path"]
+            {
+                let kind = Kind::of(name, -1, false);
+                let _ = value::text(value.get(), &Kind::Array(Box::new(kind.clone())), true);
+                let _ = value::text(value.get(), &kind, true);
+            }
+        }
+    }
+    let snapshots: Vec<u64> = proof.ended_snapshots().collect();
+    snapshots.into_iter().for_each(|lsn| proof.snapshot_is_whole(lsn));
+    let _ = (proof.advance(), proof.stall().map(|stall| stall.to_string()));
+    decoded.raw == 0
 }
 
 /// A pack under the name of its own digest: an index that stays inside, or an error; as it is, and with the right digest of its

@@ -132,6 +132,16 @@ fn a_segment_is_read_or_named() {
 }
 
 #[test]
+fn a_record_of_a_connector_is_told_or_kept_whole() {
+    let captured = include_str!("../events/debezium/types-toast-truncate-copy-keychange-messages.jsonl");
+    let record = |line: &str| {
+        let record: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        (!record["value"].is_null()).then(|| format!("{}\n{}", record["key"], record["value"]).into_bytes())
+    };
+    check("debezium", captured.lines().filter_map(record).take(40).collect(), checks::debezium);
+}
+
+#[test]
 fn a_manifest_is_planned_from_or_named() {
     let vault = vault_with_a_base();
     let payload = |file: Vec<u8>| file.splitn(2, |byte| *byte == b'\n').nth(1).expect("a first line").to_vec();

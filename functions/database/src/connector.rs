@@ -15,7 +15,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fail::fail_point;
 use handlers::table_log::TableLog;
 use pipeline::changelog::coverage::{self, Gap};
 use pipeline::changelog::{read, segments, segments_since};
@@ -248,9 +247,7 @@ impl<'a> Telling<'a> {
             return Ok(None);
         }
         let all = if proven.is_empty() { changes } else { changes.and(&self.rows_of(&proven)) };
-        fail_point!("connector::before-segment");
         let path = self.log.append(&all, latest).await?;
-        fail_point!("connector::after-segment");
         self.taken.insert(path);
         let now = self.clock.now();
         let lags_ms = proven.iter().map(|proven| now.since(proven.at()).as_millis() as u64).collect();

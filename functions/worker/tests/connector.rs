@@ -166,7 +166,7 @@ impl World {
 
     /// Waits until all that was committed can be restored.
     fn settle(&self) {
-        let mut waiting = self.program.start(None, &["status", "--vault", VAULT, "--wait", "90s"]);
+        let mut waiting = self.program.start(None, &["status", "--vault", VAULT, "--wait", "180s"]);
         // In a database in which nothing happens it may take a while until the log says so.
         while !waiting.has_ended() {
             self.run("SELECT pg_logical_emit_message(true, 'test', ''), pg_sleep(0.3)");

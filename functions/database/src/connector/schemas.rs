@@ -16,7 +16,7 @@ use crate::{Address, DatabaseError};
 
 /// How often the catalogue is held against what is known.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// After so long without a transaction one is made: what is not followed by another one cannot be told to be the last.
+/// After so long without a transaction one is made, and no more often: what is not followed by another one cannot be told to be the last.
 const MARK_AFTER: Duration = Duration::from_secs(10);
 /// What a message is called that is sent for that.
 const MARK: &str = "hindsight";
@@ -65,6 +65,7 @@ impl Schemas {
         let mut known = None;
         // Up to then it is what was read last: where nobody looked, as far as the log had come.
         let mut looked = *latest.borrow();
+        let mut marked = None;
         loop {
             let now = now(&client, &self.address).await?;
             let seen =
@@ -83,8 +84,10 @@ impl Schemas {
             }
             looked = Some(now);
             let newest = *latest.borrow();
-            if newest.is_none_or(|newest| now.since(newest) >= MARK_AFTER) {
+            let is_old = |at: Option<Timestamp>| at.is_none_or(|at| now.since(at) >= MARK_AFTER);
+            if is_old(newest) && is_old(marked) {
                 self.mark(&client).await?;
+                marked = Some(now);
             }
             clock.sleep(LOOK_EVERY).await;
         }
