@@ -124,7 +124,19 @@ impl Address {
         self.connected().await?.map_err(|error| self.failed("connect", &error))
     }
 
-    /// The same; none where the server has no such database.
+    /// Where the server's log is; on a standby, as far as it was replayed.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Server`].
+    pub(crate) async fn wal(&self) -> Result<u64, DatabaseError> {
+        let question =
+            "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END - '0/0')::int8";
+        let row = self.connect().await?.query_one(question, &[]).await;
+        let row = row.map_err(|error| self.failed("ask how far its log has come", &error))?;
+        Ok(row.get::<_, i64>(0).unsigned_abs())
+    }
+
+    /// A session for SQL; none where the server has no such database.
     ///
     /// # Errors
     /// [`DatabaseError::Server`].

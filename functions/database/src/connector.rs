@@ -28,9 +28,9 @@ use pipeline::source::records::{Ends, Lost, Partition, Record, Records};
 use tokio::sync::watch;
 
 pub use self::schemas::Schemas;
-use crate::DatabaseError;
 use crate::follow::{Appended, Heard};
 use crate::incarnation::{self, Incarnation};
+use crate::{Address, DatabaseError};
 
 /// A snapshot's last record may be there before others of it: so long the broker may take to take them.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -208,16 +208,17 @@ impl<'a> Telling<'a> {
         self.append(decoded.changes, bytes).await
     }
 
-    /// Writes down that records were removed before anybody had read them.
+    /// Writes down that records were removed before anybody had read them, and where the log of the database was when that was known: a
+    /// snapshot that was taken behind it tells everything anew.
     ///
     /// # Errors
     /// The vault's.
-    pub async fn note_lost(&mut self, lost: &[Lost]) -> Result<(), DatabaseError> {
+    pub async fn note_lost(&mut self, lost: &[Lost], wal: u64) -> Result<(), DatabaseError> {
         let now = self.clock.now();
         let mut rows = TupleRows::new();
         for Lost { partition, from, to } in lost {
             let stream = debezium::stream(&partition.topic, partition.number);
-            let position = Position::timed(self.epoch, now);
+            let position = Position::committed(self.epoch, wal, 0);
             let identity = json::array([&*stream, &*from.to_string(), &*to.to_string()]);
             if self.lost.contains(&identity) {
                 continue;
@@ -387,9 +388,10 @@ fn damaged(path: &str, error: impl std::fmt::Display) -> pipeline::vault::VaultE
 /// Keeps what a connector tells until it is told to stop, and tells how that goes.
 ///
 /// # Errors
-/// The broker's and the vault's. What was not let go of comes again.
+/// The broker's and the vault's; and the database's, which is asked when records are missing. What was not let go of comes again.
 pub async fn follow(
     connector: &Connector,
+    database: &Address,
     records: &dyn Records,
     log: &mut TableLog,
     clock: Arc<dyn Clock>,
@@ -400,7 +402,8 @@ pub async fn follow(
     while !*stop.borrow() {
         let polled = records.poll().await?;
         if !polled.lost.is_empty() {
-            telling.note_lost(&polled.lost).await?;
+            let wal = database.wal().await?;
+            telling.note_lost(&polled.lost, wal).await?;
         }
         if polled.is_new_member {
             // Whoever had these partitions has appended what it was given; ENDs of before come first.

@@ -80,8 +80,6 @@ struct Snapshot {
     at: Timestamp,
     has_ended: bool,
     is_whole: bool,
-    /// Records were found to be missing since it began.
-    is_hit: bool,
 }
 
 /// Something that is in the log whole, as all before it are.
@@ -251,22 +249,24 @@ pub struct Proof {
     snapshots: BTreeMap<u64, Snapshot>,
     /// Where messages outside of transactions are, which commits follow as they follow commits.
     messages: BTreeSet<u64>,
-    /// When records are known to have been removed, the last time, and of which partition.
-    lost: Option<(Timestamp, String)>,
+    /// Where the log of the database was when records were last found to have been removed, and of which partition: what they told was of
+    /// before.
+    lost: Option<(u64, String)>,
+    /// Where the last snapshot that is proven was taken.
+    begun: u64,
 }
 
 impl Proof {
     /// A row of the log. The ENDs come in the order of their topic; of what was written down before, all is taken first.
     pub fn take(&mut self, row: &TupleRow<'_>) {
-        if (row.schema, row.table) == (control::NO_SCHEMA, control::LOST) {
-            self.lost = self.lost.take().max(Some((row.at, row.stream.to_owned())));
-            self.snapshots.values_mut().for_each(|snapshot| snapshot.is_hit = true);
-        }
         let Some(place @ (commit, order)) = Position::commit_of(row.position) else { return };
         match (row.schema, row.table) {
+            // A snapshot that began later told everything again, whichever of the two is heard of first.
+            (control::NO_SCHEMA, control::LOST) if commit < self.begun => {}
+            (control::NO_SCHEMA, control::LOST) => self.lost = self.lost.take().max(Some((commit, row.stream.to_owned()))),
             (control::NO_SCHEMA, control::TRANSACTION) => {
                 if order == SNAPSHOT_END {
-                    self.snapshots.insert(commit, Snapshot { at: row.at, has_ended: true, is_whole: true, is_hit: false });
+                    self.snapshots.insert(commit, Snapshot { at: row.at, has_ended: true, is_whole: true });
                 }
                 self.pass(place, row.at);
             }
@@ -344,8 +344,11 @@ impl Proof {
         self.proven = self.proven.max(place);
         self.proven_at = self.proven_at.max(at);
         let proven = self.proven;
-        let snapshot = self.snapshots.get(&proven.0).filter(|_| proven.1 == SNAPSHOT_END);
-        self.lost = self.lost.take().filter(|(at, _)| snapshot.is_none_or(|snapshot| snapshot.at <= *at));
+        if place.1 == SNAPSHOT_END {
+            self.begun = self.begun.max(place.0);
+            let begun = self.begun;
+            self.lost = self.lost.take().filter(|(wal, _)| *wal >= begun);
+        }
         self.ends.retain(|end, _| (*end, 0) > proven);
         self.open.retain(|(commit, _), _| *commit >= proven.0);
         let proven_at = self.proven_at;
@@ -406,9 +409,8 @@ impl Proof {
             return Ok(Some(proven));
         }
         // What is missing before a snapshot that is whole matters no more.
-        let is_enough =
-            |snapshot: &Snapshot| snapshot.is_whole && !snapshot.is_hit && self.lost.as_ref().is_none_or(|(at, _)| *at < snapshot.at);
-        let whole = self.snapshots.iter().filter(pending).rfind(|(_, snapshot)| is_enough(snapshot));
+        let is_hit = |lsn: u64| self.lost.as_ref().is_some_and(|(wal, _)| *wal >= lsn);
+        let whole = self.snapshots.iter().filter(pending).rfind(|(lsn, snapshot)| snapshot.is_whole && !is_hit(**lsn));
         if let Some((lsn, _)) = whole {
             let at = self.follower(*lsn)?;
             return Ok(Some(Proven::Snapshot { lsn: *lsn, at: at.minus(Duration::from_micros(1)) }));

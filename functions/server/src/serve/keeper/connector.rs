@@ -49,8 +49,8 @@ impl Keeper {
             Heard::Behind(complaint) => drop(say.send(Some(complaint))),
             Heard::Slot(_) => {}
         };
-        let following = follow(connector, records.as_ref(), &mut log, Arc::clone(clock), self.stop.clone(), &tell);
-        let schemas = Schemas { address, programs: None, resource: resource.clone(), epoch };
+        let following = follow(connector, &address, records.as_ref(), &mut log, Arc::clone(clock), self.stop.clone(), &tell);
+        let schemas = Schemas { address: address.clone(), programs: None, resource: resource.clone(), epoch };
         let beside = join5(
             self.measure(),
             self.compact(troubles, || ()),

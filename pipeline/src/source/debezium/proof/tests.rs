@@ -171,23 +171,44 @@ fn what_is_missing_is_said_until_a_new_snapshot_makes_it_needless() {
 fn what_was_removed_before_it_was_read_is_in_no_state() {
     let mut proof = Proof::default();
     take(&mut proof, &told(&[1, 0]));
-    let stream = "debezium:t.transaction/0".to_owned();
-    let lost = TupleChange {
-        stream,
+    // The log of the database was there when it was noticed.
+    let lost_at = |wal: u64| TupleChange {
+        stream: "debezium:t.transaction/0".to_owned(),
         identity: Some(r#"["debezium:t.transaction/0","3","9"]"#.to_owned()),
-        ..control(control::LOST, Position::timed(1, at(12)), 12)
+        ..control(control::LOST, Position::committed(1, wal, 0), 12)
     };
-    take(&mut proof, &[lost, ended(5, 0)]);
+    let lost = lost_at(600);
+    take(&mut proof, &[lost.clone(), ended(5, 0)]);
     proof.snapshot_is_whole(SNAPSHOT_LSN);
     assert_eq!(proof.advance(), []);
     assert!(proof.stall().unwrap().to_string().contains("debezium:t.transaction/0"), "{:?}", proof.stall());
+    // A snapshot that had begun by then may itself be without what was removed, however late its last row was read.
     let later = |row: TupleChange| TupleChange { at: at(13), ..row };
+    take(&mut proof, &[later(scanned(599, 1)), later(snapshot_end(599))]);
+    proof.snapshot_is_whole(599);
+    assert_eq!(proof.advance(), []);
     take(&mut proof, &[later(scanned(900, 1)), later(snapshot_end(900))]);
     proof.snapshot_is_whole(900);
     let first = TupleChange { request: Some("9".to_owned()), ..row("t", Position::committed(1, UNPLACED | 950, 1), 19) };
     take(&mut proof, &[first, ended(9, 1)]);
-    assert_eq!(proof.advance().len(), 2);
-    assert_eq!(proof.stall(), None);
+    let advanced = proof.advance();
+    assert_eq!((advanced.len(), proof.stall()), (2, None));
+
+    // A member that begins may read of what was removed behind the snapshot that told it again.
+    let written = |proven: &Proven| TupleChange {
+        request: matches!(proven, Proven::Transaction { .. }).then(|| "9".to_owned()),
+        at: proven.at(),
+        ..control(control::TRANSACTION, proven.position(1), 0)
+    };
+    let (snapshot, transaction) = (written(&advanced[0]), written(&advanced[1]));
+    for order in [[&snapshot, &lost, &transaction], [&lost, &snapshot, &transaction], [&snapshot, &transaction, &lost]] {
+        let mut begun = Proof::default();
+        take(&mut begun, &order.map(Clone::clone));
+        assert_eq!((begun.advance(), begun.stall()), (vec![], None));
+    }
+    let mut begun = Proof::default();
+    take(&mut begun, &[snapshot, transaction, lost_at(901), ended(12, 0)]);
+    assert!(matches!(begun.stall(), Some(Stall::Lost { .. })), "what was removed since is missing");
 }
 
 #[test]
