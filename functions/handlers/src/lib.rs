@@ -3,7 +3,7 @@
 //! | job | modules |
 //! |---|---|
 //! | keeping what events tell | [`intake`], with [`resolve`] (events without a version), [`purges`] (those that tell of one), [`outstanding`] (messages left to come again) |
-//! | keeping what a listing shows | [`reconcile`], with `listed` (versions of one second) |
+//! | keeping what a listing shows | [`reconcile`], with `listed` (versions of one second), and [`events_on`] (whether events come at all) |
 //! | both of them | [`capture`] (contents first, then changes), with [`known`] (what the vault has), [`copying`] (by the server), [`dating`] and [`source_clock`] (whose time it is), [`missing`] (segments that are gone) |
 //! | keeping the vault small and quick | [`compact`] |
 //! | keeping what a database tells | [`table_log`] |
@@ -17,6 +17,7 @@ pub mod compact;
 pub mod copying;
 pub mod dating;
 pub mod diff;
+pub mod events_on;
 pub mod health;
 pub mod intake;
 pub mod known;

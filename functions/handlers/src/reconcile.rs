@@ -77,6 +77,17 @@ pub fn sends_events(notification: Option<&str>) -> Option<bool> {
     notification.map(|document| targets.iter().any(|target| document.contains(target)))
 }
 
+/// A listing proves what was before it, up to two seconds: so the second one waits a little, to prove the first's end.
+const SECOND_AFTER: Duration = Duration::from_secs(3);
+
+/// When the next listing is due of a bucket that is listed so often; none where none has ended. `readings` are the first and the newest.
+pub fn due(readings: &[Reconciliation], every: Duration) -> Option<Timestamp> {
+    let (first, last) = (readings.first()?, readings.last()?);
+    // Of a bucket that keeps no versions nothing is ever proven.
+    let is_proven = !last.versioned || readings.iter().filter_map(Reconciliation::proves).any(|proven| proven >= first.ended);
+    Some(last.ended.plus(if is_proven { every } else { every.min(SECOND_AFTER) }))
+}
+
 /// Reads the truth once, and records what it proves.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use anyhow::Result;
 use handlers::capture::Capture;
 use handlers::health::{Part, interval};
 use handlers::protection::{BucketProtection, Events};
-use handlers::reconcile::{ScanProgress, reconcile};
+use handlers::reconcile::{ScanProgress, due, reconcile};
 use pipeline::changelog::coverage::{self, Reconciliation};
 use pipeline::model::{Clock, ResourceId, Timestamp};
 
@@ -16,8 +16,8 @@ use super::pace::{patience, wait_or};
 use super::troubles::Troubles;
 use super::watch::Watch;
 
-/// What a listing began is proven from two seconds before; so the second listing waits a little, to prove the first's end.
-const SECOND_AFTER: Duration = Duration::from_secs(3);
+/// How long after a gap has ended a listing begins that is to close it: it proves nothing of the last two seconds.
+const BEHIND_GAP: Duration = Duration::from_secs(3);
 /// How long to wait after a listing that broke off: the first time, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 /// How many listed versions make a line in the log.
@@ -54,8 +54,7 @@ impl Truth {
         self.tell_window();
         loop {
             if wait_or(clock.as_ref(), self.due_in(clock.now(), failures), &watch.read_now).await {
-                // A listing proves nothing of the last two seconds: so it begins a little after a gap has ended, to close it.
-                clock.sleep(SECOND_AFTER).await;
+                clock.sleep(BEHIND_GAP).await;
             }
             let first = self.readings.is_empty();
             let progress = Told { resource: &resource, first };
@@ -96,16 +95,10 @@ impl Truth {
 
     /// How long until the next listing.
     fn due_in(&self, now: Timestamp, failures: u32) -> Duration {
-        let (Some(first), Some(last)) = (self.readings.first(), self.readings.last()) else {
-            return if failures == 0 { Duration::ZERO } else { patience(failures, BACKOFF) };
-        };
         if failures > 0 {
             return patience(failures, BACKOFF);
         }
-        // Of a bucket that keeps no versions nothing is ever proven.
-        let proven = !last.versioned || self.readings.iter().filter_map(Reconciliation::proves).any(|proven| proven >= first.ended);
-        let every = if proven { self.every } else { self.every.min(SECOND_AFTER) };
-        last.ended.plus(every).since(now).min(every)
+        due(&self.readings, self.every).map_or(Duration::ZERO, |due| due.since(now).min(self.every))
     }
 
     /// Where nothing is proven and no events come, a listing is all that can arrive: it moves the mark.

@@ -1,17 +1,18 @@
 //! Does the bucket still send events? Asked every minute; a time without is a gap that is written down and shown.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use handlers::capture::Capture;
+use handlers::events_on::{EventsOn, News};
 use handlers::health::Part;
 use handlers::protection::Events;
 use handlers::reconcile::keep_configuration;
-use pipeline::changelog::coverage::{self, GAPS, Gap};
+use pipeline::changelog::coverage::{GAPS, Gap};
 use pipeline::model::{Clock, Timestamp};
 use pipeline::vault::layout;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 
 use super::metrics::Metrics;
 use super::troubles::Troubles;
@@ -26,30 +27,18 @@ pub struct Watch {
     metrics: Arc<Metrics>,
     troubles: Arc<Troubles>,
     expects_events: bool,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// When they were last seen to be on.
-    on_at: Option<Timestamp>,
-    /// When the gap began that has not ended.
-    gap: Option<Timestamp>,
+    known: Mutex<EventsOn>,
 }
 
 impl Watch {
     /// Begins where the vault stands. That nobody listened to a webhook is a gap, too.
     pub async fn begin(capture: &Capture, events: &Events, metrics: Arc<Metrics>, troubles: Arc<Troubles>) -> Result<Watch> {
-        let (readings, gaps) = coverage::facts(capture.vault(), capture.resource()).await?;
-        let window = coverage::window(None, &readings, &gaps);
-        let open = window.iter().flat_map(|window| &window.gaps).find(|gap| gap.to.is_none()).map(|gap| gap.from);
-        let on_at = readings.iter().rev().find(|reading| reading.events_on == Some(true)).map(|reading| reading.ended);
         let watch = Watch {
             read_now: Notify::new(),
             metrics,
             troubles,
             expects_events: !matches!(events, Events::List { .. }),
-            state: Mutex::new(State { on_at, gap: open }),
+            known: Mutex::new(EventsOn::known(capture).await?),
         };
         let heard_until = capture.latest();
         if *events == Events::Webhook && heard_until > Timestamp::default() {
@@ -57,7 +46,7 @@ impl Watch {
             capture.vault().append_record(&layout::state_folder(GAPS, capture.resource()), &gap).await?;
             watch.read_now.notify_one();
         }
-        watch.show(capture);
+        watch.show(capture).await;
         Ok(watch)
     }
 
@@ -82,45 +71,26 @@ impl Watch {
 
     /// The bucket has said whether it sends events; none where it does not say.
     pub async fn heard(&self, capture: &Capture, on: Option<bool>) {
-        let now = capture.clock().now();
-        let gap = match (on.filter(|_| self.expects_events), self.gap_since()) {
-            (Some(true), None) => {
-                self.update(|state| state.on_at = Some(now));
-                return;
-            }
-            (Some(false), None) => {
-                let from = self.update(|state| state.on_at).unwrap_or(now);
-                Gap::without_events(from, None, "events are turned off at the bucket")
-            }
-            (Some(true), Some(from)) => Gap::without_events(from, Some(now), "events were turned off at the bucket"),
-            _ => return,
-        };
-        let resource = capture.resource();
-        // What could not be written down now is noticed again in a minute.
-        if let Err(error) = capture.vault().append_record(&layout::state_folder(GAPS, resource), &gap).await {
-            tracing::error!(%resource, %error, "a gap could not be written down");
+        if !self.expects_events {
             return;
         }
-        if gap.to.is_some() {
-            tracing::info!(%resource, from = %gap.from, "events are on again; the truth is read now");
-            self.update(|state| *state = State { on_at: Some(now), gap: None });
-            self.read_now.notify_one();
-        } else {
-            tracing::error!(%resource, from = %gap.from, "events are turned off at the bucket: only listings find its changes");
-            self.update(|state| state.gap = Some(gap.from));
+        let resource = capture.resource();
+        match self.known.lock().await.heard(capture, on).await {
+            Ok(None) => {}
+            Ok(Some(News::OnAgain(from))) => {
+                tracing::info!(%resource, %from, "events are on again; the truth is read now");
+                self.read_now.notify_one();
+            }
+            Ok(Some(News::Off(from))) => {
+                tracing::error!(%resource, %from, "events are turned off at the bucket: only listings find its changes")
+            }
+            // It is noticed again in a minute.
+            Err(error) => tracing::error!(%resource, %error, "a gap could not be written down"),
         }
-        self.show(capture);
+        self.show(capture).await;
     }
 
-    fn gap_since(&self) -> Option<Timestamp> {
-        self.update(|state| state.gap)
-    }
-
-    fn show(&self, capture: &Capture) {
-        self.metrics.events_off(capture.resource(), self.gap_since());
-    }
-
-    fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    async fn show(&self, capture: &Capture) {
+        self.metrics.events_off(capture.resource(), self.known.lock().await.gap());
     }
 }
