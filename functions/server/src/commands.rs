@@ -11,7 +11,7 @@ mod history;
 mod ls;
 mod protect;
 mod reconcile;
-mod restore;
+pub mod restore;
 mod serve;
 mod status;
 mod verify;

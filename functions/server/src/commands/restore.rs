@@ -14,13 +14,12 @@ use handlers::restore::{RestoreRequest, restore};
 use pipeline::base::inputs::Inventory;
 use pipeline::model::{ResourceId, ResourceKind};
 use pipeline::replay::run::RestoreOptions;
-use pipeline::replay::{Certainty, RestorePoint};
+use pipeline::replay::{Certainty, ReplayPlan, RestorePoint};
 use pipeline::target::report::{RestoreReport, Status};
 use pipeline::target::{Mode, Target};
 use serde::Serialize;
 
-use self::options::Asked;
-pub use self::options::plain_options;
+pub use self::options::{Asked, plain_options};
 use self::progress::Watcher;
 use self::unmatched::There;
 use crate::app::{App, VaultFlag, WITH_PREFIX, bucket_only};
@@ -47,12 +46,6 @@ pub struct Restore {
     vault: VaultFlag,
     #[command(flatten)]
     asked: Asked,
-    /// Only say what would be done: exactly what then happens.
-    #[arg(long)]
-    dry_run: bool,
-    /// Do not ask before objects are removed.
-    #[arg(long, short)]
-    yes: bool,
     /// Write what became of every object into this file: .csv or .parquet.
     #[arg(long, value_name = "FILE")]
     report: Option<std::path::PathBuf>,
@@ -63,24 +56,8 @@ pub async fn run(app: &App, command: Restore) -> Result<Ended> {
     if asked.resource()?.parse().is_ok_and(|resource: ResourceId| resource.kind() == ResourceKind::Database) {
         return database::run(app, &command, &asked, asked.resource()?.parse()?).await;
     }
-    let resource = bucket_only(asked.resource()?, WITH_PREFIX)?;
-    if !asked.tables().is_empty() {
-        return Err(Failure::usage(format!("--table is for databases, and {resource} is a bucket")).into());
-    }
-    let to = app.instant(asked.to()?)?;
-    let certainty = if asked.proven { Certainty::Proven } else { Certainty::Arrived };
-    let protected = app.kept(&command.vault, &resource).await?;
-    let Place { target, prefix, .. } = app.target(&protected, asked.target()?, asked.target_endpoint.as_deref()).await?;
-    let target: Arc<dyn Target> = target;
-    let Protected { opened, .. } = protected;
-    let options = RestoreOptions { prefix, dry_run: command.dry_run, ..asked.options()? };
-    // What cannot be restored is refused before anything is asked or opened. From here on it is this instant, and no other.
-    let plan = to.to_restore(app, &Inventory::load(&opened.vault, &resource).await?, certainty)?;
-    for gap in &plan.open_gaps {
-        tracing::warn!(from = %gap.from, to = gap.to.map(|to| to.to_string()), reason = gap.reason, "the log has a gap before that time");
-    }
-    let mut request = RestoreRequest { resource, to: RestorePoint::Time(plan.to), certainty, options };
-    if request.options.mode == Some(Mode::Exact) && !command.dry_run && !command.yes {
+    let Prepared { opened, plan, mut request, target } = prepare(app, &command.vault, &asked).await?;
+    if request.options.mode == Some(Mode::Exact) && !asked.dry_run && !asked.yes {
         confirm(app, &opened, &mut request, &target).await?;
     }
     let watcher = Watcher::new(command.report.as_deref(), std::io::stderr().is_terminal() && !app.flags.json)?;
@@ -112,6 +89,43 @@ pub async fn run(app: &App, command: Restore) -> Result<Ended> {
     }
     output.finish()?;
     Ok(ended)
+}
+
+/// A restore of a bucket that can be begun.
+pub struct Prepared {
+    /// The vault that has it.
+    pub opened: OpenVault,
+    /// What must be read.
+    pub plan: ReplayPlan,
+    /// What was asked for, at an instant.
+    pub request: RestoreRequest,
+    /// Where to.
+    pub target: Arc<dyn Target>,
+}
+
+/// Takes what was asked for to where it can be begun. What cannot be restored is refused here, before anything is opened; from here on it
+/// is one instant, and no other.
+///
+/// # Errors
+/// What cannot be understood, or not be restored.
+pub async fn prepare(app: &App, vault: &VaultFlag, asked: &Asked) -> Result<Prepared> {
+    let resource = bucket_only(asked.resource()?, WITH_PREFIX)?;
+    if !asked.tables().is_empty() {
+        return Err(Failure::usage(format!("--table is for databases, and {resource} is a bucket")).into());
+    }
+    let to = app.instant(asked.to()?)?;
+    let certainty = if asked.proven { Certainty::Proven } else { Certainty::Arrived };
+    let protected = app.kept(vault, &resource).await?;
+    let Place { target, prefix, .. } = app.target(&protected, asked.target()?, asked.target_endpoint.as_deref()).await?;
+    let target: Arc<dyn Target> = target;
+    let Protected { opened, .. } = protected;
+    let options = RestoreOptions { prefix, ..asked.options()? };
+    let plan = to.to_restore(app, &Inventory::load(&opened.vault, &resource).await?, certainty)?;
+    for gap in &plan.open_gaps {
+        tracing::warn!(from = %gap.from, to = gap.to.map(|to| to.to_string()), reason = gap.reason, "the log has a gap before that time");
+    }
+    let request = RestoreRequest { resource, to: RestorePoint::Time(plan.to), certainty, options };
+    Ok(Prepared { opened, plan, request, target })
 }
 
 /// The report as JSON.

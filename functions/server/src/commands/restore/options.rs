@@ -70,6 +70,12 @@ pub struct Asked {
     /// Leave out ACLs.
     #[arg(long)]
     no_acls: bool,
+    /// Only say what would be done: exactly what then happens.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask before objects are removed.
+    #[arg(long, short)]
+    pub yes: bool,
     /// Read all of this from a JSON file: {"resource": "s3://...", "to": "...", "target": "...", "glob": [...], ...}.
     #[arg(long, value_name = "FILE.json")]
     #[serde(skip)]
@@ -169,6 +175,8 @@ impl Asked {
             mode: self.mode.or(file.mode),
             proven: self.proven || file.proven,
             no_acls: self.no_acls || file.no_acls,
+            dry_run: self.dry_run || file.dry_run,
+            yes: self.yes || file.yes,
             request: self.request,
         }
     }
@@ -176,6 +184,11 @@ impl Asked {
     /// The bucket or the database that is restored.
     pub fn resource(&self) -> Result<&str, Failure> {
         self.resource.as_deref().ok_or_else(|| Failure::usage("say what is restored: s3://BUCKET, or db://NAME"))
+    }
+
+    /// Whether it names files that must be read.
+    pub fn reads_files(&self) -> bool {
+        self.keys_from.is_some()
     }
 
     /// The tables of a database that are wanted; none for all.
@@ -246,7 +259,7 @@ impl Asked {
             tags: tags.into_iter().collect(),
             versions: self.versions.map_or(Versions::Current, |versions| versions.0),
         };
-        Ok(RestoreOptions { selection, mode: self.mode, acls: !self.no_acls, ..plain_options() })
+        Ok(RestoreOptions { selection, mode: self.mode, acls: !self.no_acls, dry_run: self.dry_run, ..plain_options() })
     }
 }
 
