@@ -112,7 +112,8 @@ fn say(text: &str, json: bool) {
     };
 }
 
-fn kind(error: &anyhow::Error) -> Option<Kind> {
+/// Which kind of failure an error is; none where something went wrong.
+pub fn kind(error: &anyhow::Error) -> Option<Kind> {
     error.chain().find_map(kind_of)
 }
 

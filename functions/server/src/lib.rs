@@ -1,7 +1,7 @@
 //! Hindsight in one process: `serve` keeps every change of what is protected; the other commands look into vaults,
 //! restore from them and look after them.
 //!
-//! A binary is a call of [`run`], with what it can do beyond the others.
+//! A binary is a call of [`run`], with what it can do beyond the others; hosts of functions call [`functions`].
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop where it fails"))]
 
 mod app;
@@ -12,6 +12,7 @@ mod contact;
 mod databases;
 mod endpoints;
 mod exit;
+pub mod functions;
 mod instant;
 mod nearest;
 mod output;
