@@ -181,6 +181,10 @@ impl Bucket for AwsBucket {
         upload::put(self.place(object), request, size, content).await
     }
 
+    fn put_requests(&self, size: u64) -> u64 {
+        upload::requests(size)
+    }
+
     async fn parts(&self, object: &str, version: Option<&str>) -> Result<Option<PartLayout>, BucketError> {
         read::parts(&self.client, &self.name, object, version).await
     }

@@ -335,6 +335,11 @@ pub trait Bucket: Send + Sync {
     /// uploaded in parts with bounded memory.
     async fn put(&self, object: &str, request: &PutRequest, size: u64, content: Content) -> Result<ObjectHead, BucketError>;
 
+    /// How many requests a put of so many bytes takes, when nothing has to be tried again.
+    fn put_requests(&self, _size: u64) -> u64 {
+        1
+    }
+
     /// The parts that a version was uploaded in. Nothing where it was put in one piece, or where the server does not say.
     async fn parts(&self, object: &str, version: Option<&str>) -> Result<Option<PartLayout>, BucketError>;
 

@@ -243,7 +243,7 @@ impl BucketTarget {
     /// What belongs to an object beside what came with its content.
     async fn finish(&self, wanted: &WantedObject, put: &ObjectHead, left_out: Vec<String>) -> Result<Written, TargetError> {
         let version = (!put.version.is_empty() && put.version != NULL_VERSION).then(|| put.version.clone());
-        let mut written = Written { version, requests: 1, left_out };
+        let mut written = Written { version, requests: self.bucket.put_requests(wanted.size), left_out };
         self.write_acl(wanted, &put.version, &mut written).await?;
         Ok(written)
     }
@@ -338,10 +338,11 @@ impl Target for BucketTarget {
         self.has_content(wanted, existing).await.map_err(|error| self.object_error(&wanted.object, &error))
     }
 
-    /// One, and one more for an ACL that is more than private. The parts of a large upload count as one.
+    /// Those of the upload, and one more for an ACL that is more than private. What the server copies counts as if it were uploaded, which
+    /// takes more.
     fn requests(&self, wanted: Option<&WantedObject>) -> u64 {
-        let acl = wanted.filter(|wanted| !wanted.marker).and_then(|wanted| wanted.acl.as_ref());
-        1 + u64::from(acl.is_some_and(|acl| !is_private(acl)))
+        let Some(wanted) = wanted.filter(|wanted| !wanted.marker) else { return 1 };
+        self.bucket.put_requests(wanted.size) + u64::from(wanted.acl.as_ref().is_some_and(|acl| !is_private(acl)))
     }
 
     async fn write(&self, wanted: &WantedObject, content: Content) -> Result<Written, TargetError> {

@@ -55,6 +55,10 @@ impl Bucket for AlwaysTags {
         self.bucket.put(object, request, size, content).await
     }
 
+    fn put_requests(&self, size: u64) -> u64 {
+        self.bucket.put_requests(size)
+    }
+
     async fn parts(&self, object: &str, version: Option<&str>) -> Result<Option<PartLayout>, BucketError> {
         self.bucket.parts(object, version).await
     }

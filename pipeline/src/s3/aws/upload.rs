@@ -196,6 +196,15 @@ fn plan(size: u64) -> Option<PartPlan> {
     (part_bytes <= PART_BYTES_MAX).then_some(PartPlan { part_bytes, in_flight })
 }
 
+/// How many requests [`put`] takes.
+pub(super) fn requests(size: u64) -> u64 {
+    match plan(size) {
+        // One begins it, and one completes it.
+        Some(plan) if size > SINGLE_BYTES_MAX => 2 + size.div_ceil(plan.part_bytes),
+        _ => 1,
+    }
+}
+
 /// What must be known of the parts to complete an upload.
 pub(super) struct Completion {
     pub(super) parts: Vec<CompletedPart>,
@@ -426,6 +435,12 @@ mod tests {
         assert_eq!(plan(80_000 * mib + 1), Some(PartPlan { part_bytes: 9 * mib, in_flight: 3 }));
         assert_eq!(plan(5 << 40), Some(PartPlan { part_bytes: 525 * mib, in_flight: 1 }));
         assert_eq!(plan(u64::MAX), None);
+    }
+
+    #[test]
+    fn what_a_put_costs_is_known_before() {
+        let mib = 1 << 20;
+        assert_eq!([0, 8 * mib, 8 * mib + 1, 24 * mib, 24 * mib + 1].map(requests), [1, 1, 4, 5, 6]);
     }
 
     fn pieces(lengths: &[usize]) -> Content {
