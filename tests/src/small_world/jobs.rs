@@ -196,9 +196,24 @@ impl SmallWorld {
         progress: &dyn Progress,
     ) -> Result<RestoreReport, Broken> {
         let options = RestoreOptions { mode: mode.into(), ..RestoreOptions::default() };
+        let target: Arc<dyn Target> = Arc::new(BucketTarget::new(Arc::new(into.clone()), ""));
         let request =
             RestoreRequest { resource: self.resource.clone(), to: RestorePoint::Time(to), certainty: Certainty::Arrived, options };
-        let target: Arc<dyn Target> = Arc::new(BucketTarget::new(Arc::new(into.clone()), ""));
         self.live(async { restore(&self.vault(), &request, &target, self.clock.as_ref(), progress).await.map_err(text) })
+    }
+
+    /// Anything is restored, anyhow, to anywhere.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn restore_as(
+        &self,
+        to: RestorePoint,
+        certainty: Certainty,
+        options: RestoreOptions,
+        target: &Arc<dyn Target>,
+    ) -> Result<RestoreReport, Broken> {
+        let request = RestoreRequest { resource: self.resource.clone(), to, certainty, options };
+        self.live(async { restore(&self.vault(), &request, target, self.clock.as_ref(), &NobodyWatches).await.map_err(text) })
     }
 }
