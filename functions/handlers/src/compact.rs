@@ -45,7 +45,7 @@ pub async fn compact(vault: &Vault, resource: &ResourceId, clock: &dyn Clock, po
     let planned = plan(&inventory, clock.now(), policy);
     let mut report = CompactionReport { missing: noted, ..CompactionReport::default() };
     let bytes: u64 = inventory.bases().last().map_or(0, |base| base.files.iter().map(|file| file.file.size).sum());
-    let bits = bits_for(bytes).max(inventory.bases().last().map_or(0, |base| base.bits));
+    let bits = bits_for(bytes, policy.bucket_bytes).max(inventory.bases().last().map_or(0, |base| base.bits));
     for segments in &planned.merges {
         let late = segments.iter().filter(|segment| Some(segment.name.arrived) < inventory.sealed()).count();
         if late > 0 {
@@ -63,7 +63,7 @@ pub async fn compact(vault: &Vault, resource: &ResourceId, clock: &dyn Clock, po
     }
     if let Some(at) = planned.base {
         let inventory = Inventory::load_back(vault, resource, LATE).await?;
-        let built = base(vault, &inventory, at).await?;
+        let built = base(vault, &inventory, at, policy.bucket_bytes).await?;
         let additions = Additions { base: Some(built), ..Additions::default() };
         report.manifest = publish(vault, resource, &additions, clock.now()).await?.or(report.manifest);
         report.base = Some(at.cut);

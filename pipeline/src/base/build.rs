@@ -15,14 +15,12 @@ use crate::model::{Digest, ResourceId, ResourceKind, Timestamp};
 use crate::vault::record::Numbered;
 use crate::vault::{Created, Vault, VaultError, layout};
 
-/// A bucket file grows to about this size before the number of buckets doubles.
-const BUCKET_BYTES: u64 = 256 << 20;
 /// More buckets than this help nobody.
 const BITS_MAX: u32 = 12;
 
-/// The number of bits that keeps `bytes` in files of a good size.
-pub fn bits_for(bytes: u64) -> u32 {
-    (0..BITS_MAX).find(|bits| bytes >> bits <= BUCKET_BYTES).unwrap_or(BITS_MAX)
+/// The number of bits that keeps `bytes` in files of at most about `bucket_bytes` each.
+pub fn bits_for(bytes: u64, bucket_bytes: u64) -> u32 {
+    (0..BITS_MAX).find(|bits| bytes >> bits <= bucket_bytes).unwrap_or(BITS_MAX)
 }
 
 /// Stores the list of some segments. What is sealed already was listed without the late ones among them, so that they count as
@@ -99,11 +97,12 @@ fn assert_sorted(rows: &RecordBatch) {
     assert!(sorted, "a fold hands on rows sorted by key");
 }
 
-/// Builds the base at a cut. Nothing refers to it yet. Buckets that no change touched are taken over from its parent.
+/// Builds the base at a cut, of as many buckets as keep its files at about `bucket_bytes`. Nothing refers to it yet. Buckets that no change
+/// touched are taken over from its parent.
 ///
 /// # Errors
 /// As reading its inputs and writing the files.
-pub async fn base(vault: &Vault, inventory: &Inventory, at: BaseCut) -> Result<Base, VaultError> {
+pub async fn base(vault: &Vault, inventory: &Inventory, at: BaseCut, bucket_bytes: u64) -> Result<Base, VaultError> {
     let cut = Cut::At(at.cut);
     let inputs = inventory.inputs(cut);
     let parent = inputs.base.clone();
@@ -114,7 +113,7 @@ pub async fn base(vault: &Vault, inventory: &Inventory, at: BaseCut) -> Result<B
         .chain(inputs.merges.iter().flat_map(|merge| &merge.files))
         .map(|file| file.file.size)
         .sum();
-    let bits = bits_for(bytes).max(parent.as_ref().map_or(0, |parent| parent.bits));
+    let bits = bits_for(bytes, bucket_bytes).max(parent.as_ref().map_or(0, |parent| parent.bits));
     let folding = Folding::new(inputs, cut, bits);
     let keep = Keep::Base { tombstones_after: at.tombstones_after, purged_after: at.purged_after };
     let mut files = Vec::new();

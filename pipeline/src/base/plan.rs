@@ -21,6 +21,8 @@ pub struct Policy {
     /// An hour of arrival is sealed so long after it: nobody writes into it any more. Far more than
     /// [`APPEND_TIME_MAX`] and what the clocks of writers differ by.
     pub seal_after: Duration,
+    /// The files of a base grow to about this size before the number of its buckets doubles.
+    pub bucket_bytes: u64,
 }
 
 /// The longest an event may be delivered again: SQS keeps 14 days, and a replay of an archive is asked for by name.
@@ -33,12 +35,21 @@ pub const BASE_EVERY: Duration = Duration::from_secs(86_400);
 pub const APPEND_TIME_MAX: Duration = Duration::from_secs(3_600);
 /// See [`Policy::seal_after`].
 pub const SEAL_AFTER: Duration = Duration::from_secs(48 * 3_600);
+/// See [`Policy::bucket_bytes`].
+pub const BUCKET_BYTES: u64 = 256 << 20;
 /// How far behind what is sealed a compaction looks for segments that came late all the same.
 pub const LATE: Duration = Duration::from_secs(5 * 86_400);
 
 impl Default for Policy {
     fn default() -> Policy {
-        Policy { base_every: BASE_EVERY, redelivery: REDELIVERY, doubt: DOUBT, base_now: false, seal_after: SEAL_AFTER }
+        Policy {
+            base_every: BASE_EVERY,
+            redelivery: REDELIVERY,
+            doubt: DOUBT,
+            base_now: false,
+            seal_after: SEAL_AFTER,
+            bucket_bytes: BUCKET_BYTES,
+        }
     }
 }
 

@@ -100,6 +100,7 @@ fn what_is_sealed_is_not_listed_and_not_missed() {
                     doubt: Duration::from_secs(100 * HOUR as u64),
                     base_now: false,
                     seal_after: Duration::from_secs(3 * HOUR as u64),
+                    bucket_bytes: [u64::MAX, 40_000, 6_000][seed as usize % 3],
                 };
                 now(compact(&vault, &resource, &At(Timestamp::from_seconds(clock)), policy)).unwrap();
                 late = false;
