@@ -113,7 +113,7 @@ fn vault_with_a_base() -> Vault {
     at_once(publish(&vault, &resource, &additions, at)).expect("memory");
     let inventory = at_once(Inventory::load(&vault, &resource)).expect("memory");
     let cut = BaseCut { cut: Timestamp::from_seconds(1_787_300_020), tombstones_after: at, purged_after: at };
-    let built = at_once(base(&vault, &inventory, cut)).expect("memory");
+    let built = at_once(base(&vault, &inventory, cut, 1 << 20)).expect("memory");
     let additions = Additions { base: Some(built), sealed: Some(at.floor_hour()), ..Additions::default() };
     at_once(publish(&vault, &resource, &additions, at)).expect("memory");
     vault

@@ -258,7 +258,12 @@ impl Stage {
 
     fn policy(&self) -> Policy {
         let redelivery = if self.world.has(Bug::TombstoneDropped) { Duration::ZERO } else { REDELIVERY };
-        Policy { base_every: Duration::from_millis(self.world.swarm.base_every_ms), redelivery, ..Policy::default() }
+        Policy {
+            base_every: Duration::from_millis(self.world.swarm.base_every_ms),
+            redelivery,
+            bucket_bytes: self.world.swarm.bucket_bytes,
+            ..Policy::default()
+        }
     }
 
     async fn compactor(&self, actor: Actor) -> Result<(), String> {
@@ -275,11 +280,33 @@ impl Stage {
                 self.world.mark("merge committed");
             }
             match (report.base, report.manifest) {
-                (Some(_), Some(_)) => self.world.mark("base committed"),
+                (Some(cut), Some(_)) => {
+                    self.world.mark("base committed");
+                    self.mark_buckets(&vault, cut).await?;
+                }
                 (Some(_), None) => self.world.mark("two compactors raced"),
                 _ => {}
             }
         }
+    }
+
+    /// Notes whether the base at this cut has several buckets, and whether some were taken over from the one before.
+    async fn mark_buckets(&self, vault: &Vault, cut: Timestamp) -> Result<(), String> {
+        let newest = pipeline::base::newest(vault, &self.resource).await.map_err(|error| error.to_string())?;
+        let bases = newest.map(|newest| newest.record.bases).unwrap_or_default();
+        let Some(index) = bases.iter().position(|base| base.cut == cut) else { return Ok(()) };
+        if bases[index].files.len() > 1 {
+            self.world.mark("base of several buckets");
+        }
+        let before = index.checked_sub(1).map(|before| &bases[before]).filter(|before| before.bits == bases[index].bits);
+        let is_taken_over = |before: &pipeline::base::Base| bases[index].files.iter().any(|file| before.files.contains(file));
+        if bases[index].files.len() > 1 && before.is_some_and(is_taken_over) {
+            self.world.mark("bucket taken over");
+        }
+        if index > 0 && bases[index - 1].bits < bases[index].bits {
+            self.world.mark("number of buckets doubled");
+        }
+        Ok(())
     }
 
     /// The planted bug: a base is named before its last file is there.
@@ -287,7 +314,7 @@ impl Stage {
         let text = |error: pipeline::vault::VaultError| error.to_string();
         let inventory = Inventory::load(vault, &self.resource).await.map_err(text)?;
         if let Some(at) = plan(&inventory, self.world.now(), self.policy()).base {
-            let mut torn = base(vault, &inventory, at).await.map_err(text)?;
+            let mut torn = base(vault, &inventory, at, self.policy().bucket_bytes).await.map_err(text)?;
             torn.files.pop();
             publish(vault, &self.resource, &Additions { base: Some(torn), ..Additions::default() }, self.world.now())
                 .await

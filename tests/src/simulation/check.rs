@@ -174,10 +174,14 @@ impl Checker {
 
     /// Carries out one restore into an empty target, calmly.
     pub fn restore(&self, plan: &ReplayPlan, versions: Versions) -> Result<Outcome, String> {
+        self.restore_some(plan, &options(versions))
+    }
+
+    pub(super) fn restore_some(&self, plan: &ReplayPlan, options: &RestoreOptions) -> Result<Outcome, String> {
         let target = Arc::new(MemoryTarget::new(Arc::clone(&self.world), true));
         let rows = Rows::default();
         let door: Arc<dyn Target> = target.clone();
-        let report = self.world.alone(run(&self.vault, plan, &options(versions), &door, self.world.as_ref(), &rows));
+        let report = self.world.alone(run(&self.vault, plan, options, &door, self.world.as_ref(), &rows));
         let report = report.map_err(|error| format!("restore to {} failed: {error}", plan.to))?;
         Ok(Outcome::of(&report, &rows, &target))
     }
@@ -242,6 +246,7 @@ impl Checker {
                 self.world.mark("restore across a merge");
             }
             self.compare(&outcome, versions, to, &readings)?;
+            self.selections(&plan, versions, &outcome)?;
             if random.percent(15) && inventory.manifest.is_some() {
                 let mut bare = Inventory::clone(&inventory);
                 bare.manifest = None;

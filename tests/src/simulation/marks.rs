@@ -2,9 +2,11 @@
 //! which one of these was never reached fails.
 
 /// Every mark that a run of some hundred histories must reach.
-pub const REQUIRED: [&str; 35] = [
+pub const REQUIRED: [&str; 42] = [
     "base and log compared with the log alone",
     "base committed",
+    "base of several buckets",
+    "bucket taken over",
     "byte flipped on read",
     "clocks differ",
     "concurrent restore compared",
@@ -25,6 +27,10 @@ pub const REQUIRED: [&str; 35] = [
     "merge committed",
     "message delivered again",
     "multipart upload",
+    "number of buckets doubled",
+    "objects chosen by key",
+    "objects chosen by size",
+    "objects chosen by tag",
     "purge found by scan",
     "read cut short",
     "reconciliation",
@@ -35,6 +41,7 @@ pub const REQUIRED: [&str; 35] = [
     "restore names a lost content",
     "restore resumed",
     "restore with failures named",
+    "the newest versions",
     "two compactors raced",
     "two restores into one target",
     "undelete",

@@ -25,6 +25,7 @@ pub mod minimise;
 pub mod oracle;
 pub mod queue;
 pub mod random;
+mod selections;
 pub mod store;
 pub mod swarm;
 pub mod target;

@@ -1,5 +1,7 @@
 //! What kind of history a seed is: every seed has its own mix, so that each part of it is extreme in some.
 
+use pipeline::base::plan::BUCKET_BYTES;
+
 use super::random::Random;
 
 /// How the events of a seed look.
@@ -63,6 +65,7 @@ pub struct Swarm {
     pub reconcile_ms: u64,
     pub compact_ms: u64,
     pub base_every_ms: u64,
+    pub bucket_bytes: u64,
     pub shared_capture: bool,
     pub acls: bool,
     pub skew_ms: [i64; 3],
@@ -91,10 +94,11 @@ pub enum Ingredient {
     Earlier,
     Compaction,
     Skew,
+    Buckets,
 }
 
 /// All of them, the most disturbing first.
-pub const INGREDIENTS: [Ingredient; 19] = [
+pub const INGREDIENTS: [Ingredient; 20] = [
     Ingredient::Crashes,
     Ingredient::StoreFaults,
     Ingredient::Flips,
@@ -114,6 +118,7 @@ pub const INGREDIENTS: [Ingredient; 19] = [
     Ingredient::Earlier,
     Ingredient::Compaction,
     Ingredient::Skew,
+    Ingredient::Buckets,
 ];
 
 impl Ingredient {
@@ -146,6 +151,7 @@ impl Swarm {
             Ingredient::Earlier => self.before_protection = 0,
             Ingredient::Compaction => self.compact_ms = 10_000_000,
             Ingredient::Skew => self.skew_ms = [0; 3],
+            Ingredient::Buckets => self.bucket_bytes = BUCKET_BYTES,
         }
     }
 
@@ -161,7 +167,7 @@ impl Swarm {
             7..=8 => Versions::EnabledLate,
             _ => Versions::Suspended,
         };
-        Swarm {
+        let mut swarm = Swarm {
             form,
             versions,
             whole_seconds: random.percent(50),
@@ -197,9 +203,13 @@ impl Swarm {
             reconcile_ms: random.pick(&[3_000, 10_000, 30_000]),
             compact_ms: random.pick(&[2_000, 8_000]),
             base_every_ms: random.pick(&[2_000, 10_000, 30_000]),
+            bucket_bytes: BUCKET_BYTES,
             shared_capture: random.percent(50),
             acls: random.percent(25),
             skew_ms: if random.percent(30) { [(); 3].map(|()| random.pick(&[0, 3_000, -3_000, 3_600_000, -3_600_000])) } else { [0; 3] },
-        }
+        };
+        // Not drawn, so that what was drawn before is drawn as before.
+        swarm.bucket_bytes = [BUCKET_BYTES, 24_000, 8_000][(swarm.operations + swarm.keys) as usize % 3];
+        swarm
     }
 }
