@@ -1,4 +1,4 @@
-//! A listing that is resumed anywhere misses nothing, however small the server's pages are.
+//! A listing that is resumed anywhere misses nothing, however small the server's pages are; and says what nobody had told of.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use tests::simulation::Options;
 use tests::simulation::door::Door;
 use tests::simulation::executor::block_on;
 use tests::simulation::world::World;
+use tests::small_world::SmallWorld;
 
 /// A bucket of some objects with several versions each, all of one second, behind pages of this size.
 fn bucket(page: i32) -> Arc<dyn Bucket> {
@@ -69,4 +70,24 @@ fn what_is_resumed_after_any_page_misses_nothing() {
         }
         assert_eq!(versions(&handed_on).len(), 8);
     }
+}
+
+#[test]
+fn a_listing_counts_what_events_should_have_told_long_before() {
+    let mut world = SmallWorld::new();
+    world.put("there before", "protection began");
+    world.tick(600);
+    assert_eq!(world.reading().expect("nothing fails").untold, 0, "the first one knows nothing");
+    // An event that has come, one that was lost, and one that may yet come.
+    world.put("told", "a");
+    world.intake().expect("nothing fails");
+    world.put("untold", "b");
+    world.lose_events();
+    world.tick(301);
+    world.put("late", "c");
+    world.tick(3);
+    let reading = world.reading().expect("nothing fails");
+    assert_eq!((reading.found, reading.untold), (2, 1));
+    world.tick(600);
+    assert_eq!(world.reading().expect("nothing fails").untold, 0, "it is known now");
 }

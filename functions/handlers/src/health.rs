@@ -169,6 +169,8 @@ pub struct Listing {
     pub listed: u64,
     /// Versions that it showed without a key, and that cannot be kept.
     pub nameless: u64,
+    /// Versions that it found although events should have told of them long before.
+    pub untold: u64,
     /// When the next is to begin.
     pub due: Timestamp,
     /// Whether that is long ago.
@@ -210,11 +212,14 @@ pub fn health(facts: &Facts<'_>, now: Timestamp) -> Health {
     let seconds_ago = |at: Timestamp| now.since(at).as_secs();
     let is_list = protection.bucket().is_some_and(|bucket| matches!(bucket.events, Events::List { .. }));
     Health {
-        listing: last.zip(protection.bucket()).map(|(last, bucket)| listing(last, interval(bucket), runs, now)),
+        listing: last.zip(protection.bucket()).map(|(last, bucket)| {
+            let untold = if is_list { 0 } else { last.untold };
+            Listing { untold, ..listing(last, interval(bucket), runs, now) }
+        }),
         latest_lag_seconds: window.map(|window| seconds_ago(window.latest)),
         proven_lag_seconds: window.and_then(|window| window.proven).map(seconds_ago),
-        // Of a bucket that is only listed, the listing that is overdue says it.
-        behind: runs && !is_list && window.is_some_and(|window| now.since(window.latest) > BEHIND_AFTER),
+        // Where functions keep it, no feed says how far it is. Of a bucket that is only listed, the listing that is overdue says it.
+        behind: runs && !is_list && window.is_some_and(|window| window.arrived.is_some() && now.since(window.latest) > BEHIND_AFTER),
         versioning_off: runs && !protection.is_best_effort() && last.is_some_and(|last| !last.versioned),
         events_off_since: open_gap(*window, |gap| gap.segment.is_none()),
         log_missing_since: open_gap(*window, |gap| gap.segment.is_some()),
@@ -246,6 +251,7 @@ fn listing(last: &Reconciliation, every: Duration, runs: bool, now: Timestamp) -
         took_seconds: took.as_secs_f64(),
         listed: last.listed,
         nameless: last.nameless,
+        untold: last.untold,
         due,
         overdue: runs && now > late,
     }
@@ -284,6 +290,12 @@ impl Health {
         }
         if let Some(since) = self.events_off_since {
             complaints.push(format!("events are off since {since}: only listings find changes"));
+        }
+        if let Some(listing) = self.listing.as_ref().filter(|listing| listing.untold > 0) {
+            complaints.push(format!(
+                "the listing of {} found {} versions of which no event had told: do the bucket's events still reach Hindsight?",
+                listing.ended, listing.untold
+            ));
         }
         if self.versioning_off {
             complaints.push("versioning is off at the bucket: what is overwritten or deleted between two looks is lost".to_owned());
@@ -343,7 +355,7 @@ mod tests {
     }
 
     fn window(latest: i64) -> Window {
-        Window { earliest: at(0), proven: None, latest: at(latest), gaps: Vec::new() }
+        Window { earliest: at(0), proven: None, latest: at(latest), arrived: Some(at(latest)), gaps: Vec::new() }
     }
 
     #[test]
@@ -386,6 +398,26 @@ mod tests {
         check(&sqs(), 300, false);
         check(&sqs(), 301, true);
         check(&protection(Events::List { seconds: 600 }), 301, false);
+        // Where functions take from the queue, no feed says that all has arrived, and listings move the window.
+        let (protection, window) = (sqs(), Window { arrived: None, ..window(1_000) });
+        let facts = Facts { protection: &protection, window: Some(&window), last: None, trouble: None };
+        assert!(!health(&facts, at(2_000)).behind);
+    }
+
+    #[test]
+    fn versions_of_which_events_should_have_told_are_a_complaint_until_a_listing_finds_none() {
+        let check = |protection: &Protection, untold: u64, expected: usize| {
+            let (last, window) = (Reconciliation { untold, ..last(100, 101) }, window(105));
+            let facts = Facts { protection, window: Some(&window), last: Some(&last), trouble: None };
+            let complaints = health(&facts, at(110)).complaints(at(110));
+            assert_eq!(
+                complaints.iter().filter(|complaint| complaint.contains("found 3 versions of which no event had told")).count(),
+                expected
+            );
+        };
+        check(&sqs(), 3, 1);
+        check(&sqs(), 0, 0);
+        check(&protection(Events::List { seconds: 600 }), 3, 0);
     }
 
     #[test]

@@ -113,7 +113,7 @@ pub fn refute(tie: &[Shown], known: &Known, stream: &str, asked: Timestamp) -> V
 
 /// Whether a version was uploaded in parts: then a listing gives the time at which the upload began, and the version
 /// appeared when it was completed, between then and the listing.
-fn is_in_parts(listed: &ListedVersion) -> bool {
+pub fn is_in_parts(listed: &ListedVersion) -> bool {
     listed.etag.as_deref().is_some_and(change::is_in_parts)
 }
 

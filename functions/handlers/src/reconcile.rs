@@ -14,14 +14,14 @@ use pipeline::model::change::{Facet, ObjectChange};
 use pipeline::model::{Clock, Timestamp};
 use pipeline::s3::{ListMarker, Versioning};
 use pipeline::source::s3_read::{GONE, Standing, UNREADABLE};
-use pipeline::source::s3_scan::{Scan, list_object};
+use pipeline::source::s3_scan::{Scan, Shown, list_object};
 use pipeline::vault::layout;
 use pipeline::vault::record::Record;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::{Capture, CaptureError};
 use crate::known::KnownVersion;
-use crate::listed::{rank_ties, refute};
+use crate::listed::{is_in_parts, rank_ties, refute};
 
 /// The folder name of cursors.
 const CURSORS: &str = "cursor";
@@ -77,6 +77,8 @@ pub fn sends_events(notification: Option<&str>) -> Option<bool> {
     notification.map(|document| targets.iter().any(|target| document.contains(target)))
 }
 
+/// An event of something that is older than this when a listing begins should have come.
+const TOLD_WITHIN: Duration = Duration::from_secs(5 * 60);
 /// A listing proves what was before it, up to two seconds: so the second one waits a little, to prove the first's end.
 const SECOND_AFTER: Duration = Duration::from_secs(3);
 
@@ -111,6 +113,7 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
     let mut scan = Scan::new(bucket.clone(), "", cursor.as_ref().and_then(|cursor| cursor.after.clone()));
     let mut found = 0;
     let mut lost = 0;
+    let mut untold = 0;
     let mut listed = cursor.as_ref().map_or(0, |cursor| cursor.listed);
     let mut waiting: Vec<ObjectChange> = Vec::new();
     let mut pages = 0;
@@ -127,6 +130,12 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
                 for version in tie {
                     known.saw(&version.object, &version.version, reading);
                 }
+                let is_untold = |version: &&Shown| {
+                    // One that was uploaded in parts is listed with the time at which that began.
+                    let is_old = version.modified.plus(TOLD_WITHIN) < began && !is_in_parts(version);
+                    is_old && known.find(&version.object, &version.version).is_none()
+                };
+                untold += tie.iter().filter(is_untold).count() as u64;
                 let mut rows = refute(tie, known, "scan", asked);
                 rows.extend(rank_ties(tie, known, "scan", asked));
                 rows
@@ -168,7 +177,9 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
     if nameless > 0 {
         tracing::warn!(resource = %capture.resource(), nameless, "the source lists versions without a key; they cannot be asked for, and are not kept");
     }
-    let proof = Reconciliation { began, ended, listed, found, purged, lost, nameless, events_on, versioned, proof_began, heads };
+    // The first knows nothing.
+    let untold = if before.is_some() { untold } else { 0 };
+    let proof = Reconciliation { began, ended, listed, found, untold, purged, lost, nameless, events_on, versioned, proof_began, heads };
     fail_point!("reconcile::before-record");
     capture.vault().append_record(&folder, &proof).await?;
     fail_point!("reconcile::after-record");

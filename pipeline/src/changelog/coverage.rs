@@ -29,6 +29,9 @@ pub struct Reconciliation {
     pub listed: u64,
     /// Versions that the vault did not know.
     pub found: u64,
+    /// Of those the ones that were older than an event may take, of which none had told.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub untold: u64,
     /// Versions the vault held to be live and that were purged without an event.
     pub purged: u64,
     /// Versions whose content could not be stored.
@@ -113,6 +116,9 @@ pub struct Window {
     pub proven: Option<Timestamp>,
     /// The last restorable instant.
     pub latest: Timestamp,
+    /// The last instant up to which a feed has said that everything is there that it had to tell; none where none ever has, and listings
+    /// alone move the window.
+    pub arrived: Option<Timestamp>,
     /// Times without events. A reconciliation that began after a gap has ended has found again what still existed.
     pub gaps: Vec<Gap>,
 }
@@ -128,6 +134,7 @@ impl Reconciliation {
             ended,
             listed: 0,
             found: 0,
+            untold: 0,
             purged: 0,
             lost: 0,
             nameless: 0,
@@ -159,7 +166,8 @@ pub fn window(arrived: Option<Timestamp>, reconciliations: &[Reconciliation], ga
     // What is missing from the log is a gap in it, and not its end: what followed has arrived.
     let read = reconciliations.iter().filter_map(Reconciliation::proves).max();
     let latest = arrived.max(read).map_or(earliest, |latest| latest.max(earliest));
-    Some(Window { earliest, proven, latest, gaps: merge_gaps(gaps) })
+    let arrived = arrived.filter(|arrived| *arrived > Timestamp::default());
+    Some(Window { earliest, proven, latest, arrived, gaps: merge_gaps(gaps) })
 }
 
 /// What a reading proves although segments are missing. It took for known what they told, unless it began after that had been

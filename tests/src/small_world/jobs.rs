@@ -14,7 +14,7 @@ use handlers::reconcile::{Quiet, reconcile};
 use handlers::restore::{RestoreRequest, restore};
 use pipeline::base::inputs::Inventory;
 use pipeline::base::plan::Policy;
-use pipeline::changelog::coverage::Window;
+use pipeline::changelog::coverage::{Reconciliation, Window};
 use pipeline::model::{ResourceId, Timestamp};
 use pipeline::replay::run::{Progress, Quiet as NobodyWatches, RestoreOptions};
 use pipeline::replay::{Certainty, RestorePoint};
@@ -161,9 +161,17 @@ impl SmallWorld {
     /// # Errors
     /// [`Broken`].
     pub fn reconcile(&self) -> Result<(), Broken> {
+        self.reading().map(drop)
+    }
+
+    /// The truth is read; what that found.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn reading(&self) -> Result<Reconciliation, Broken> {
         self.live(async {
             let mut capture = self.capture().await?;
-            reconcile(&mut capture, &Quiet).await.map(drop).map_err(text)
+            reconcile(&mut capture, &Quiet).await.map_err(text)
         })
     }
 

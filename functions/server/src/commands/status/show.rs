@@ -149,6 +149,13 @@ fn wrong(window: Option<&Window>, health: &Health, now: Timestamp) -> Vec<(&'sta
         let versions = counted(listing.nameless, "version");
         lines.push(("NOT KEPT", format!("{versions} that the source lists without a key, so that nobody can ask for them")));
     }
+    if let Some(listing) = health.listing.as_ref().filter(|listing| listing.untold > 0) {
+        let versions = counted(listing.untold, "version");
+        lines.push((
+            "NOT TOLD",
+            format!("the last listing found {versions} of which no event had told: do the bucket's events still come?"),
+        ));
+    }
     if let Some(listing) = health.listing.as_ref().filter(|listing| listing.overdue) {
         let late = span(now.since(listing.due));
         lines.push(("OVERDUE", format!("a listing was due {late} ago; is `hindsight serve` running?")));

@@ -63,6 +63,9 @@ impl Metrics {
         gauge("last_listing_duration_seconds", "How long that took.", &|health| {
             health.listing.as_ref().map(|listing| listing.took_seconds)
         });
+        gauge("last_listing_untold", "Versions that it found although events should have told of them.", &|health| {
+            health.listing.as_ref().map(|listing| listing.untold as f64)
+        });
         gauge("listing_overdue", "1 where the next reading is late.", &|health| {
             health.listing.as_ref().map(|listing| flag(listing.overdue))
         });
