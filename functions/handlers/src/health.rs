@@ -243,8 +243,7 @@ fn open_gap(window: Option<&Window>, is_sought: impl Fn(&Gap) -> bool) -> Option
 fn listing(last: &Reconciliation, every: Duration, runs: bool, now: Timestamp) -> Listing {
     let took = last.ended.since(last.began);
     let due = last.ended.plus(every);
-    // One that goes on is not late yet: the last one shows how long they take.
-    let late = due.plus(every / 10).plus(took.saturating_mul(2)).plus(LISTING_SLACK);
+    let late = late_after(last, every);
     Listing {
         began: last.began,
         ended: last.ended,
@@ -255,6 +254,19 @@ fn listing(last: &Reconciliation, every: Duration, runs: bool, now: Timestamp) -
         due,
         overdue: runs && now > late,
     }
+}
+
+/// After when the next listing is late.
+fn late_after(last: &Reconciliation, every: Duration) -> Timestamp {
+    let took = last.ended.since(last.began);
+    // One that goes on is not late yet: the last one shows how long they take.
+    last.ended.plus(every).plus(every / 10).plus(took.saturating_mul(2)).plus(LISTING_SLACK)
+}
+
+/// The time in which nobody listed a bucket of which nothing but listings tells: what was put and removed within left no trace.
+pub fn unlisted(last: &Reconciliation, next: &Reconciliation, every: Duration) -> Option<Gap> {
+    let is_late = next.began > late_after(last, every);
+    is_late.then(|| Gap::without_events(last.began, Some(next.began), "nobody listed the bucket, and nothing else tells of its changes"))
 }
 
 fn is_over(trouble: &Trouble, window: Option<&Window>, last: Option<&Reconciliation>, now: Timestamp) -> bool {
@@ -386,6 +398,15 @@ mod tests {
         check(&sqs(), 4_321, true);
         check(&protection(Events::List { seconds: 10 }), 372, true);
         check(&Protection { status: Status::Stopped, ..sqs() }, 9_999, false);
+    }
+
+    #[test]
+    fn a_time_in_which_nobody_listed_is_a_gap() {
+        let every = Duration::from_secs(10);
+        let gap = |began: i64| unlisted(&last(100, 102), &last(began, began), every).map(|gap| (gap.from, gap.to));
+        // Due at 112; a second, twice 2 s and a minute later it is late.
+        assert_eq!(gap(177), None);
+        assert_eq!(gap(178), Some((at(100), Some(at(178)))));
     }
 
     #[test]

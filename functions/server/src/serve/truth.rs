@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use handlers::capture::Capture;
-use handlers::health::{Part, interval};
+use handlers::health::{Part, interval, unlisted};
 use handlers::protection::{BucketProtection, Events};
 use handlers::reconcile::{ScanProgress, due, reconcile};
-use pipeline::changelog::coverage::{self, Reconciliation};
+use pipeline::changelog::coverage::{self, GAPS, Reconciliation};
 use pipeline::model::{Clock, ResourceId, Timestamp};
+use pipeline::vault::layout;
 
 use super::metrics::Metrics;
 use super::pace::{patience, wait_or};
@@ -71,6 +72,7 @@ impl Truth {
                     }
                     self.metrics.reading(&resource, &reading);
                     watch.heard(&self.capture, reading.events_on).await;
+                    self.note_unlisted(&reading).await;
                     self.mark(&reading).await;
                     self.remember(reading);
                     self.tell_window();
@@ -99,6 +101,17 @@ impl Truth {
             return patience(failures, BACKOFF);
         }
         due(&self.readings, self.every).map_or(Duration::ZERO, |due| due.since(now).min(self.every))
+    }
+
+    /// Where listings are all there is, a time without them is a gap.
+    async fn note_unlisted(&self, reading: &Reconciliation) {
+        let last = self.readings.last().filter(|_| self.listing_only);
+        let Some(gap) = last.and_then(|last| unlisted(last, reading, self.every)) else { return };
+        let (resource, folder) = (self.capture.resource(), layout::state_folder(GAPS, self.capture.resource()));
+        tracing::warn!(%resource, from = %gap.from, "nobody listed it for long: what was put and removed meanwhile was not seen");
+        if let Err(error) = self.capture.vault().append_record(&folder, &gap).await {
+            tracing::error!(%resource, %error, "a gap could not be written down");
+        }
     }
 
     /// Where nothing is proven and no events come, a listing is all that can arrive: it moves the mark.

@@ -43,6 +43,33 @@ async fn a_bucket_is_protected_served_damaged_and_restored() {
     assert_eq!(serving.stop(), 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_in_which_nobody_listed_is_shown_as_a_gap() {
+    let world = World::new(seaweed(), "cli-unlisted", true).await;
+    let (program, url) = (&world.program, world.url());
+    world.put("one", "first").await;
+    program.ok(&["protect", &url, "--vault", "./vault", "--events", "list:1"]);
+    let serving = program.serve(&["--vault", "./vault"]);
+    program.ok(&["status", "--vault", "./vault", "--wait"]);
+    assert_eq!(serving.stop(), 0);
+    world.put("two", "second").await;
+    // A minute and a little is what a listing may be late.
+    tokio::time::sleep(Duration::from_secs(66)).await;
+    let within = a_quiet_second().await;
+    let serving = program.serve(&["--vault", "./vault"]);
+    program.ok(&["status", "--vault", "./vault", "--wait"]);
+    let status = program.json(&["status", "--vault", "./vault"]);
+    let gaps = &status[0]["vaults"][0]["resources"][0]["window"]["gaps"];
+    assert!(
+        gaps[0]["reason"].as_str().is_some_and(|reason| reason.starts_with("nobody listed the bucket")) && gaps[1].is_null(),
+        "{status:?}"
+    );
+    // What still exists was found.
+    program.ok(&["restore", &url, "--to", &within, "--target", "./restored", "--vault", "./vault"]);
+    assert_eq!(std::fs::read_to_string(program.folder().join("restored/two")).expect("a file"), "second");
+    assert_eq!(serving.stop(), 0);
+}
+
 fn look(world: &World, before: &str) {
     let (program, url) = (&world.program, world.url());
     let status = program.json(&["status", "--vault", "./vault"]);
