@@ -2,7 +2,7 @@
 //!
 //! Objects in it are written once, under names that say what they hold, and read back through a check of their
 //! digest before anything parses them; the one exception, contents that the server copied, is in [`whole`]. Only
-//! create-if-absent, ranged get and list are used here; deleting is the business of [`crate::lifecycle`] alone. Paths are
+//! create-if-absent, ranged get and list are used here; nothing here deletes. Paths are
 //! written and parsed in [`layout`] and nowhere else.
 
 pub mod ahead;

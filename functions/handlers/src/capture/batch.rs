@@ -115,3 +115,27 @@ impl Batch {
         self.absorbed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_seconds(second)
+    }
+
+    #[test]
+    fn a_put_that_comes_after_its_delete_was_forgotten_brings_nothing_back() {
+        let put =
+            |version: &str, second: i64, via: &str| ObjectChange { via: via.to_owned(), ..ObjectChange::put("a", version, at(second)) };
+        // Deletes are remembered from second 10 on.
+        let told = vec![put("old", 9, "event"), put("new", 10, "event"), put("listed", 9, "scan"), put("there", 9, "event")];
+        let mut batch = Batch::new(told, at(10));
+        // Three of the versions are gone, and one can still be read.
+        (0..3).for_each(|index| batch.settle(index, Outcome::Gone));
+        let absorbed = batch.finish([]);
+        assert_eq!((absorbed.outdated, absorbed.lost), (1, 2));
+        let kept: Vec<(&str, bool)> = absorbed.changes.iter().map(|change| (change.version.as_str(), change.lost.is_some())).collect();
+        assert_eq!(kept, [("new", true), ("listed", true), ("there", false)], "what is newer than that is lost, and said to be");
+    }
+}
