@@ -44,6 +44,8 @@ use crate::commands::restore::{Asked, Prepared, prepare};
 use crate::exit::{self, Failure, Kind};
 use crate::vaults::OpenVault;
 
+/// What is protected is asked again after so long, and where an event names a bucket that was not: each protection is a request.
+const PROTECTIONS_FOR: Duration = Duration::from_secs(15);
 /// So much before it would be ended whoever has not finished stops by itself, to be able to say so.
 const MARGIN: Duration = Duration::from_secs(10);
 
@@ -53,7 +55,11 @@ pub struct Functions {
     flag: VaultFlag,
     opened: OnceCell<OpenVault>,
     intakes: Mutex<BTreeMap<String, Feed>>,
+    protected: Mutex<Option<(Timestamp, Protections)>>,
 }
+
+/// What is protected and runs, each with the number of its record.
+type Protections = Arc<Vec<(u64, Protection)>>;
 
 /// What a process keeps of a queue from one call to the next.
 struct Feed {
@@ -123,7 +129,7 @@ impl Functions {
             .map_err(|error| Failure::usage(format!("the environment cannot be understood: {error}")))?;
         let app = App::new(flags)?;
         crate::start_log(&app, true)?;
-        Ok(Functions { app, flag: vault, opened: OnceCell::new(), intakes: Mutex::default() })
+        Ok(Functions { app, flag: vault, opened: OnceCell::new(), intakes: Mutex::default(), protected: Mutex::default() })
     }
 
     /// The time by which everything here goes.
@@ -142,11 +148,26 @@ impl Functions {
         }
     }
 
-    /// What is protected and runs.
-    async fn protections(&self) -> Result<Vec<(u64, Protection)>> {
+    /// What is protected and runs, as it is now.
+    async fn protections(&self) -> Result<Protections> {
+        let now = self.now();
         let all = protection::all(&self.vault().await?.vault).await.context("cannot read what the vault protects")?;
         let active = all.into_iter().filter(|protection| protection.record.status == Status::Active);
-        Ok(active.map(|protection| (protection.number, protection.record)).collect())
+        let protections = Arc::new(active.map(|protection| (protection.number, protection.record)).collect::<Vec<_>>());
+        *self.protected.lock().await = Some((now, Arc::clone(&protections)));
+        Ok(protections)
+    }
+
+    /// The same as it was lately, if all of these are among it.
+    async fn protections_with(&self, buckets: &BTreeSet<ResourceId>) -> Result<Protections> {
+        let known = self.protected.lock().await.clone();
+        let is_enough = |protections: &Protections| {
+            buckets.iter().all(|bucket| protections.iter().any(|(_, protection)| protection.resource == *bucket))
+        };
+        match known.filter(|(at, protections)| self.now().since(*at) < PROTECTIONS_FOR && is_enough(protections)) {
+            Some((_, protections)) => Ok(protections),
+            None => self.protections().await,
+        }
     }
 
     async fn capture_of(&self, resource: &ResourceId, bucket: &BucketProtection) -> Result<Capture> {
@@ -163,9 +184,9 @@ impl Functions {
     /// The vault's, and a bucket's that cannot be begun with.
     pub async fn capture(&self, queue: &str, messages: Vec<Message>) -> Result<Captured> {
         let batch = Batch::new(format!("sqs:{queue}"), messages);
-        let opened = self.vault().await?;
+        let (opened, buckets) = (self.vault().await?, batch.buckets());
         let is_of_queue = |events: &Events| matches!(events, Events::Sqs { url } if url.rsplit('/').next() == Some(queue));
-        let protections = self.protections().await?;
+        let protections = self.protections_with(&buckets).await?;
         let through_it: BTreeMap<ResourceId, (u64, &BucketProtection)> = protections
             .iter()
             .filter_map(|(number, protection)| Some((protection, *number, protection.bucket()?)))
@@ -180,7 +201,7 @@ impl Functions {
             Feed { intake, captures: BTreeMap::new() }
         });
         feed.captures.retain(|resource, (number, _)| through_it.get(resource).is_some_and(|(now, _)| now == number));
-        for resource in batch.buckets() {
+        for resource in buckets {
             let Some((number, bucket)) = through_it.get(&resource) else { continue };
             match feed.captures.get(&resource) {
                 // Others have appended since.
@@ -201,7 +222,7 @@ impl Functions {
     pub async fn reconcile(&self, only: Option<&ResourceId>, until: Timestamp) -> Result<Reconciled> {
         let mut reconciled = Reconciled::default();
         let mut waiting = Vec::new();
-        for (_, protection) in self.protections().await? {
+        for (_, protection) in self.protections().await?.iter() {
             let Some(bucket) = protection.bucket() else { continue };
             let (readings, _) = coverage::facts(&self.vault().await?.vault, &protection.resource).await?;
             let due = due(&readings, interval(bucket));
@@ -259,10 +280,11 @@ impl Functions {
     pub async fn compact(&self, only: Option<&ResourceId>, until: Timestamp) -> Result<Compacted> {
         let mut compacted = Compacted::default();
         let vault = &self.vault().await?.vault;
-        for (_, Protection { resource, .. }) in self.protections().await? {
-            if only.is_some_and(|only| *only != resource) {
+        for (_, Protection { resource, .. }) in self.protections().await?.iter() {
+            if only.is_some_and(|only| only != resource) {
                 continue;
             }
+            let resource = resource.clone();
             match self.within(until, compact(vault, &resource, self.app.clock.as_ref(), Policy::default())).await {
                 None => drop(compacted.waiting.insert(resource)),
                 Some(Ok(report)) => drop(compacted.reports.insert(resource, report)),

@@ -15,6 +15,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
             &[
                 ("Listed", "Count", sum(|reading| reading.listed)),
                 ("Found", "Count", sum(|reading| reading.found)),
+                ("Untold", "Count", sum(|reading| reading.untold)),
                 ("Lost", "Count", sum(|reading| reading.lost)),
                 ("EventsOff", "Count", reconciled.readings.values().filter(|reading| reading.events_on == Some(false)).count() as u64),
                 ("Failed", "Count", failed),
