@@ -105,12 +105,23 @@ pub fn versions(state: &ChangeBatch) -> Result<Vec<ObjectVersion>, ViewError> {
     Ok(versions)
 }
 
+/// A document of the bucket's configuration as it was at an instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Its name, such as `policy`.
+    pub name: String,
+    /// When it was first read with this text.
+    pub since: Timestamp,
+    /// Its text, as the server wrote it.
+    pub text: String,
+}
+
 /// The documents of the bucket's configuration in a piece of folded state, by name.
-pub fn configuration(state: &ChangeBatch) -> BTreeMap<String, String> {
+pub fn configuration(state: &ChangeBatch) -> Vec<Document> {
     let rows = state.object_columns();
     rows.iter()
         .filter(|row| row.object.is_empty() && row.op == Op::Put && row.facet == Facet::Version)
-        .map(|row| (row.version.to_owned(), row.metadata.unwrap_or_default().to_owned()))
+        .map(|row| Document { name: row.version.to_owned(), since: row.at, text: row.metadata.unwrap_or_default().to_owned() })
         .collect()
 }
 

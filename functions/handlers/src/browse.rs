@@ -48,6 +48,18 @@ pub enum BrowseError {
         /// The instant.
         at: Timestamp,
     },
+    /// The bucket's configuration had no such document.
+    #[error("there was no document {name:?} at {at}{}{}", removed.map(removed_at).unwrap_or_default(), others(there))]
+    NoDocument {
+        /// Its name.
+        name: String,
+        /// The instant.
+        at: Timestamp,
+        /// When it was seen to be removed, where it had been there before.
+        removed: Option<Timestamp>,
+        /// The names of those that were there.
+        there: Vec<String>,
+    },
     /// More changes than can be sorted.
     #[error("there are more than {changes_max} changes; name a shorter time with --from and --to, or a longer beginning of the keys")]
     TooMany {
@@ -64,6 +76,14 @@ pub enum BrowseError {
         /// Why not.
         reason: String,
     },
+}
+
+fn removed_at(removed: Timestamp) -> String {
+    format!(": it was gone by {removed}")
+}
+
+fn others(there: &[String]) -> String {
+    if there.is_empty() { ", nor any other".to_owned() } else { format!("; there were: {}", there.join(", ")) }
 }
 
 /// A resource's state at an instant, to be read bucket by bucket.

@@ -7,13 +7,14 @@
 //! | both of them | [`capture`] (contents first, then changes), with [`known`] (what the vault has), [`copying`] (by the server), [`dating`] and [`source_clock`] (whose time it is), [`missing`] (segments that are gone) |
 //! | keeping the vault small and quick | [`compact`] |
 //! | keeping what a database tells | [`table_log`] |
-//! | giving back | [`restore`]; [`browse`] and [`diff`] look without restoring |
+//! | giving back | [`restore`]; [`browse`], [`configuration`] and [`diff`] look without restoring |
 //! | knowing how it stands | [`health`], [`lag`], [`protection`] (what is kept, and how), [`vault`] (making one), [`letters`] (what could not be taken) |
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop where it fails"))]
 
 pub mod browse;
 pub mod capture;
 pub mod compact;
+pub mod configuration;
 pub mod copying;
 pub mod dating;
 pub mod diff;

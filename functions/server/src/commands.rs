@@ -4,6 +4,7 @@ mod cat;
 mod check;
 mod compact;
 mod completions;
+mod configuration;
 mod dead_letters;
 mod demo;
 mod diff;
@@ -33,6 +34,7 @@ pub enum Command {
     Ls(ls::Ls),
     Cat(cat::Cat),
     History(history::History),
+    Configuration(configuration::Configuration),
     Diff(diff::Diff),
     Compact(compact::Compact),
     Reconcile(reconcile::Reconcile),
@@ -56,6 +58,7 @@ pub async fn run(app: &App, command: Command) -> Result<Ended> {
         Command::Ls(command) => ls::run(app, command).await,
         Command::Cat(command) => cat::run(app, command).await,
         Command::History(command) => history::run(app, command).await,
+        Command::Configuration(command) => configuration::run(app, command).await,
         Command::Diff(command) => diff::run(app, command).await,
         Command::Compact(command) => compact::run(app, command).await,
         Command::Reconcile(command) => reconcile::run(app, command).await,

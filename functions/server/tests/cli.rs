@@ -1,6 +1,8 @@
 //! The real binary: what it prints, what it exits with, whole stories against real S3 servers, the proof that
 //! every restore is what a record says, and what is left of it when it is killed or the power goes.
 
+#[path = "cli/configuration.rs"]
+mod configuration;
 #[path = "cli/copies.rs"]
 mod copies;
 #[path = "cli/databases.rs"]

@@ -66,6 +66,9 @@ fn the_commands_of_the_guide_do_what_it_says() {
     assert_eq!(told.matches("0 added, 0 changed, 0 removed, 1 the same").count(), 2, "both restores are what they should be\n{told}");
     assert_eq!(told.matches("all of it is as it was written").count(), 1, "the vault is sound\n{told}");
     assert_eq!(told.matches("\"damaged\":0").count(), 1, "and the document says so\n{told}");
+    assert!(read("bucket-policy.json").contains("s3:DeleteBucket"), "the policy as it was\n{told}");
+    let policy = |change: &str| told.lines().filter(|line| line.contains(change) && line.contains("  policy")).count();
+    assert_eq!((policy("  set "), policy("  removed ")), (1, 1), "{told}");
     let get = |url: &str| {
         let output =
             Command::new(tools().join("s3/bin/aws")).args(["s3", "cp", url, "-"]).envs(emulator.environment()).output().expect("aws");
