@@ -118,3 +118,20 @@ fn the_history_has_every_change_of_the_documents_once() {
     world.compact().expect("nothing fails");
     assert_eq!(changes(&world, Some("policy")), policy, "a base changes nothing of it");
 }
+
+#[test]
+fn a_document_is_dated_to_when_it_was_read_and_not_to_the_listing_before() {
+    let mut world = SmallWorld::new();
+    world.put("a", "content");
+    // It is asked for again and again behind the listing, and the documents are read after that.
+    world.make_unreadable("a", true);
+    world.bucket.set_document("policy", Some(OPEN));
+    world.tick(30);
+    let began = world.now();
+    world.reconcile().expect("nothing fails");
+    let ended = world.now();
+    assert!(ended >= began.plus(std::time::Duration::from_secs(3)), "{began} to {ended}");
+    let later = read(&world);
+    read(&world);
+    assert_eq!(document(&world, later, "policy").expect("it is there").since, ended);
+}

@@ -167,7 +167,7 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
     if cursor.is_none() {
         capture.known(|known| known.settle(began));
     }
-    let events_on = keep_configuration(capture, ended).await?;
+    let events_on = keep_configuration(capture).await?;
     let versioned = capture.reader().bucket().versioning().await? == Versioning::Enabled;
     let proof_began = match versioned {
         true => None,
@@ -305,8 +305,10 @@ async fn keep_purges(
 }
 
 /// Keeps the documents of the bucket's configuration that have changed; says whether it sends events.
-pub async fn keep_configuration(capture: &mut Capture, now: Timestamp) -> Result<Option<bool>, CaptureError> {
+pub async fn keep_configuration(capture: &mut Capture) -> Result<Option<bool>, CaptureError> {
     let configuration = capture.reader().bucket().configuration().await?;
+    // From here on they are certain to be so: whatever was asked for before says nothing of them.
+    let now = capture.clock().now();
     let stated = sends_events(configuration.documents.get(NOTIFICATION).map(String::as_str));
     // A server writes no document where nothing is set. That it was set before and is not any more says that it is off.
     let was_on = capture.known(|known| sends_events(known.configuration().get(NOTIFICATION).map(|document| &**document)) == Some(true));

@@ -58,7 +58,7 @@ impl Watch {
         let clock = Arc::clone(capture.clock());
         loop {
             clock.sleep(EVERY).await;
-            match keep_configuration(&mut capture, clock.now()).await {
+            match keep_configuration(&mut capture).await {
                 Ok(on) => self.heard(&capture, on).await,
                 Err(error) => {
                     let reason = format!("{:#}", anyhow::Error::new(error));
