@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::future::join_all;
-use handlers::vault::{self, OpenError};
+use handlers::vault::{self, OpenError, Promises, StoreKind};
 use pipeline::model::{Digest, Timestamp};
 use pipeline::vault::{Created, FileRef, Vault, VaultError};
 
@@ -10,13 +10,13 @@ use pipeline::vault::{Created, FileRef, Vault, VaultError};
 const RIVALS: usize = 8;
 const RACES: usize = 10;
 
-/// Runs the suite on an empty vault; panics where the store does not conform.
-pub async fn conforms(vault: &Vault) {
+/// Runs the suite on an empty vault, and says what the store promises; panics where it does not conform.
+pub async fn conforms(vault: &Vault, kind: &StoreKind) -> Promises {
     creates_once(vault).await;
     one_of_many_rivals_wins(vault).await;
     reads_what_was_written_and_nothing_else(vault).await;
     lists_in_order_what_was_written(vault).await;
-    is_made_once_and_opened_after(vault).await;
+    is_made_once_and_opened_after(vault, kind).await
 }
 
 async fn creates_once(vault: &Vault) {
@@ -63,11 +63,12 @@ async fn lists_in_order_what_was_written(vault: &Vault) {
     assert!(vault.list("nothing").await.expect("an empty listing").is_empty());
 }
 
-async fn is_made_once_and_opened_after(vault: &Vault) {
+async fn is_made_once_and_opened_after(vault: &Vault, kind: &StoreKind) -> Promises {
     assert!(matches!(vault::open(vault).await, Err(OpenError::NoVault)));
     let now = Timestamp::from_seconds(1_787_400_000);
-    let made = vault::create(vault, "first", now).await.expect("a fit store");
-    assert_eq!(vault::create(vault, "second", now).await.expect("it is there"), made);
+    let made = vault::create(vault, kind, "first", now).await.expect("a fit store");
+    assert_eq!(vault::create(vault, kind, "second", now).await.expect("it is there"), made);
     assert_eq!(vault::open(vault).await.expect("it is there"), made);
     assert!(made.store.create_if_absent && made.store.ranged_get && made.store.lists_at_once);
+    made.store
 }

@@ -187,6 +187,20 @@ async fn a_setting_that_is_denied_is_not_taken_for_absent() {
     assert_eq!(configuration.unread, BTreeMap::from([("policy".to_owned(), reason.to_owned())]));
 }
 
+#[tokio::test]
+async fn whether_a_wrong_sha256_is_taken_is_told_by_the_answer_to_one() {
+    let bad = |code: &str| Answer::xml("400 Bad Request", &format!("<Error><Code>{code}</Code><Message>m</Message></Error>"));
+    for code in ["BadDigest", "XAmzContentChecksumMismatch", "InvalidRequest"] {
+        let answer = bad(code);
+        assert!(!Script::start(move |_, _| answer.clone()).bucket().takes_wrong_sha256("a").await.expect("it is refused"), "{code}");
+    }
+    let script = Script::start(|_, _| Answer::raw("200 OK", &[("Content-Length", "0"), ("ETag", "\"e\"")], b""));
+    assert!(script.bucket().takes_wrong_sha256("a").await.expect("it is taken"));
+    let script = Script::start(|_, _| Answer::xml("403 Forbidden", "<Error><Code>AccessDenied</Code><Message>m</Message></Error>"));
+    let error = script.bucket().takes_wrong_sha256("a").await.expect_err("that says nothing of it");
+    assert!(error.to_string().starts_with("put of s3://photos/a is not allowed"), "{error}");
+}
+
 const PART_BYTES: u64 = 8 << 20;
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use handlers::vault::{StoreKind, WrongSha256};
 use object_store::aws::{AmazonS3Builder, Checksum, S3ConditionalPut};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -14,6 +15,7 @@ use object_store::{
     PutPayload, PutResult,
 };
 use pipeline::model::Timestamp;
+use pipeline::s3::aws::AwsBucket;
 use pipeline::vault::Vault;
 use pipeline::vault::directory::DirectoryStore;
 use tests::services::{AwsEmulator, SeaweedFs, Server};
@@ -21,14 +23,15 @@ use tests::store_conformance::conforms;
 
 #[tokio::test]
 async fn memory_conforms() {
-    conforms(&Vault::new(Arc::new(InMemory::new()), "in/a prefix")).await;
+    conforms(&Vault::new(Arc::new(InMemory::new()), "in/a prefix"), &StoreKind::Other).await;
 }
 
 #[tokio::test]
 async fn a_local_directory_conforms() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let store = DirectoryStore::new(folder.path()).expect("a folder");
-    conforms(&Vault::new(Arc::new(store), "in/a prefix")).await;
+    let promises = conforms(&Vault::new(Arc::new(store), "in/a prefix"), &StoreKind::Directory).await;
+    assert_eq!((promises.wrong_sha256, promises.synced), (None, Some(true)));
 }
 
 #[tokio::test]
@@ -69,16 +72,18 @@ async fn nothing_in_a_directory_is_overwritten_moved_or_removed_through_its_stor
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn seaweedfs_conforms() {
     let server = SeaweedFs::shared().expect("SeaweedFS: run ./dev setup");
-    conforms(&bucket_vault(server, "vault-of-seaweed").await).await;
+    let (vault, kind) = bucket_vault(server, "vault-of-seaweed").await;
+    assert_eq!(conforms(&vault, &kind).await.wrong_sha256, Some(WrongSha256::Refused));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_aws_emulator_conforms() {
     let server = AwsEmulator::shared().expect("the AWS emulator: run ./dev setup");
-    conforms(&bucket_vault(server, "vault-of-emulator").await).await;
+    let (vault, kind) = bucket_vault(server, "vault-of-emulator").await;
+    assert_eq!(conforms(&vault, &kind).await.wrong_sha256, Some(WrongSha256::Refused));
 }
 
-async fn bucket_vault(server: &Server, bucket: &str) -> Vault {
+async fn bucket_vault(server: &Server, bucket: &str) -> (Vault, StoreKind) {
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(server.region().to_owned()))
@@ -86,7 +91,8 @@ async fn bucket_vault(server: &Server, bucket: &str) -> Vault {
         .endpoint_url(server.endpoint())
         .force_path_style(true)
         .build();
-    aws_sdk_s3::Client::from_conf(config).create_bucket().bucket(bucket).send().await.expect("a new bucket");
+    let client = aws_sdk_s3::Client::from_conf(config);
+    client.create_bucket().bucket(bucket).send().await.expect("a new bucket");
     let store = AmazonS3Builder::new()
         .with_bucket_name(bucket)
         .with_region(server.region())
@@ -98,7 +104,7 @@ async fn bucket_vault(server: &Server, bucket: &str) -> Vault {
         .with_checksum_algorithm(Checksum::SHA256)
         .build()
         .expect("a store");
-    Vault::new(Arc::new(store), "in/a prefix")
+    (Vault::new(Arc::new(store), "in/a prefix"), StoreKind::Bucket(AwsBucket::new(client, bucket)))
 }
 
 /// A store that overwrites whatever it was told to create.
@@ -145,6 +151,7 @@ impl ObjectStore for Overwriting {
 #[tokio::test]
 async fn a_store_without_atomic_create_if_absent_is_refused() {
     let vault = Vault::new(Arc::new(Overwriting(InMemory::new())), "");
-    let refused = handlers::vault::create(&vault, "id", Timestamp::from_seconds(1)).await.expect_err("it must be refused");
+    let refused =
+        handlers::vault::create(&vault, &StoreKind::Other, "id", Timestamp::from_seconds(1)).await.expect_err("it must be refused");
     assert!(refused.to_string().contains("atomic create-if-absent"), "{refused}");
 }

@@ -1,11 +1,11 @@
 //! Stores that cannot hold a vault: they are tried out, and refused with the promise that they break.
 
 use futures::FutureExt;
-use handlers::vault::{OpenError, probe};
+use handlers::vault::{OpenError, StoreKind, probe};
 use tests::small_world::SmallWorld;
 
 fn refused(world: &SmallWorld) -> String {
-    match probe(&world.vault(), "tried").now_or_never().expect("memory answers at once") {
+    match probe(&world.vault(), &StoreKind::Other, "tried").now_or_never().expect("memory answers at once") {
         Err(OpenError::Unfit { broken }) => broken,
         other => panic!("{other:?}"),
     }
@@ -28,6 +28,8 @@ fn a_store_whose_listing_lags_is_refused() {
 
 #[test]
 fn a_store_that_does_all_that_is_taken() {
-    let promises = probe(&SmallWorld::new().vault(), "tried").now_or_never().expect("memory answers at once").expect("it is fit");
+    let promises =
+        probe(&SmallWorld::new().vault(), &StoreKind::Other, "tried").now_or_never().expect("memory answers at once").expect("it is fit");
     assert!(promises.create_if_absent && promises.ranged_get && promises.lists_at_once);
+    assert_eq!((promises.wrong_sha256, promises.synced), (None, None), "nothing is said that was not tried");
 }

@@ -5,13 +5,20 @@
 //! stands in the file `vault`, so that everybody who opens it can see that it is one.
 //!
 //! ```text
-//!  two creates of one name ─→ one New, one Existed ─→ a range of it ─→ a listing with it ─→ the record
+//!  two creates of one name ─→ one New, one Existed ─→ a range of it ─→ a listing with it ─┐
+//!  of a bucket: a put with a wrong SHA-256 ─→ refused, or taken ──────────────────────────┴→ the record
 //! ```
+//!
+//! Whether checksums are checked on the way in is no condition: whoever reads a vault checks what it reads, always. It is said, because
+//! what was damaged on its way is then noticed when it is read, and not when it could have been sent again.
+
+use std::fmt;
 
 use bytes::Bytes;
 use fail::fail_point;
 use futures::future::join_all;
 use pipeline::model::Timestamp;
+use pipeline::s3::aws::AwsBucket;
 use pipeline::vault::record::{FORMAT_VERSION, Record, encode};
 use pipeline::vault::{Created, Vault, VaultError, layout};
 use serde::{Deserialize, Serialize};
@@ -34,7 +41,7 @@ impl Record for VaultRecord {
 }
 
 /// What a store was found to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promises {
     /// Of several creates of one name one wins, and its content stays.
     pub create_if_absent: bool,
@@ -42,6 +49,57 @@ pub struct Promises {
     pub ranged_get: bool,
     /// A listing shows what was just written.
     pub lists_at_once: bool,
+    /// What becomes of a put with a wrong SHA-256. Nobody tried that of a directory, nor of vaults that were made before it was tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrong_sha256: Option<WrongSha256>,
+    /// Whether a file and the folder that names it are synced to the disk before the file counts as written; only of directories.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub synced: Option<bool>,
+}
+
+/// What a store does with a put with a wrong SHA-256.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WrongSha256 {
+    /// It refuses it: what is damaged on its way does not get in.
+    Refused,
+    /// It takes it.
+    Taken,
+    /// It could not be tried, for this reason.
+    Untried(String),
+}
+
+/// In one line, as a person reads it.
+impl fmt::Display for Promises {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const READ: &str = "every read is checked";
+        let kept = [
+            (self.create_if_absent, "create-if-absent"),
+            (self.ranged_get, "ranged reads"),
+            (self.lists_at_once, "listings at once"),
+            (self.synced == Some(true), "file and folder synced"),
+        ];
+        let kept: Vec<&str> = kept.into_iter().filter_map(|(kept, what)| kept.then_some(what)).collect();
+        write!(f, "{}; ", kept.join(", "))?;
+        match (&self.wrong_sha256, self.synced) {
+            (Some(WrongSha256::Refused), _) => write!(f, "a wrong SHA-256 is refused, and {READ}"),
+            (Some(WrongSha256::Taken), _) => write!(f, "a wrong SHA-256 is not noticed, but {READ}"),
+            (Some(WrongSha256::Untried(reason)), _) => write!(f, "whether a wrong SHA-256 is refused is not known ({reason}), but {READ}"),
+            (None, Some(true)) => write!(f, "no checksums of its own, but {READ}"),
+            (None, _) => write!(f, "whether a wrong SHA-256 is refused was not tried, but {READ}"),
+        }
+    }
+}
+
+/// The kind of a vault's store: what can be tried, or is known, of it beyond what every store is tried for.
+#[derive(Debug, Clone)]
+pub enum StoreKind {
+    /// A directory, through [`pipeline::vault::directory`].
+    Directory,
+    /// An S3 bucket: this one.
+    Bucket(AwsBucket),
+    /// Anything else, such as memory.
+    Other,
 }
 
 /// Why there is no vault.
@@ -81,12 +139,12 @@ pub async fn open(vault: &Vault) -> Result<VaultRecord, OpenError> {
 ///
 /// # Errors
 /// [`OpenError::Unfit`] for a store that must not be used.
-pub async fn create(vault: &Vault, id: &str, now: Timestamp) -> Result<VaultRecord, OpenError> {
+pub async fn create(vault: &Vault, kind: &StoreKind, id: &str, now: Timestamp) -> Result<VaultRecord, OpenError> {
     match open(vault).await {
         Err(OpenError::NoVault) => {}
         known => return known,
     }
-    let record = VaultRecord { id: id.to_owned(), created: now, format: FORMAT_VERSION, store: probe(vault, id).await? };
+    let record = VaultRecord { id: id.to_owned(), created: now, format: FORMAT_VERSION, store: probe(vault, kind, id).await? };
     fail_point!("vault::before-record");
     match vault.create(layout::VAULT, encode(layout::VAULT, &record)).await? {
         Created::New => Ok(record),
@@ -99,7 +157,7 @@ pub async fn create(vault: &Vault, id: &str, now: Timestamp) -> Result<VaultReco
 ///
 /// # Errors
 /// [`OpenError::Unfit`] names the promise that it broke.
-pub async fn probe(vault: &Vault, id: &str) -> Result<Promises, OpenError> {
+pub async fn probe(vault: &Vault, kind: &StoreKind, id: &str) -> Result<Promises, OpenError> {
     let unfit = |broken: String| OpenError::Unfit { broken };
     let folder = format!("{}/{id}", layout::states_folder(PROBES));
     let path = format!("{folder}/rivals");
@@ -127,5 +185,58 @@ pub async fn probe(vault: &Vault, id: &str) -> Result<Promises, OpenError> {
     if listed.iter().all(|file| file.path != path || file.size != contents[winner].len() as u64) {
         return Err(unfit("a listing does not show what was just written".to_owned()));
     }
-    Ok(Promises { create_if_absent: true, ranged_get: true, lists_at_once: true })
+    let (wrong_sha256, synced) = match kind {
+        StoreKind::Directory => (None, Some(true)),
+        StoreKind::Bucket(bucket) => (Some(try_wrong_sha256(bucket, &vault.key_of(&format!("{folder}/wrong-sha256"))).await), None),
+        StoreKind::Other => (None, None),
+    };
+    Ok(Promises { create_if_absent: true, ranged_get: true, lists_at_once: true, wrong_sha256, synced })
+}
+
+/// That it cannot be tried keeps nobody from a vault, which does not rest on it.
+async fn try_wrong_sha256(bucket: &AwsBucket, key: &str) -> WrongSha256 {
+    match bucket.takes_wrong_sha256(key).await {
+        Ok(true) => WrongSha256::Taken,
+        Ok(false) => WrongSha256::Refused,
+        Err(error) => WrongSha256::Untried(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn promises(wrong_sha256: Option<WrongSha256>, synced: Option<bool>) -> Promises {
+        Promises { create_if_absent: true, ranged_get: true, lists_at_once: true, wrong_sha256, synced }
+    }
+
+    #[test]
+    fn what_a_store_promises_is_one_line() {
+        for (wrong_sha256, synced, expected) in [
+            (Some(WrongSha256::Refused), None, "; a wrong SHA-256 is refused, and every read is checked"),
+            (Some(WrongSha256::Taken), None, "; a wrong SHA-256 is not noticed, but every read is checked"),
+            (
+                Some(WrongSha256::Untried("no answer".to_owned())),
+                None,
+                "; whether a wrong SHA-256 is refused is not known (no answer), but",
+            ),
+            (None, Some(true), ", file and folder synced; no checksums of its own, but every read is checked"),
+            (None, None, "; whether a wrong SHA-256 is refused was not tried, but every read is checked"),
+        ] {
+            let shown = promises(wrong_sha256, synced).to_string();
+            assert!(shown.starts_with(&format!("create-if-absent, ranged reads, listings at once{expected}")), "{shown}");
+        }
+    }
+
+    #[test]
+    fn the_record_of_a_vault_that_was_made_before_is_read_and_written_as_it_is() {
+        let before = r#"{"id":"a","created":"2026-08-22T12:00:00Z","format":1,"store":{"create_if_absent":true,"ranged_get":true,"lists_at_once":true}}"#;
+        let record: VaultRecord = serde_json::from_str(before).unwrap();
+        assert_eq!(record.store, promises(None, None));
+        assert_eq!(serde_json::to_string(&record).unwrap(), before);
+        for kept in [Some(WrongSha256::Refused), Some(WrongSha256::Taken), Some(WrongSha256::Untried("why".to_owned()))] {
+            let text = serde_json::to_string(&promises(kept.clone(), None)).unwrap();
+            assert_eq!(serde_json::from_str::<Promises>(&text).unwrap().wrong_sha256, kept, "{text}");
+        }
+    }
 }

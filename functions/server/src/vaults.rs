@@ -14,11 +14,12 @@ use async_trait::async_trait;
 use aws_sdk_s3::config::{ProvideCredentials, SharedCredentialsProvider};
 use futures::TryStreamExt;
 use handlers::copying::{COPY_ABOVE_BYTES, Copying};
-use handlers::vault::{OpenError, VaultRecord};
+use handlers::vault::{OpenError, StoreKind, VaultRecord};
 use object_store::aws::{AmazonS3Builder, AwsCredential, Checksum, S3ConditionalPut};
 use object_store::client::CredentialProvider;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use pipeline::model::{ResourceId, Timestamp};
+use pipeline::s3::aws::AwsBucket;
 use pipeline::s3::{Bucket, BucketError};
 use pipeline::vault::directory::{self, DirectoryStore};
 use pipeline::vault::whole::VaultBucket;
@@ -85,7 +86,11 @@ impl OpenVault {
         }
         let key = if prefix.is_empty() { layout::VAULT.to_owned() } else { format!("{prefix}/{}", layout::VAULT) };
         match bucket.get(&key, None, None, None).await {
-            Ok((_, content)) => Ok(content.try_collect::<Vec<_>>().await?.concat() == record::encode(layout::VAULT, &self.record)),
+            Ok((_, content)) => {
+                let found = record::decode::<VaultRecord>(layout::VAULT, &content.try_collect::<Vec<_>>().await?.concat());
+                // Not the bytes: another version of this program may have written more than this one knows.
+                Ok(found.is_ok_and(|found| found.id == self.record.id))
+            }
             Err(BucketError::NotFound { .. }) => Ok(false),
             Err(error) => Err(error),
         }
@@ -188,7 +193,7 @@ impl Place {
                 directory::make(path)?;
             }
             let vault = self.vault(Patience::Usual).await?;
-            let record = handlers::vault::create(&vault, &new_id(now), now).await?;
+            let record = handlers::vault::create(&vault, &self.store_kind().await?, &new_id(now), now).await?;
             anyhow::Ok(OpenVault { place: self.clone(), vault, record })
         };
         attempt.await.with_context(|| self.attempt())
@@ -199,6 +204,13 @@ impl Place {
             Location::Directory(_) => format!("cannot use vault {}", self.name),
             Location::Bucket { endpoint, .. } => format!("cannot use vault {} at {}", self.name, endpoint.shown()),
         }
+    }
+
+    async fn store_kind(&self) -> Result<StoreKind, Failure> {
+        Ok(match &self.location {
+            Location::Directory(_) => StoreKind::Directory,
+            Location::Bucket { bucket, endpoint, .. } => StoreKind::Bucket(AwsBucket::new(endpoint.s3().await?, bucket)),
+        })
     }
 
     async fn vault(&self, patience: Patience) -> Result<Vault> {

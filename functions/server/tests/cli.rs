@@ -33,6 +33,8 @@ mod operator;
 mod power;
 #[path = "cli/program.rs"]
 mod program;
+#[path = "cli/promises.rs"]
+mod promises;
 #[path = "cli/proof.rs"]
 mod proof;
 #[path = "cli/record.rs"]

@@ -7,6 +7,7 @@
 //!           ─→ copy       parts of another object of the server, shown to be the same before they are one
 //!           ─→ access     tags and ACLs
 //!           ─→ settings   the bucket's own documents, as the server wrote them
+//!           ─→ probe      whether the server checks what arrives
 //!              classify   what an error means to the caller
 //!              raw, xml   the reply before the SDK took it apart
 //! ```
@@ -18,6 +19,7 @@ mod access;
 mod classify;
 mod copy;
 mod listing;
+mod probe;
 mod raw;
 mod read;
 mod settings;
@@ -57,6 +59,14 @@ impl AwsBucket {
     pub fn new(client: Client, name: impl Into<String>) -> AwsBucket {
         let sleep = client.config().sleep_impl();
         AwsBucket { client, name: name.into(), sleep }
+    }
+
+    /// Whether the server takes a content with a wrong SHA-256, or refuses it as it should. What it takes is left under this key.
+    ///
+    /// # Errors
+    /// Anything else that the server says, or that happens on the way.
+    pub async fn takes_wrong_sha256(&self, object: &str) -> Result<bool, BucketError> {
+        probe::takes_wrong_sha256(&self.place(object)).await
     }
 
     fn place(&self, object: &str) -> upload::Place {

@@ -12,6 +12,7 @@ use handlers::intake::Intake;
 use handlers::protection::{BucketProtection, Events, How, PROTECTIONS, Protection, RECONCILE_EVERY, Status};
 use handlers::reconcile::{Quiet, reconcile};
 use handlers::restore::{RestoreRequest, restore};
+use handlers::vault::StoreKind;
 use pipeline::base::inputs::Inventory;
 use pipeline::base::plan::Policy;
 use pipeline::changelog::coverage::{Reconciliation, Window};
@@ -61,7 +62,7 @@ impl SmallWorld {
         };
         let folder = layout::state_folder(PROTECTIONS, &self.resource);
         self.live(async {
-            handlers::vault::create(&self.vault(), "small", self.now()).await.map_err(text)?;
+            handlers::vault::create(&self.vault(), &StoreKind::Other, "small", self.now()).await.map_err(text)?;
             self.vault().write_numbered(&folder, 1, &protection).await.map(drop).map_err(text)
         })
     }

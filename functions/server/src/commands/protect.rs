@@ -6,6 +6,7 @@ mod database;
 use anyhow::{Context, Result};
 use clap::Args;
 use handlers::protection::{self, How, Protection, Status};
+use handlers::vault::Promises;
 use pipeline::model::ResourceId;
 use pipeline::vault::Vault;
 use serde::Serialize;
@@ -13,7 +14,7 @@ use serde::Serialize;
 use self::bucket::{EventsFlag, parse_interval};
 use crate::app::{App, VaultFlag};
 use crate::exit::{Ended, Failure};
-use crate::output::Output;
+use crate::output::{Output, escaped};
 use crate::protected::Protected;
 use crate::vaults::{OpenVault, Place};
 
@@ -114,9 +115,21 @@ pub struct Unprotect {
     vault: VaultFlag,
 }
 
+/// The vault that was chosen.
+struct Chosen {
+    opened: OpenVault,
+    /// It was made for this.
+    made: bool,
+    /// The other configured ones.
+    others: Vec<Vault>,
+}
+
 #[derive(Serialize)]
 struct Decided<'a> {
     vault: &'a str,
+    /// What its store promises, where it was made just now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<&'a Promises>,
     number: u64,
     protection: &'a Protection,
     /// How it was protected until now, where that was otherwise.
@@ -136,27 +149,22 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
 }
 
 /// Opens the vault at a place, or makes it, and the other configured ones, of which none may have the resource.
-async fn choose(app: &App, place: &Place, resource: &ResourceId) -> Result<(OpenVault, Vec<Vault>)> {
+async fn choose(app: &App, place: &Place, resource: &ResourceId) -> Result<Chosen> {
     let known = place.open_if_there().await?;
     let others = other_vaults(app, &place.name, known.as_ref()).await?;
     protection::free_in(&others, resource).await?;
-    let chosen = match known {
+    let made = known.is_none();
+    let opened = match known {
         Some(known) => known,
         None => place.open_or_create(app.clock.now()).await?,
     };
-    Ok((chosen, others))
+    Ok(Chosen { opened, made, others })
 }
 
 /// Writes a protection down, and says what that changes.
-async fn decide(
-    app: &App,
-    chosen: &OpenVault,
-    others: &[Vault],
-    resource: ResourceId,
-    how: How,
-    mut warnings: Vec<String>,
-) -> Result<Ended> {
-    let known = protection::newest(&chosen.vault, &resource).await?;
+async fn decide(app: &App, chosen: &Chosen, resource: ResourceId, how: How, mut warnings: Vec<String>) -> Result<Ended> {
+    let Chosen { opened, made, others } = chosen;
+    let known = protection::newest(&opened.vault, &resource).await?;
     // One that is only changed goes on.
     let running = known.as_ref().filter(|known| known.record.status == Status::Active);
     let since = running.map_or_else(|| app.clock.now(), |known| known.record.since);
@@ -164,7 +172,7 @@ async fn decide(
     // What is as it was needs no record: one would make `serve` begin anew with it.
     let number = match known.as_ref().filter(|known| known.record == protection) {
         Some(known) => known.number,
-        None => protection::record(&chosen.vault, others, &protection).await?,
+        None => protection::record(&opened.vault, others, &protection).await?,
     };
     // A slot that nobody reads any more would keep its server's log until the disk is full.
     if let (Some(was), Some(is)) = (known.as_ref().and_then(|known| known.record.database()), protection.database())
@@ -174,7 +182,11 @@ async fn decide(
         warnings.extend(database::clean_up(app, was).await);
     }
     let before = known.as_ref().map(|known| &known.record).filter(|before| **before != protection);
-    say(app, &Decided { vault: &chosen.place.name, number, protection: &protection, before, warnings }, |output, decided| {
+    let store = made.then_some(&opened.record.store);
+    say(app, &Decided { vault: &opened.place.name, store, number, protection: &protection, before, warnings }, |output, decided| {
+        if let Some(store) = decided.store {
+            output.line(format_args!("made vault {}; its store: {}", decided.vault, escaped(&store.to_string())))?;
+        }
         output.line(format_args!("protected {} in vault {}", decided.protection.resource, decided.vault))?;
         for (what, was, is) in decided.before.into_iter().flat_map(|before| changed(before, decided.protection)) {
             output.line(format_args!("{what}: {was} until now, {is} from now on"))?;
@@ -217,7 +229,7 @@ pub async fn unprotect(app: &App, command: Unprotect) -> Result<Ended> {
         How::Database(how) => database::clean_up(app, how).await,
     };
     let ended = if warnings.is_empty() { Ended::Whole } else { Ended::InPart };
-    let decided = Decided { vault: &opened.place.name, number, protection: &protection, before: None, warnings };
+    let decided = Decided { vault: &opened.place.name, store: None, number, protection: &protection, before: None, warnings };
     say(app, &decided, |output, decided| {
         output.line(format_args!("stopped protecting {resource} in vault {}; what was kept can be restored", decided.vault))
     })?;

@@ -11,6 +11,7 @@ use handlers::browse::{BrowseError, State};
 use handlers::health::{self, Health};
 use handlers::lag::{self, Lag};
 use handlers::protection::{self, Protection, Status as Running};
+use handlers::vault::{Promises, VaultRecord};
 use pipeline::base::inputs::Inventory;
 use pipeline::changelog::coverage::Window;
 use pipeline::fold::Cut;
@@ -50,6 +51,8 @@ struct VaultStatus {
     vault: String,
     id: String,
     created: Timestamp,
+    /// What its store was found to promise when it was made.
+    store: Promises,
     dead_letters: u64,
     resources: Vec<ResourceStatus>,
     /// Resources of which nothing can be said, and why.
@@ -169,8 +172,8 @@ async fn look(opened: &OpenVault, now: Timestamp) -> Result<VaultStatus> {
             Err(error) => unreadable.push(Unreadable { resource, error: format!("{error:#}") }),
         }
     }
-    let record = opened.record.clone();
-    Ok(VaultStatus { vault: opened.place.name.clone(), id: record.id, created: record.created, dead_letters, resources, unreadable })
+    let VaultRecord { id, created, store, .. } = opened.record.clone();
+    Ok(VaultStatus { vault: opened.place.name.clone(), id, created, store, dead_letters, resources, unreadable })
 }
 
 async fn look_at(opened: &OpenVault, protection: Protection, now: Timestamp) -> Result<ResourceStatus> {

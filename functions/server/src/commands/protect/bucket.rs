@@ -98,11 +98,11 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
             Err(QueueTrouble::Unknown(reason)) => warnings.push(format!("queue {url} cannot be asked now: {reason}")),
         }
     }
-    let (chosen, others) = choose(app, &place, &resource).await?;
-    if chosen.is_in_bucket(bucket.as_ref()).await? {
+    let chosen = choose(app, &place, &resource).await?;
+    if chosen.opened.is_in_bucket(bucket.as_ref()).await? {
         return Err(ProtectError::OwnVault { resource }.into());
     }
-    let known = protection::newest(&chosen.vault, &resource).await?;
+    let known = protection::newest(&chosen.opened.vault, &resource).await?;
     if let Some(known) = known.as_ref().and_then(|known| known.record.bucket()).filter(|_| !command.moved) {
         let before = app.endpoint(known.endpoint.as_deref())?;
         if !before.is_same_server(&endpoint) {
@@ -127,12 +127,12 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
         }
     }
     if let Events::Sqs { url } = &events
-        && let Some(other) = sqs::claim(&endpoint.sqs(url).await?, url, &chosen.record.id).await
+        && let Some(other) = sqs::claim(&endpoint.sqs(url).await?, url, &chosen.opened.record.id).await
     {
         warnings.push(format!(
             "queue {url} has been taken for vault {other}, and this one is {}: of two that take from one queue each gets a part of the \
              events; if both are in use, give each a queue of its own",
-            chosen.record.id
+            chosen.opened.record.id
         ));
     }
     let how = BucketProtection {
@@ -143,7 +143,7 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
         reconcile_seconds: reconcile_every.unwrap_or(RECONCILE_EVERY).as_secs(),
     };
     warnings.extend(warn(&how, bucket.as_ref()).await?);
-    decide(app, &chosen, &others, resource, How::Bucket(how), warnings).await
+    decide(app, &chosen, resource, How::Bucket(how), warnings).await
 }
 
 /// How a bucket is protected, as people read it.

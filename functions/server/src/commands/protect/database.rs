@@ -55,8 +55,8 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
             return Err(Failure::usage(reason).into());
         }
     };
-    let (chosen, others) = choose(app, &place, &resource).await?;
-    let known = protection::newest(&chosen.vault, &resource).await?;
+    let chosen = choose(app, &place, &resource).await?;
+    let known = protection::newest(&chosen.opened.vault, &resource).await?;
     if let Some(known) = known.as_ref().and_then(|known| known.record.database()).filter(|_| !command.moved) {
         let before = Address::parse(&known.server)?;
         if !before.is_same_database(&address) {
@@ -68,7 +68,7 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
         }
     }
     let how = DatabaseProtection { server: address.to_string(), changes };
-    decide(app, &chosen, &others, resource, How::Database(how), warnings).await
+    decide(app, &chosen, resource, How::Database(how), warnings).await
 }
 
 fn resource(name: Option<&str>, address: &Address) -> Result<ResourceId, Failure> {

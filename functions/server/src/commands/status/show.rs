@@ -20,6 +20,7 @@ pub fn vault(output: &mut Output, status: &VaultStatus, now: Timestamp) -> io::R
         String::new()
     };
     output.line(format_args!("vault {}{dead}", escaped(&status.vault)))?;
+    output.line(format_args!("store: {}", escaped(&status.store.to_string())))?;
     for Unreadable { resource, error } in &status.unreadable {
         output.line(format_args!("\n{resource}: CANNOT BE READ: {}", escaped(error)))?;
     }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use handlers::browse::State;
 use handlers::compact::compact;
-use handlers::vault::OpenError;
+use handlers::vault::{OpenError, StoreKind};
 use handlers::{protection, vault as vaults};
 use pipeline::base::KeyRange;
 use pipeline::base::inputs::{Folding, Inventory};
@@ -84,7 +84,9 @@ impl Expected<'_> {
         match vaults::open(&vault).await {
             Err(OpenError::NoVault) if protected => return Err("the vault's record is gone".to_owned()),
             // Nothing was promised; making it must work.
-            Err(OpenError::NoVault) => return vaults::create(&vault, "another", now()).await.map(drop).map_err(text),
+            Err(OpenError::NoVault) => {
+                return vaults::create(&vault, &StoreKind::Directory, "another", now()).await.map(drop).map_err(text);
+            }
             opened => drop(opened.map_err(text)?),
         }
         let known = protection::all(&vault).await.map_err(text)?;
