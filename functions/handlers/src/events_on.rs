@@ -34,12 +34,19 @@ impl EventsOn {
         let window = coverage::window(None, &readings, &gaps);
         let gap = window.iter().flat_map(|window| &window.gaps).find(|gap| gap.to.is_none()).map(|gap| gap.from);
         let on_at = readings.iter().rev().find(|reading| reading.events_on == Some(true)).map(|reading| reading.ended);
-        Ok(EventsOn { on_at, gap })
+        // A gap has its name from when it began. One that began here is over: events were on when it ended.
+        let since = window.iter().flat_map(|window| &window.gaps).filter(|gap| Some(gap.from) == on_at).filter_map(|gap| gap.to).max();
+        Ok(EventsOn { on_at: since.or(on_at), gap })
     }
 
     /// When the gap began that has not ended.
     pub fn gap(&self) -> Option<Timestamp> {
         self.gap
+    }
+
+    /// Whether the bucket has ever said whether it sends events.
+    pub fn has_said(&self) -> bool {
+        self.on_at.is_some() || self.gap.is_some()
     }
 
     /// The bucket has said whether it sends events; none where it does not say. What is new is in the vault when this returns.

@@ -167,7 +167,8 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
     if cursor.is_none() {
         capture.known(|known| known.settle(began));
     }
-    let events_on = keep_configuration(capture).await?;
+    let has_said = before.as_ref().is_some_and(|before| before.events_on.is_some());
+    let events_on = keep_configuration(capture, has_said).await?;
     let versioned = capture.reader().bucket().versioning().await? == Versioning::Enabled;
     let proof_began = match versioned {
         true => None,
@@ -304,15 +305,17 @@ async fn keep_purges(
     Ok(rows.len() as u64)
 }
 
-/// Keeps the documents of the bucket's configuration that have changed; says whether it sends events.
-pub async fn keep_configuration(capture: &mut Capture) -> Result<Option<bool>, CaptureError> {
+/// Keeps the documents of the bucket's configuration that have changed; says whether it sends events. `has_said` is whether it has
+/// said so before, as far as is known.
+pub async fn keep_configuration(capture: &mut Capture, has_said: bool) -> Result<Option<bool>, CaptureError> {
     let configuration = capture.reader().bucket().configuration().await?;
     // From here on they are certain to be so: whatever was asked for before says nothing of them.
     let now = capture.clock().now();
     let stated = sends_events(configuration.documents.get(NOTIFICATION).map(String::as_str));
-    // A server writes no document where nothing is set. That it was set before and is not any more says that it is off.
-    let was_on = capture.known(|known| sends_events(known.configuration().get(NOTIFICATION).map(|document| &**document)) == Some(true));
-    let turned_off = was_on && stated.is_none() && !configuration.unread.contains_key(NOTIFICATION);
+    // A server writes no document where nothing is set. That it wrote one before says that events are off, as often as it is asked:
+    // whoever heard that first may have broken off before the gap was written down, and the document is not known any more.
+    let has_said = has_said || capture.known(|known| known.configuration().contains_key(NOTIFICATION));
+    let turned_off = has_said && stated.is_none() && !configuration.unread.contains_key(NOTIFICATION);
     let rows = capture.known(|known| {
         let changed = configuration
             .documents

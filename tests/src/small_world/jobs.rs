@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use handlers::capture::Capture;
 use handlers::compact::compact;
+use handlers::events_on::{EventsOn, News};
 use handlers::intake::Intake;
 use handlers::protection::{BucketProtection, Events, How, PROTECTIONS, Protection, RECONCILE_EVERY, Status};
-use handlers::reconcile::{Quiet, reconcile};
+use handlers::reconcile::{Quiet, keep_configuration, reconcile};
 use handlers::restore::{RestoreRequest, restore};
 use handlers::vault::StoreKind;
 use pipeline::base::inputs::Inventory;
@@ -173,6 +174,34 @@ impl SmallWorld {
         self.live(async {
             let mut capture = self.capture().await?;
             reconcile(&mut capture, &Quiet).await.map_err(text)
+        })
+    }
+
+    /// What a process that begins now knows of the bucket's events.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn events_known(&self) -> Result<EventsOn, Broken> {
+        self.live(async { EventsOn::known(&self.capture().await?).await.map_err(text) })
+    }
+
+    /// That process is told whether the bucket sends events.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn hear(&self, events: &mut EventsOn, on: Option<bool>) -> Result<Option<News>, Broken> {
+        self.live(async { events.heard(&self.capture().await?, on).await.map_err(text) })
+    }
+
+    /// That process asks the bucket by itself.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn ask_for_events(&self, events: &mut EventsOn) -> Result<Option<News>, Broken> {
+        self.live(async {
+            let mut capture = self.capture().await?;
+            let on = keep_configuration(&mut capture, events.has_said()).await.map_err(text)?;
+            events.heard(&capture, on).await.map_err(text)
         })
     }
 

@@ -58,7 +58,8 @@ impl Watch {
         let clock = Arc::clone(capture.clock());
         loop {
             clock.sleep(EVERY).await;
-            match keep_configuration(&mut capture).await {
+            let has_said = self.known.lock().await.has_said();
+            match keep_configuration(&mut capture, has_said).await {
                 Ok(on) => self.heard(&capture, on).await,
                 Err(error) => {
                     let reason = format!("{:#}", anyhow::Error::new(error));
