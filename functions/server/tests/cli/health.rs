@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use aws_sdk_s3::types::{EventBridgeConfiguration, NotificationConfiguration};
+use pipeline::model::Timestamp;
 use serde_json::Value;
-use tests::services::SeaweedFs;
+use tests::services::{AwsEmulator, SeaweedFs};
 
 use super::program::Program;
+use super::proof::send_events;
 use super::world::{World, seaweed};
 
 /// How often it is asked until it is so, and how long then in all: a minute and a half.
@@ -90,4 +93,79 @@ async fn now_is_what_was_just_known_and_nothing_older() {
     let later = restore("2101-01-01T00:00:00Z", "./two");
     assert_eq!(later.code, 4, "{}", later.errors);
     assert!(later.errors.contains("the log is complete only up to") && later.errors.contains("`latest`"), "{}", later.errors);
+}
+
+/// Turns the events of the bucket on or off, as its owner does.
+async fn switch_events(world: &World, on: bool) {
+    let bridge = on.then(|| EventBridgeConfiguration::builder().build());
+    let wanted = NotificationConfiguration::builder().set_event_bridge_configuration(bridge).build();
+    let request = world.client.put_bucket_notification_configuration().bucket(&world.bucket).notification_configuration(wanted);
+    request.send().await.expect("a configuration");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_are_turned_off_at_the_bucket_are_noticed_and_what_happened_meanwhile_is_kept_when_they_are_back() {
+    let emulator = AwsEmulator::start().unwrap_or_else(|error| panic!("{error}; run ./dev setup"));
+    let world = World::new(&emulator, "cli-events-off", true).await;
+    let queue = send_events(&emulator, &world.bucket);
+    let (program, url) = (&world.program, world.url());
+    world.put("before.txt", "before").await;
+    // The emulator does not give the ACL of every version.
+    program.ok(&["protect", &url, "--vault", "./vault", "--events", &format!("sqs:{queue}"), "--no-acls"]);
+    let serving = program.serve(&["--vault", "./vault"]);
+    program.ok(&["status", "--vault", "./vault", "--wait"]);
+    let history = |key: &str| program.json(&["history", &format!("{url}/{key}"), "--vault", "./vault"]);
+    let restore = |target: &str| program.run(&["restore", &url, "--vault", "./vault", "--to", "latest", "--target", target]);
+    let is_off = |metrics: &str, off: u8| {
+        metrics.lines().any(|line| line == format!("hindsight_events_off{{resource=\"cli-events-off\",vault=\"./vault\"}} {off}"))
+    };
+    assert!(resource(program)["health"]["events_off_since"].is_null());
+    assert!(is_off(&serving.get("/metrics"), 0));
+
+    switch_events(&world, false).await;
+    let health = until(program, |health| health["events_off_since"].is_string()).await;
+    let since = health["events_off_since"].as_str().expect("a time").to_owned();
+    let gaps = resource(program)["window"]["gaps"].clone();
+    assert_eq!((gaps[0]["from"].as_str(), gaps[0]["to"].as_str()), (Some(since.as_str()), None), "{gaps}");
+    let told = program.ok(&["status", "--vault", "./vault"]);
+    assert!(told.contains("  EVENTS OFF ") && told.contains(&format!("since {since}, ")), "{told}");
+    assert!(told.contains("events are turned off at the bucket"), "{told}");
+    let metrics = serving.get("/metrics");
+    assert!(is_off(&metrics, 1), "{metrics}");
+    let alive = serving.get("/healthz");
+    assert!(alive.contains(&format!("s3://cli-events-off: events are off since {since}")), "{alive}");
+    world.put("meanwhile.txt", "meanwhile").await;
+    let ended = restore("./off");
+    assert_eq!(ended.code, 3, "{}{}", ended.output, ended.errors);
+    assert!(ended.output.contains(&format!("{since} to now: events are turned off at the bucket")), "{}", ended.output);
+    assert_eq!(history("meanwhile.txt").len(), 0, "nobody has told of it");
+
+    switch_events(&world, true).await;
+    until(program, |health| health["events_off_since"].is_null()).await;
+    program.ok(&["status", "--vault", "./vault", "--wait"]);
+    until(program, |_| history("meanwhile.txt").len() == 1).await;
+    assert_eq!(history("meanwhile.txt")[0]["via"], "scan", "only a listing can have found it");
+    let status = resource(program);
+    let gaps = &status["window"]["gaps"];
+    assert_eq!((gaps.as_array().map(Vec::len), gaps[0]["from"].as_str()), (Some(1), Some(since.as_str())), "{gaps}");
+    let to = gaps[0]["to"].as_str().unwrap_or_else(|| panic!("{gaps}"));
+    let told = program.ok(&["status", "--vault", "./vault"]);
+    assert!(!told.contains("EVENTS OFF") && told.contains(&format!("{since} to {to}: ")), "{told}");
+    let metrics = serving.get("/metrics");
+    assert!(is_off(&metrics, 0), "{metrics}");
+    assert!(!serving.get("/healthz").contains("events are off"));
+    // A listing that began after the gap has found what happened within: a restore does not name it any more.
+    let proven = || resource(program)["window"]["proven"].as_str().and_then(|proven| proven.parse::<Timestamp>().ok());
+    let to = to.parse::<Timestamp>().expect("a time");
+    until(program, |_| proven() >= Some(to)).await;
+    let ended = restore("./on");
+    assert_eq!(ended.code, 0, "{}{}", ended.output, ended.errors);
+    let read = |name: &str| std::fs::read_to_string(program.folder().join("on").join(name)).expect(name);
+    assert_eq!((read("before.txt"), read("meanwhile.txt")), ("before".to_owned(), "meanwhile".to_owned()));
+    // And events come again.
+    world.put("after.txt", "after").await;
+    until(program, |_| history("after.txt").len() == 1).await;
+    let told = history("after.txt").remove(0);
+    assert!(told["stream"].as_str().is_some_and(|stream| stream.starts_with("sqs:")), "{told}");
+    assert_eq!(serving.stop(), 0);
 }

@@ -128,7 +128,7 @@ fn restore_all(world: &World, traffic: &Traffic, instants: &[Timestamp]) -> Comp
 }
 
 /// Lets a bucket of the emulated account send its events to a queue, as the guide says, and returns the queue's URL.
-fn send_events(emulator: &Server, bucket: &str) -> String {
+pub fn send_events(emulator: &Server, bucket: &str) -> String {
     const SCRIPT: &str = r#"
         set -euo pipefail
         aws() { command aws --region "$AWS_REGION" --endpoint-url "$AWS_ENDPOINT_URL" "$@"; }
@@ -149,7 +149,7 @@ fn send_events(emulator: &Server, bucket: &str) -> String {
 }
 
 /// With the aws command of the tools before everything else.
-fn path() -> String {
+pub fn path() -> String {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let tools = std::env::var_os("HINDSIGHT_TOOLS").map_or_else(|| root.join(".cache/tools"), Into::into);
     format!("{}:{}", tools.join("s3/bin").display(), std::env::var("PATH").unwrap_or_default())
