@@ -3,6 +3,8 @@
 
 #[path = "cli/configuration.rs"]
 mod configuration;
+#[path = "cli/best_effort.rs"]
+mod best_effort;
 #[path = "cli/copies.rs"]
 mod copies;
 #[path = "cli/databases.rs"]
