@@ -5,6 +5,8 @@
 mod configuration;
 #[path = "cli/best_effort.rs"]
 mod best_effort;
+#[path = "cli/ceph.rs"]
+mod ceph;
 #[path = "cli/copies.rs"]
 mod copies;
 #[path = "cli/databases.rs"]
