@@ -1,10 +1,10 @@
 //! The real binary: what it prints, what it exits with, whole stories against real S3 servers, the proof that
 //! every restore is what a record says, and what is left of it when it is killed or the power goes.
 
-#[path = "cli/configuration.rs"]
-mod configuration;
 #[path = "cli/best_effort.rs"]
 mod best_effort;
+#[path = "cli/configuration.rs"]
+mod configuration;
 #[path = "cli/ceph.rs"]
 mod ceph;
 #[path = "cli/copies.rs"]
