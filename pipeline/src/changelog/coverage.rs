@@ -185,7 +185,8 @@ fn merge_gaps(gaps: &[Gap]) -> Vec<Gap> {
     for gap in gaps {
         match merged.iter_mut().find(|known| known.from == gap.from && known.segment == gap.segment) {
             Some(known) => {
-                known.to = known.to.or(gap.to);
+                // Nobody may have listened twice since the same event.
+                known.to = known.to.max(gap.to);
                 // Of two readings at once the one that ended first made it good.
                 known.found_again = known.found_again.into_iter().chain(gap.found_again).min();
             }
@@ -300,6 +301,9 @@ mod tests {
         let open = Gap::without_events(from, None, "events are off");
         let closed = Gap { to: Some(to), ..open.clone() };
         assert_eq!(merge_gaps(std::slice::from_ref(&open)), std::slice::from_ref(&open));
-        assert_eq!(merge_gaps(&[open, closed.clone()]), [closed]);
+        assert_eq!(merge_gaps(&[open, closed.clone()]), std::slice::from_ref(&closed));
+        // Whoever listens again, and is gone before anything came, leaves a gap from the same event on.
+        let longer = Gap { to: Some(Timestamp::from_seconds(20)), ..closed.clone() };
+        assert_eq!(merge_gaps(&[closed, longer.clone()]), [longer]);
     }
 }
