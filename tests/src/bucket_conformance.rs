@@ -50,6 +50,12 @@ pub struct Quirks {
     pub empty_metadata_lost: bool,
     /// It does not say which CRC a part has that it copied.
     pub copies_without_crc: bool,
+    /// It does not say in which parts an object was uploaded: so what is large is never copied, and read instead.
+    pub parts_untold: bool,
+    /// It copies a part whatever etag the source is to have. The version is named beside it, and what was copied is compared.
+    pub copies_any_etag: bool,
+    /// It decodes the name of what is to be copied twice, so that it does not find what has a `%` or a `?` in its key.
+    pub copies_decoded_twice: bool,
 }
 
 /// Keys that S3 allows and that something on the way may not like.

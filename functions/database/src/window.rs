@@ -28,5 +28,5 @@ pub async fn window(vault: &Vault, inventory: &Inventory) -> Result<Option<Windo
             .map(|link| Gap { segment: Some(*link), ..Gap::without_events(link.first(), None, "a segment of the log is missing") }),
     );
     let known = missing.map(Link::first).map_or(latest, |missing| latest.min(missing)).max(first.at);
-    Ok(Some(Window { earliest: first.at, proven: Some(known), latest, arrived: Some(latest), gaps }))
+    Ok(Some(Window { earliest: first.at, proven: Some(known), latest, gaps }))
 }

@@ -211,6 +211,7 @@ pub fn health(facts: &Facts<'_>, now: Timestamp) -> Health {
     let runs = protection.status == Status::Active;
     let seconds_ago = |at: Timestamp| now.since(at).as_secs();
     let is_list = protection.bucket().is_some_and(|bucket| matches!(bucket.events, Events::List { .. }));
+    let is_by_functions = protection.bucket().is_some_and(|bucket| bucket.events.is_by_functions());
     Health {
         listing: last.zip(protection.bucket()).map(|(last, bucket)| {
             let untold = if is_list { 0 } else { last.untold };
@@ -218,8 +219,8 @@ pub fn health(facts: &Facts<'_>, now: Timestamp) -> Health {
         }),
         latest_lag_seconds: window.map(|window| seconds_ago(window.latest)),
         proven_lag_seconds: window.and_then(|window| window.proven).map(seconds_ago),
-        // Where functions keep it, no feed says how far it is. Of a bucket that is only listed, the listing that is overdue says it.
-        behind: runs && !is_list && window.is_some_and(|window| window.arrived.is_some() && now.since(window.latest) > BEHIND_AFTER),
+        // No feed says how far functions are. Of a bucket that is only listed, the listing that is overdue says it.
+        behind: runs && !is_list && !is_by_functions && window.is_some_and(|window| now.since(window.latest) > BEHIND_AFTER),
         versioning_off: runs && !protection.is_best_effort() && last.is_some_and(|last| !last.versioned),
         events_off_since: open_gap(*window, |gap| gap.segment.is_none()),
         log_missing_since: open_gap(*window, |gap| gap.segment.is_some()),
@@ -367,7 +368,7 @@ mod tests {
     }
 
     fn window(latest: i64) -> Window {
-        Window { earliest: at(0), proven: None, latest: at(latest), arrived: Some(at(latest)), gaps: Vec::new() }
+        Window { earliest: at(0), proven: None, latest: at(latest), gaps: Vec::new() }
     }
 
     #[test]
@@ -419,10 +420,8 @@ mod tests {
         check(&sqs(), 300, false);
         check(&sqs(), 301, true);
         check(&protection(Events::List { seconds: 600 }), 301, false);
-        // Where functions take from the queue, no feed says that all has arrived, and listings move the window.
-        let (protection, window) = (sqs(), Window { arrived: None, ..window(1_000) });
-        let facts = Facts { protection: &protection, window: Some(&window), last: None, trouble: None };
-        assert!(!health(&facts, at(2_000)).behind);
+        // Where functions take from the queue, listings move the window.
+        check(&protection(Events::Functions { url: "https://q".to_owned() }), 301, false);
     }
 
     #[test]

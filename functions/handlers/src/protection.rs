@@ -155,11 +155,31 @@ pub enum Events {
         /// The topic.
         topic: String,
     },
+    /// S3 events in an SQS queue from which functions take them, on a host of functions that lists the bucket, too: no process does.
+    Functions {
+        /// The queue's URL.
+        url: String,
+    },
     /// No events: all versions are listed again and again.
     List {
         /// Seconds between the end of one listing and the next.
         seconds: u64,
     },
+}
+
+impl Events {
+    /// The queue that they are in, if they are in one.
+    pub fn queue(&self) -> Option<&str> {
+        match self {
+            Events::Sqs { url } | Events::Functions { url } => Some(url),
+            Events::Webhook | Events::Kafka { .. } | Events::List { .. } => None,
+        }
+    }
+
+    /// Whether functions keep the bucket, and no process.
+    pub fn is_by_functions(&self) -> bool {
+        matches!(self, Events::Functions { .. })
+    }
 }
 
 /// Whether a protection runs.

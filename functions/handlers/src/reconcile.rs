@@ -192,9 +192,27 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
     Ok(proof)
 }
 
+/// Contents that are read before what they belong to is appended: whoever is ended sooner has got nowhere.
+const SLICE_BYTES: i64 = 256 << 20;
+
 /// Appends what waits, which this reading has listed; returns how many were kept and how many were lost.
 async fn keep(capture: &mut Capture, waiting: &mut Vec<ObjectChange>, reading: u64) -> Result<(u64, u64), CaptureError> {
-    let mut changes = std::mem::take(waiting);
+    let (mut kept, mut lost, mut rest) = (0, 0, std::mem::take(waiting).into_iter().peekable());
+    while rest.peek().is_some() {
+        let mut bytes = 0;
+        let mut slice = Vec::new();
+        while let Some(change) = rest.next_if(|_| bytes < SLICE_BYTES) {
+            bytes += change.size.unwrap_or(0);
+            slice.push(change);
+        }
+        let (kept_now, lost_now) = keep_slice(capture, slice, reading).await?;
+        kept += kept_now;
+        lost += lost_now;
+    }
+    Ok((kept, lost))
+}
+
+async fn keep_slice(capture: &mut Capture, mut changes: Vec<ObjectChange>, reading: u64) -> Result<(u64, u64), CaptureError> {
     let count = changes.iter().filter(|change| change.facet == Facet::Version).count() as u64;
     let mut lost = 0;
     let mut tries = 0;

@@ -1,8 +1,9 @@
 //! The template, deployed to an emulator of AWS that runs the real functions, by the commands of the page on AWS.
 //!
 //! The emulator runs binaries as they are: so `sam build` puts those of this test into place, and `sam deploy` packages and deploys with
-//! the AWS command line, whose transform is the same. Two things it cannot do are replaced: it does not take a number that is written
-//! as text, which every parameter is, for the concurrency of a queue; and functions run here, so the architecture is this machine's.
+//! the AWS command line, whose transform is the same. Three things it cannot do are replaced: it does not take a number that is written
+//! as text, which every parameter is, for the concurrency of a queue; functions run here, so the architecture is this machine's; and the
+//! archive of events, which no stack of it can have, is made beside it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -84,6 +85,8 @@ impl Account {
               aws cloudformation deploy --template-file packaged.yaml --stack-name "$name" --capabilities CAPABILITY_IAM CAPABILITY_AUTO_EXPAND \
                 --parameter-overrides "${{parameters[@]}}" "Architecture=$(uname -m | sed s/aarch64/arm64/)" "EndpointUrl=$AWS_ENDPOINT_URL" ||
                 {{ aws cloudformation describe-stack-events --stack-name "$name"; return 1; }}
+              aws events create-archive --archive-name "$name-events" --event-source-arn arn:aws:events:us-east-1:000000000000:event-bus/default \
+                --event-pattern '{{"source": ["aws.s3"]}}'
             }}
             {script}"#
         );
@@ -128,6 +131,7 @@ fn what_happens_in_a_bucket_goes_through_the_functions_and_back() {
     let told = account.run(&page());
     assert!(told.contains("SUCCEEDED") && told.contains("\"status\": \"COMPLETED\""), "{told}");
     assert!(told.lines().any(|line| line.ends_with("6 one.txt")), "it was removed, and is restored\n{told}");
+    assert!(told.lines().any(|line| line.starts_with("replay hindsight-") && line.ends_with(": COMPLETED")), "{told}");
 
     // From events alone: no listing has been since.
     let told = account.run(&format!(
@@ -169,6 +173,18 @@ fn what_happens_in_a_bucket_goes_through_the_functions_and_back() {
     ));
     let answer = json(told.lines().last().unwrap_or_default());
     assert_eq!(answer["readings"]["arn:aws:s3:::photos"]["found"], 1, "{told}");
+
+    // A replay of everything changes nothing of what is known.
+    let told = account.run(&format!(
+        "{OUTPUT}
+        echo \"before: $(hindsight history s3://photos/ --recursive --json | wc -l)\"
+        hindsight replay --archive hindsight-events --rule $(output EventsRule) --from '1h ago' --to '1s ago' --json
+        sleep 3; drained 0
+        echo \"after: $(hindsight history s3://photos/ --recursive --json | wc -l)\""
+    ));
+    let count = |name: &str| told.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{told}"));
+    assert_eq!(count("before: "), count("after: "), "{told}");
+    assert!(told.contains("\"state\":\"COMPLETED\""), "{told}");
 
     // A compaction, and a restore of what it made.
     let told = account.run(&format!(

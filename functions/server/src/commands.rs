@@ -12,6 +12,7 @@ mod history;
 mod ls;
 mod protect;
 mod reconcile;
+mod replay;
 pub mod restore;
 mod serve;
 mod status;
@@ -38,6 +39,7 @@ pub enum Command {
     Diff(diff::Diff),
     Compact(compact::Compact),
     Reconcile(reconcile::Reconcile),
+    Replay(replay::Replay),
     Verify(verify::Verify),
     Check(check::Check),
     DeadLetters(dead_letters::DeadLetters),
@@ -62,6 +64,7 @@ pub async fn run(app: &App, command: Command) -> Result<Ended> {
         Command::Diff(command) => diff::run(app, command).await,
         Command::Compact(command) => compact::run(app, command).await,
         Command::Reconcile(command) => reconcile::run(app, command).await,
+        Command::Replay(command) => replay::run(app, command).await,
         Command::Verify(command) => verify::run(app, command).await,
         Command::Check(command) => check::run(app, command).await,
         Command::DeadLetters(command) => dead_letters::run(app, command).await,

@@ -260,6 +260,14 @@ impl Endpoint {
         }
         Ok(aws_sdk_sqs::Client::from_conf(config.build()))
     }
+
+    /// EventBridge beside this S3 server: AWS's, or that of an emulator.
+    ///
+    /// # Errors
+    /// As [`Endpoint::sdk`].
+    pub async fn eventbridge(&self) -> Result<aws_sdk_eventbridge::Client, Failure> {
+        Ok(aws_sdk_eventbridge::Client::new(&self.sdk().await?))
+    }
 }
 
 /// The value of an environment variable that a setting names.

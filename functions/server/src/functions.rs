@@ -16,6 +16,7 @@ mod batch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -31,10 +32,11 @@ use handlers::restore::restore;
 use pipeline::base::plan::Policy;
 use pipeline::changelog::coverage::{self, Reconciliation};
 use pipeline::model::{ResourceId, ResourceKind, Timestamp};
-use pipeline::replay::run;
+use pipeline::replay::run::Progress;
+use pipeline::replay::select::Versions;
 use pipeline::source::Message;
 use pipeline::target::Mode;
-use pipeline::target::report::RestoreReport;
+use pipeline::target::report::{ReportRow, RestoreReport};
 use serde::Serialize;
 use tokio::sync::{Mutex, OnceCell};
 
@@ -42,10 +44,17 @@ use self::batch::Batch;
 use crate::app::{App, Flags, VaultFlag};
 use crate::commands::restore::{Asked, Prepared, prepare};
 use crate::exit::{self, Failure, Kind};
+use crate::sources::sqs;
 use crate::vaults::OpenVault;
 
 /// What is protected is asked again after so long, and where an event names a bucket that was not: each protection is a request.
 const PROTECTIONS_FOR: Duration = Duration::from_secs(15);
+/// How long a message waits that could not be taken.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// A listing that is later than this is late; so is a first full backup that takes longer.
+const LATE_AFTER: (Duration, Duration) = (Duration::from_secs(3_600), Duration::from_secs(86_400));
+/// How often it is looked what others have appended: who does not know it keeps some of it twice, which changes nothing.
+const REFRESH_EVERY: Duration = Duration::from_secs(60);
 /// So much before it would be ended whoever has not finished stops by itself, to be able to say so.
 const MARGIN: Duration = Duration::from_secs(10);
 
@@ -56,15 +65,26 @@ pub struct Functions {
     opened: OnceCell<OpenVault>,
     intakes: Mutex<BTreeMap<String, Feed>>,
     protected: Mutex<Option<(Timestamp, Protections)>>,
+    /// When something was last begun with a resource here: whoever never gets done must not keep all others waiting.
+    begun: Mutex<BTreeMap<ResourceId, Timestamp>>,
 }
 
-/// What is protected and runs, each with the number of its record.
+/// What functions keep, each with the number of its record.
 type Protections = Arc<Vec<(u64, Protection)>>;
 
 /// What a process keeps of a queue from one call to the next.
 struct Feed {
     intake: Intake,
-    captures: BTreeMap<ResourceId, (u64, Capture)>,
+    captures: BTreeMap<ResourceId, Kept>,
+}
+
+/// A bucket that is open.
+struct Kept {
+    /// The number of the record that says how it is protected.
+    number: u64,
+    capture: Capture,
+    /// When it was last seen what others have appended.
+    looked: Timestamp,
 }
 
 /// What became of events.
@@ -85,6 +105,8 @@ pub struct Reconciled {
     pub waiting: BTreeSet<ResourceId>,
     /// Buckets that could not be listed, and why.
     pub failed: BTreeMap<ResourceId, String>,
+    /// Buckets whose listing should have ended long ago.
+    pub late: BTreeSet<ResourceId>,
 }
 
 /// What became of change logs.
@@ -110,6 +132,21 @@ pub struct Restored {
     pub report: Option<RestoreReport>,
 }
 
+/// Counts what a restore has written.
+#[derive(Default)]
+struct Written(AtomicU64);
+
+impl Progress for Written {
+    fn total(&self, _: u64) {}
+
+    fn bucket_done(&self) {}
+
+    fn object(&self, row: &ReportRow) {
+        let is_written = ["create", "overwrite", "remove"].contains(&row.action.as_str());
+        self.0.fetch_add(u64::from(is_written), Ordering::Relaxed);
+    }
+}
+
 /// The flags of which the environment has values.
 #[derive(Debug, Parser)]
 struct Environment {
@@ -129,7 +166,14 @@ impl Functions {
             .map_err(|error| Failure::usage(format!("the environment cannot be understood: {error}")))?;
         let app = App::new(flags)?;
         crate::start_log(&app, true)?;
-        Ok(Functions { app, flag: vault, opened: OnceCell::new(), intakes: Mutex::default(), protected: Mutex::default() })
+        Ok(Functions {
+            app,
+            flag: vault,
+            opened: OnceCell::new(),
+            intakes: Mutex::default(),
+            protected: Mutex::default(),
+            begun: Mutex::default(),
+        })
     }
 
     /// The time by which everything here goes.
@@ -148,11 +192,12 @@ impl Functions {
         }
     }
 
-    /// What is protected and runs, as it is now.
+    /// What functions keep, as it is now.
     async fn protections(&self) -> Result<Protections> {
         let now = self.now();
         let all = protection::all(&self.vault().await?.vault).await.context("cannot read what the vault protects")?;
-        let active = all.into_iter().filter(|protection| protection.record.status == Status::Active);
+        let is_ours = |protection: &Protection| protection.bucket().is_some_and(|bucket| bucket.events.is_by_functions());
+        let active = all.into_iter().filter(|protection| protection.record.status == Status::Active && is_ours(&protection.record));
         let protections = Arc::new(active.map(|protection| (protection.number, protection.record)).collect::<Vec<_>>());
         *self.protected.lock().await = Some((now, Arc::clone(&protections)));
         Ok(protections)
@@ -185,7 +230,8 @@ impl Functions {
     pub async fn capture(&self, queue: &str, messages: Vec<Message>) -> Result<Captured> {
         let batch = Batch::new(format!("sqs:{queue}"), messages);
         let (opened, buckets) = (self.vault().await?, batch.buckets());
-        let is_of_queue = |events: &Events| matches!(events, Events::Sqs { url } if url.rsplit('/').next() == Some(queue));
+        let is_of_queue =
+            |events: &Events| events.is_by_functions() && events.queue().and_then(|url| url.rsplit('/').next()) == Some(queue);
         let protections = self.protections_with(&buckets).await?;
         let through_it: BTreeMap<ResourceId, (u64, &BucketProtection)> = protections
             .iter()
@@ -200,19 +246,45 @@ impl Functions {
             let intake = Intake::new(Vec::new(), opened.vault.clone(), Arc::clone(&self.app.clock), emulated);
             Feed { intake, captures: BTreeMap::new() }
         });
-        feed.captures.retain(|resource, (number, _)| through_it.get(resource).is_some_and(|(now, _)| now == number));
+        feed.captures.retain(|resource, kept| through_it.get(resource).is_some_and(|(now, _)| *now == kept.number));
         for resource in buckets {
             let Some((number, bucket)) = through_it.get(&resource) else { continue };
-            match feed.captures.get(&resource) {
-                // Others have appended since.
-                Some((_, capture)) => drop(capture.refresh().await?),
-                None => drop(feed.captures.insert(resource.clone(), (*number, self.capture_of(&resource, bucket).await?))),
+            match feed.captures.get_mut(&resource) {
+                // Others have appended since. Each look lists the log of two days.
+                Some(kept) if self.now().since(kept.looked) >= REFRESH_EVERY => {
+                    kept.capture.refresh().await?;
+                    kept.looked = self.now();
+                }
+                Some(_) => {}
+                None => match self.capture_of(&resource, bucket).await {
+                    Ok(capture) => drop(feed.captures.insert(resource, Kept { number: *number, capture, looked: self.now() })),
+                    // What is told of it comes again; what is told of others is kept.
+                    Err(error) => tracing::error!(%resource, error = format!("{error:#}"), "the bucket cannot be begun with"),
+                },
             }
         }
-        let captures = feed.captures.values().map(|(_, capture)| capture.clone()).collect();
+        let captures = feed.captures.values().map(|kept| kept.capture.clone()).collect();
         feed.intake.serve(captures, through_it.keys().cloned().collect());
         let report = feed.intake.round(&batch).await?;
         Ok(Captured { report, again: batch.left() })
+    }
+
+    /// Gives messages of a queue back that are not durable, by what the queue wants to see of them, so that they come again soon.
+    pub async fn give_back(&self, queue: &str, receipts: &[String]) {
+        if receipts.is_empty() {
+            return;
+        }
+        let Some((_, protections)) = self.protected.lock().await.clone() else { return };
+        let urls = protections.iter().filter_map(|(_, protection)| protection.bucket()?.events.queue());
+        let Some(url) = urls.into_iter().find(|url| url.rsplit('/').next() == Some(queue)) else { return };
+        match self.client(url).await {
+            Ok(client) => sqs::give_back(&client, url, receipts, AGAIN_AFTER).await,
+            Err(error) => tracing::warn!(queue, error = format!("{error:#}"), "messages come again later than they could"),
+        }
+    }
+
+    async fn client(&self, queue: &str) -> Result<aws_sdk_sqs::Client> {
+        Ok(self.app.endpoint(None)?.sqs(queue).await?)
     }
 
     /// Lists the buckets of which a listing is due, or the one that is named, for as long as there is time.
@@ -227,12 +299,17 @@ impl Functions {
             let (readings, _) = coverage::facts(&self.vault().await?.vault, &protection.resource).await?;
             let due = due(&readings, interval(bucket));
             if only.map_or_else(|| due.is_none_or(|due| due <= self.now()), |only| *only == protection.resource) {
-                waiting.push((due, protection.resource.clone(), bucket.clone()));
+                waiting.push((
+                    self.begun.lock().await.get(&protection.resource).copied(),
+                    due,
+                    protection.resource.clone(),
+                    bucket.clone(),
+                ));
             }
         }
-        // That which has waited longest, first.
-        waiting.sort_by_key(|(due, ..)| *due);
-        for (_, resource, bucket) in waiting {
+        waiting.sort_by_key(|(begun, due, ..)| (*begun, *due));
+        for (_, _, resource, bucket) in waiting {
+            self.begun.lock().await.insert(resource.clone(), self.now());
             match self.within(until, self.read_truth(&resource, &bucket)).await {
                 None => drop(reconciled.waiting.insert(resource)),
                 Some(Ok(reading)) => drop(reconciled.readings.insert(resource, reading)),
@@ -240,6 +317,14 @@ impl Functions {
                     tracing::error!(%resource, error = format!("{error:#}"), "a listing broke off");
                     reconciled.failed.insert(resource, format!("{error:#}"));
                 }
+            }
+        }
+        for (_, protection) in self.protections().await?.iter() {
+            let Some(bucket) = protection.bucket() else { continue };
+            let (readings, _) = coverage::facts(&self.vault().await?.vault, &protection.resource).await?;
+            let late = due(&readings, interval(bucket)).map_or(protection.since.plus(LATE_AFTER.1), |due| due.plus(LATE_AFTER.0));
+            if late < self.now() {
+                reconciled.late.insert(protection.resource.clone());
             }
         }
         Ok(reconciled)
@@ -280,11 +365,14 @@ impl Functions {
     pub async fn compact(&self, only: Option<&ResourceId>, until: Timestamp) -> Result<Compacted> {
         let mut compacted = Compacted::default();
         let vault = &self.vault().await?.vault;
-        for (_, Protection { resource, .. }) in self.protections().await?.iter() {
-            if only.is_some_and(|only| only != resource) {
-                continue;
-            }
-            let resource = resource.clone();
+        let protections = self.protections().await?;
+        let named =
+            protections.iter().map(|(_, protection)| &protection.resource).filter(|resource| only.is_none_or(|only| only == *resource));
+        let mut waiting: Vec<ResourceId> = named.cloned().collect();
+        let begun = self.begun.lock().await.clone();
+        waiting.sort_by_key(|resource| begun.get(resource).copied());
+        for resource in waiting {
+            self.begun.lock().await.insert(resource.clone(), self.now());
             match self.within(until, compact(vault, &resource, self.app.clock.as_ref(), Policy::default())).await {
                 None => drop(compacted.waiting.insert(resource)),
                 Some(Ok(report)) => drop(compacted.reports.insert(resource, report)),
@@ -314,8 +402,14 @@ impl Functions {
         // Whoever goes on with it means the same instant.
         let mut request = request;
         request["to"] = plan.to.to_string().into();
-        let work = restore(&opened.vault, &prepared, &target, self.app.clock.as_ref(), &run::Quiet);
+        let written = Written::default();
+        let work = restore(&opened.vault, &prepared, &target, self.app.clock.as_ref(), &written);
         let report = self.within(until, work).await.transpose()?;
+        let gets_on = written.0.load(Ordering::Relaxed) > 0 && prepared.options.selection.versions == Versions::Current && !asked.dry_run;
+        if report.is_none() && !gets_on {
+            let reason = "there was not enough time, and the next call would get no further: what takes so long (several versions of each object,                           millions of objects, a dry run of them) is done by `hindsight restore`, wherever there is time";
+            return Err(Failure::refused(reason).into());
+        }
         Ok(Restored { done: report.is_some(), request, report })
     }
 

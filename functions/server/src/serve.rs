@@ -175,7 +175,10 @@ async fn protections(vaults: &[OpenVault]) -> Result<(Wanted, BTreeSet<usize>)> 
             opened => drop(opened.with_context(what)?),
         }
         let all = protection::all(&opened.vault).await.with_context(what)?;
-        found.extend(all.into_iter().filter(|protection| protection.record.status == Status::Active).map(|protection| (index, protection)));
+        // What functions keep must not be taken from their queue: of what is in their hands nobody here knows.
+        let is_ours = |protection: &Protection| !protection.bucket().is_some_and(|bucket| bucket.events.is_by_functions());
+        let ours = all.into_iter().filter(|protection| protection.record.status == Status::Active && is_ours(&protection.record));
+        found.extend(ours.map(|protection| (index, protection)));
     }
     found.sort_by_key(|(index, protection)| (protection.record.since, *index));
     let mut wanted = Wanted::new();

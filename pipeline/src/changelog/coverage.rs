@@ -116,9 +116,6 @@ pub struct Window {
     pub proven: Option<Timestamp>,
     /// The last restorable instant.
     pub latest: Timestamp,
-    /// The last instant up to which a feed has said that everything is there that it had to tell; none where none ever has, and listings
-    /// alone move the window.
-    pub arrived: Option<Timestamp>,
     /// Times without events. A reconciliation that began after a gap has ended has found again what still existed.
     pub gaps: Vec<Gap>,
 }
@@ -166,8 +163,7 @@ pub fn window(arrived: Option<Timestamp>, reconciliations: &[Reconciliation], ga
     // What is missing from the log is a gap in it, and not its end: what followed has arrived.
     let read = reconciliations.iter().filter_map(Reconciliation::proves).max();
     let latest = arrived.max(read).map_or(earliest, |latest| latest.max(earliest));
-    let arrived = arrived.filter(|arrived| *arrived > Timestamp::default());
-    Some(Window { earliest, proven, latest, arrived, gaps: merge_gaps(gaps) })
+    Some(Window { earliest, proven, latest, gaps: merge_gaps(gaps) })
 }
 
 /// What a reading proves although segments are missing. It took for known what they told, unless it began after that had been

@@ -74,6 +74,9 @@ async fn a_version_is_copied_by_its_id(server: &dyn Server, from: &dyn Bucket, t
 async fn an_upload_in_parts_is_copied_in_its_parts(server: &dyn Server, from: &dyn Bucket, to: &dyn Bucket) {
     let large = from.put("large", &PutRequest::default(), LARGE_BYTES, generated(LARGE_BYTES)).await.expect("put in parts");
     let layout = from.parts("large", Some(&large.version)).await.expect("parts");
+    if server.quirks().parts_untold {
+        return assert_eq!(layout, None, "{}: and says nothing wrong", server.name());
+    }
     assert_eq!(layout, Some(PartLayout { first_bytes: PART_BYTES, parts: 3 }), "{}", server.name());
     let mut source = source(from, "large", &large.version).await;
     let copied = to.copy(&source, "large", &PutRequest::default(), CopyName::Ours).await.expect("a copy");
@@ -113,9 +116,11 @@ async fn what_cannot_be_shown_does_not_appear(server: &dyn Server, from: &dyn Bu
         let copied = to.copy(&wrong, "absent", &PutRequest::default(), CopyName::Users).await;
         assert!(matches!(copied, Err(BucketError::Unproven { .. })), "{}: {what}: {copied:?}", server.name());
     }
-    let changed = CopySource { etag: Some("00000000000000000000000000000000".to_owned()), ..right.clone() };
-    let changed = to.copy(&changed, "absent", &PutRequest::default(), CopyName::Users).await;
-    assert!(matches!(changed, Err(BucketError::Changed { .. })), "{}: {changed:?}", server.name());
+    if !server.quirks().copies_any_etag {
+        let changed = CopySource { etag: Some("00000000000000000000000000000000".to_owned()), ..right.clone() };
+        let changed = to.copy(&changed, "absent", &PutRequest::default(), CopyName::Users).await;
+        assert!(matches!(changed, Err(BucketError::Changed { .. })), "{}: {changed:?}", server.name());
+    }
     from.remove("b", Some(&version)).await.expect("purge");
     not_found(to.copy(&right, "absent", &PutRequest::default(), CopyName::Users).await, "a copy of a purged version");
     assert_eq!(all(to, "absent").await, [], "{}: nothing of it is there", server.name());
@@ -139,6 +144,11 @@ async fn keys_are_copied_whatever_they_are(server: &dyn Server, from: &dyn Bucke
         // So that a server that takes a part of the key for a version, or a version for the current one, is found out.
         put(from, key, "another").await;
         let source = source(from, key, &version).await;
+        if server.quirks().copies_decoded_twice && key.contains(['%', '?']) {
+            let missing = to.copy(&source, key, &PutRequest::default(), CopyName::Users).await;
+            assert!(missing.is_err(), "{}: {key:?}: not another object's content", server.name());
+            continue;
+        }
         to.copy(&source, key, &PutRequest::default(), CopyName::Users).await.unwrap_or_else(|error| panic!("{key:?}: {error}"));
         assert_eq!(read(to, key, None).await, **key, "{}", server.name());
     }

@@ -7,9 +7,10 @@ use lambda::{Call, counts, queues};
 async fn main() -> Result<(), lambda_runtime::Error> {
     lambda::serve(|Call { functions, event, .. }: Call<SqsEvent>| async move {
         let mut answer = SqsBatchResponse::default();
-        for (queue, messages) in queues::by_queue(event) {
-            let captured = functions.capture(&queue, messages).await?;
+        for (queue, mut received) in queues::by_queue(event) {
+            let captured = functions.capture(&queue, std::mem::take(&mut received.messages)).await?;
             counts::write("capture-s3", functions.now(), &queues::counts(&captured));
+            functions.give_back(&queue, &received.handles_of(&captured.again)).await;
             answer.batch_item_failures.extend(captured.again.into_iter().map(queues::failure));
         }
         Ok(answer)

@@ -10,7 +10,13 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         let failed = compacted.failed.len() as u64;
         let merged = compacted.reports.values().map(|report| report.segments).sum();
         let missing = compacted.reports.values().map(|report| report.missing).sum();
-        let counted = [("Merged", "Count", merged), ("MissingSegments", "Count", missing), ("Failed", "Count", failed)];
+        let waiting = compacted.waiting.len() as u64;
+        let counted = [
+            ("Waiting", "Count", waiting),
+            ("Merged", "Count", merged),
+            ("MissingSegments", "Count", missing),
+            ("Failed", "Count", failed),
+        ];
         counts::write("compact", functions.now(), &counted);
         if failed > 0 {
             bail!("{}", serde_json::to_string(&compacted)?);

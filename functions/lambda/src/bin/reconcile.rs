@@ -18,6 +18,8 @@ async fn main() -> Result<(), lambda_runtime::Error> {
                 ("Untold", "Count", sum(|reading| reading.untold)),
                 ("Lost", "Count", sum(|reading| reading.lost)),
                 ("EventsOff", "Count", reconciled.readings.values().filter(|reading| reading.events_on == Some(false)).count() as u64),
+                ("Waiting", "Count", reconciled.waiting.len() as u64),
+                ("Late", "Count", reconciled.late.len() as u64),
                 ("Failed", "Count", failed),
             ],
         );

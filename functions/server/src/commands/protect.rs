@@ -29,7 +29,8 @@ pub struct Protect {
     what: String,
     #[command(flatten)]
     vault: VaultFlag,
-    /// How changes are learned. Of a bucket it must be given: sqs:URL (a queue that gets the bucket's events), webhook (events are posted
+    /// How changes are learned. Of a bucket it must be given: sqs:URL (a queue that gets the bucket's events), functions:URL (such a queue, from
+    /// which functions on AWS take them), webhook (events are posted
     /// to `serve`), kafka:CLUSTER/TOPIC (a configured cluster or HOST:PORT; `hindsight-worker serve` reads it), or list[:EVERY] (no
     /// events: all versions are listed again and again, every 60s, 5m ... [default: 60s]). Of a database kafka:CLUSTER/PREFIX are the
     /// topics of a Debezium connector, by its topic.prefix; without it the database itself is asked, by replication.
@@ -57,7 +58,7 @@ struct BucketFlags {
     /// Protect a bucket that keeps no versions. Best effort: what is overwritten or deleted before it could be read is lost.
     #[arg(long)]
     unversioned: bool,
-    /// How often all versions are listed, to find what events missed [default: 6h].
+    /// How often all versions are listed, to find what events missed [default: 6h; by functions 15m].
     #[arg(long, value_name = "DURATION", value_parser = parse_interval)]
     reconcile_every: Option<std::time::Duration>,
 }
@@ -191,7 +192,9 @@ async fn decide(app: &App, chosen: &Chosen, resource: ResourceId, how: How, mut 
         for (what, was, is) in decided.before.into_iter().flat_map(|before| changed(before, decided.protection)) {
             output.line(format_args!("{what}: {was} until now, {is} from now on"))?;
         }
-        output.line("`hindsight serve` keeps its changes from now on")
+        let is_by_functions = decided.protection.bucket().is_some_and(|bucket| bucket.events.is_by_functions());
+        let who = if is_by_functions { "the functions that take from its queue keep" } else { "`hindsight serve` keeps" };
+        output.line(format_args!("{who} its changes from now on"))
     })
 }
 

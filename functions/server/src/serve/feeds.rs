@@ -62,7 +62,7 @@ impl FeedName {
             Events::Kafka { cluster, topic } => {
                 Some(FeedName::Kafka { cluster: cluster.clone(), topic: topic.clone(), vault: vault.to_owned() })
             }
-            Events::List { .. } => None,
+            Events::List { .. } | Events::Functions { .. } => None,
         }
     }
 }

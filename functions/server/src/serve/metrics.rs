@@ -250,12 +250,7 @@ impl Metrics {
 impl ResourceCounts {
     /// The last restorable instant.
     fn latest(&self) -> Option<Timestamp> {
-        self.arrived().max(self.proven())
-    }
-
-    /// Up to when a feed has told everything.
-    fn arrived(&self) -> Option<Timestamp> {
-        self.capture.as_ref().map(Capture::latest).filter(|at| *at > Timestamp::default()).max(self.reached)
+        self.capture.as_ref().map(Capture::latest).filter(|at| *at > Timestamp::default()).max(self.proven()).max(self.reached)
     }
 
     /// The last proven instant: of a database all that was reached is.
@@ -270,7 +265,6 @@ impl ResourceCounts {
             earliest,
             proven: self.proven(),
             latest: self.latest().map_or(earliest, |latest| latest.max(earliest)),
-            arrived: self.arrived(),
             gaps: self.events_off_since.map(gap).into_iter().collect(),
         });
         let facts = Facts {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata};
-use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, QueueAttributeName};
+use aws_sdk_sqs::types::{ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, QueueAttributeName};
 use futures::{StreamExt, TryStreamExt};
 use pipeline::model::{Clock, Timestamp};
 use pipeline::s3::Hindrance;
@@ -133,6 +133,23 @@ pub async fn look(client: &Client, queue: &str) -> Result<(), QueueTrouble> {
         let missing = Hindrance::of_code(error.code().unwrap_or_default(), "", None) == Some(Hindrance::NoQueue);
         if missing { QueueTrouble::Missing(reason(&error)) } else { QueueTrouble::Unknown(reason(&error)) }
     })
+}
+
+/// Lets messages that were received come again after so long, and not when their time is over. That one does not is no error: it comes then.
+pub async fn give_back(client: &Client, queue: &str, receipts: &[String], after: Duration) {
+    for batch in receipts.chunks(BATCH_MESSAGES_MAX) {
+        let entry = |(index, receipt): (usize, &String)| {
+            let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(index.to_string()).receipt_handle(receipt);
+            entry.visibility_timeout(i32::try_from(after.as_secs()).unwrap_or(i32::MAX)).build()
+        };
+        let entries: Vec<_> =
+            batch.iter().enumerate().map(entry).collect::<Result<_, _>>().expect("every entry has its id and its receipt");
+        match client.change_message_visibility_batch().queue_url(queue).set_entries(Some(entries)).send().await {
+            Ok(changed) if changed.failed.is_empty() => {}
+            Ok(changed) => tracing::warn!(queue, messages = changed.failed.len(), "messages come again later than they could"),
+            Err(error) => tracing::warn!(queue, reason = reason(&error), "messages come again later than they could"),
+        }
+    }
 }
 
 /// The tag of a queue that says which vault takes its messages.

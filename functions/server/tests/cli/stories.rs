@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tests::services::AwsEmulator;
+use tests::sqs_server::SqsServer;
 
 use super::program::Program;
 use super::world::{World, seaweed};
@@ -67,6 +68,26 @@ async fn a_time_in_which_nobody_listed_is_shown_as_a_gap() {
     // What still exists was found.
     program.ok(&["restore", &url, "--to", &within, "--target", "./restored", "--vault", "./vault"]);
     assert_eq!(std::fs::read_to_string(program.folder().join("restored/two")).expect("a file"), "second");
+    assert_eq!(serving.stop(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_functions_keep_serve_leaves_alone() {
+    let world = World::new(seaweed(), "cli-functions", true).await;
+    let (program, url) = (&world.program, world.url());
+    let queue = SqsServer::start().expect("a free port");
+    let told = program.ok(&["protect", &url, "--vault", "./vault", "--events", &format!("functions:{}", queue.url())]);
+    assert!(told.contains("the functions that take from its queue keep its changes from now on"), "{told}");
+    queue.send("for a function");
+    world.put("one", "first").await;
+    let serving = program.serve(&["--vault", "./vault"]);
+    // Longer than it takes to ask what is protected, and a queue for messages.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!((queue.left(), queue.deleted().len()), (1, 0), "its messages are for others");
+    let metrics = serving.get("/metrics");
+    assert!(!metrics.contains("cli-functions"), "nor is it listed: {metrics}");
+    let told = program.ok(&["status", "--vault", "./vault"]);
+    assert!(told.contains("ACTIVE, kept by functions, from queue") && !told.contains("BEHIND"), "{told}");
     assert_eq!(serving.stop(), 0);
 }
 

@@ -218,6 +218,8 @@ async fn copy_part(place: &Place, upload: &str, source: &CopySource, number: i32
         .set_copy_source_if_match(source.etag.as_deref().map(|etag| format!("\"{etag}\"")))
         .set_copy_source_range(ranged.then(|| format!("bytes={}-{}", range.start, range.end - 1)))
         .customize()
+        // It has no body, and Ceph wants to be told.
+        .mutate_request(|http| drop(http.headers_mut().insert("content-length", "0")))
         .config_override(patience(place))
         .send()
         .await

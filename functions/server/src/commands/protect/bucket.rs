@@ -18,6 +18,8 @@ use crate::sources::sqs::{self, QueueTrouble};
 
 /// Seconds between listings where `list` says nothing more.
 const LIST_EVERY_SECONDS: u64 = 60;
+/// How often functions list a bucket, whose window ends where the last listing began.
+const FUNCTIONS_RECONCILE_EVERY: Duration = Duration::from_secs(15 * 60);
 /// Whoever lists seldomer than once in four weeks has no backup.
 const LIST_EVERY_SECONDS_MAX: u64 = 28 * 86_400;
 
@@ -43,7 +45,7 @@ impl FromStr for EventsFlag {
     fn from_str(text: &str) -> Result<EventsFlag, String> {
         let wrong = || {
             format!(
-                "{text:?} is no source of events: write sqs:URL, webhook, kafka:CLUSTER/TOPIC, or list[:30s|:5m|...], of four weeks at most"
+                "{text:?} is no source of events: write sqs:URL, functions:URL, webhook, kafka:CLUSTER/TOPIC, or list[:30s|:5m|...], of four weeks at most"
             )
         };
         Ok(EventsFlag(match text.split_once(':') {
@@ -56,6 +58,7 @@ impl FromStr for EventsFlag {
                 _ => return Err(wrong()),
             },
             Some(("sqs", url)) if url.contains("://") => Events::Sqs { url: url.to_owned() },
+            Some(("functions", url)) if url.contains("://") => Events::Functions { url: url.to_owned() },
             Some(("list", every)) => {
                 let seconds = every.parse().ok().or_else(|| parse_duration(every).ok().map(|every| every.as_secs()));
                 let seconds = seconds.filter(|seconds| (1..=LIST_EVERY_SECONDS_MAX).contains(seconds)).ok_or_else(wrong)?;
@@ -91,7 +94,7 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
         return Err(ProtectError::Unversioned { resource, versioning: versioning.to_owned() }.into());
     }
     let mut warnings = Vec::new();
-    if let Events::Sqs { url } = &events {
+    if let Some(url) = events.queue() {
         match sqs::look(&endpoint.sqs(url).await?, url).await {
             Ok(()) => {}
             Err(QueueTrouble::Missing(reason)) => return Err(Failure::refused(format!("cannot use queue {url}: {reason}")).into()),
@@ -126,7 +129,7 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
             warnings.push(NO_KAFKA.to_owned());
         }
     }
-    if let Events::Sqs { url } = &events
+    if let Some(url) = events.queue()
         && let Some(other) = sqs::claim(&endpoint.sqs(url).await?, url, &chosen.opened.record.id).await
     {
         warnings.push(format!(
@@ -136,11 +139,13 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
         ));
     }
     let how = BucketProtection {
+        reconcile_seconds: reconcile_every
+            .unwrap_or(if events.is_by_functions() { FUNCTIONS_RECONCILE_EVERY } else { RECONCILE_EVERY })
+            .as_secs(),
         events,
         endpoint: endpoint.reference.clone(),
         acls: !no_acls,
         unversioned,
-        reconcile_seconds: reconcile_every.unwrap_or(RECONCILE_EVERY).as_secs(),
     };
     warnings.extend(warn(&how, bucket.as_ref()).await?);
     decide(app, &chosen, resource, How::Bucket(how), warnings).await
@@ -151,6 +156,7 @@ pub(super) fn shown(protection: &BucketProtection) -> Vec<(&'static str, String)
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let events = match &protection.events {
         Events::Sqs { url } => format!("sqs:{}", escaped(url)),
+        Events::Functions { url } => format!("functions:{}", escaped(url)),
         Events::Webhook => "webhook".to_owned(),
         Events::Kafka { cluster, topic } => format!("kafka:{}/{}", escaped(cluster), escaped(topic)),
         Events::List { seconds } => format!("list:{seconds}"),
@@ -193,6 +199,7 @@ mod tests {
     fn events_are_written_in_three_ways() {
         let read = |text: &str| text.parse::<EventsFlag>().map(|events| events.0);
         assert_eq!(read("webhook"), Ok(Events::Webhook));
+        assert_eq!(read("functions:https://q/a"), Ok(Events::Functions { url: "https://q/a".to_owned() }));
         assert_eq!(read("list"), Ok(Events::List { seconds: 60 }));
         assert_eq!(read("list:5"), Ok(Events::List { seconds: 5 }));
         let kafka = |cluster: &str, topic: &str| Events::Kafka { cluster: cluster.to_owned(), topic: topic.to_owned() };

@@ -51,6 +51,7 @@ fn how(protection: &Protection) -> String {
     };
     let events = match &bucket.events {
         Events::Sqs { url } => format!("events from queue {}", escaped(url.rsplit('/').next().unwrap_or(url))),
+        Events::Functions { url } => format!("kept by functions, from queue {}", escaped(url.rsplit('/').next().unwrap_or(url))),
         Events::Webhook => "events by webhook".to_owned(),
         Events::Kafka { topic, .. } => format!("events from topic {}", escaped(topic)),
         Events::List { seconds } => format!("listed every {}", span(Duration::from_secs(*seconds))),
@@ -87,7 +88,7 @@ fn lines(status: &ResourceStatus, now: Timestamp) -> Vec<(&'static str, String)>
     if let Some(complaint) = status.slot.as_ref().filter(|_| protection.status == Running::Active).and_then(SlotState::complaint) {
         lines.push(("SLOT", complaint));
     }
-    lines.extend(wrong(window.as_ref(), health, now));
+    lines.extend(wrong(protection, window.as_ref(), health, now));
     lines
 }
 
@@ -125,7 +126,7 @@ fn listed(listing: &Listing, protection: &Protection, now: Timestamp) -> String 
     text
 }
 
-fn wrong(window: Option<&Window>, health: &Health, now: Timestamp) -> Vec<(&'static str, String)> {
+fn wrong(protection: &Protection, window: Option<&Window>, health: &Health, now: Timestamp) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
     for gap in window.iter().flat_map(|window| &window.gaps) {
         match gap.to {
@@ -159,7 +160,9 @@ fn wrong(window: Option<&Window>, health: &Health, now: Timestamp) -> Vec<(&'sta
     }
     if let Some(listing) = health.listing.as_ref().filter(|listing| listing.overdue) {
         let late = span(now.since(listing.due));
-        lines.push(("OVERDUE", format!("a listing was due {late} ago; is `hindsight serve` running?")));
+        let is_by_functions = protection.bucket().is_some_and(|bucket| bucket.events.is_by_functions());
+        let who = if is_by_functions { "does the function `reconcile` run?" } else { "is `hindsight serve` running?" };
+        lines.push(("OVERDUE", format!("a listing was due {late} ago; {who}")));
     }
     if health.behind {
         lines.push(("BEHIND", "no event has arrived for long, nor that there is none; is `hindsight serve` running?".to_owned()));

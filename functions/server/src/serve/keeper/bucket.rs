@@ -32,6 +32,7 @@ impl Keeper {
             Events::Sqs { url } => format!("sqs:{url}"),
             Events::Webhook => "webhook".to_owned(),
             Events::Kafka { cluster, topic } => format!("kafka:{cluster}/{topic}"),
+            Events::Functions { url } => format!("functions:{url}"),
             Events::List { seconds } => format!("list:{seconds}"),
         };
         tracing::info!(%resource, vault = self.vault.place.name, events = how, versions = capture.known(|known| known.len()), "keeping its changes");
