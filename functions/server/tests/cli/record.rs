@@ -12,6 +12,9 @@ use std::time::Duration;
 use pipeline::model::Timestamp;
 use pipeline::s3::{ObjectMetadata, Tags};
 
+/// The version id of what is written while a bucket keeps no versions: the next such write of the key takes its place.
+pub const NULL: &str = "null";
+
 /// One version, as it was written.
 #[derive(Debug, Clone)]
 pub struct Version {
@@ -25,6 +28,8 @@ pub struct Version {
     pub etag: String,
     pub metadata: ObjectMetadata,
     pub tags: Tags,
+    /// Whether everybody may read it, by its ACL.
+    pub public: bool,
     /// Whether it was uploaded in parts: then a listing cannot date it exactly.
     pub parts: bool,
     /// Removed for good, at some moment of this interval.

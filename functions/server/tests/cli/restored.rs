@@ -5,17 +5,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pipeline::model::Timestamp;
-use pipeline::s3::{ObjectMetadata, Tags};
+use pipeline::s3::{Acl, ObjectMetadata, Tags};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::program::Program;
-use super::record::{Record, Version};
+use super::record::{NULL, Record, Version};
 
 /// How far off the times of what only listings tell of may be: two listings, on a machine that is busy.
 pub const SLACK: Duration = Duration::from_secs(60);
 /// The same where the process was killed again and again, and nobody looked meanwhile.
 pub const UNWATCHED: Duration = Duration::from_secs(600);
+
+/// The group of an ACL that everybody is in.
+const EVERYBODY: &str = "uri=http://acs.amazonaws.com/groups/global/AllUsers";
 
 /// What the product says of a restored object beside its file.
 #[derive(Deserialize)]
@@ -31,6 +34,8 @@ struct Properties {
     metadata: ObjectMetadata,
     #[serde(default)]
     tags: Tags,
+    /// Absent where ACLs are not kept.
+    acl: Option<Acl>,
 }
 
 /// How much was compared.
@@ -39,6 +44,10 @@ pub struct Compared {
     pub restores: usize,
     pub keys: usize,
     pub uncertain: usize,
+    /// Objects that everybody may read.
+    pub public: usize,
+    /// Objects that were written while versions were suspended.
+    pub null: usize,
 }
 
 impl std::ops::AddAssign for Compared {
@@ -46,6 +55,8 @@ impl std::ops::AddAssign for Compared {
         self.restores += other.restores;
         self.keys += other.keys;
         self.uncertain += other.uncertain;
+        self.public += other.public;
+        self.null += other.null;
     }
 }
 
@@ -81,8 +92,10 @@ pub fn compare(record: &Record, at: Timestamp, target: &Path, report: &Value, sl
         let index = match &found {
             None => None,
             Some(found) => {
-                let known = versions.iter().position(|version| Some(&version.id) == found.version.as_ref());
-                Some(known.ok_or_else(|| format!("{key:?} is of version {:?}, which never was", found.version))?)
+                let is_it =
+                    |version: &Version| Some(&version.id) == found.version.as_ref() && (version.id != NULL || found.at == Some(version.at));
+                let known = versions.iter().position(is_it);
+                Some(known.ok_or_else(|| format!("{key:?} is of version {:?} of {:?}, which never was", found.version, found.at))?)
             }
         };
         if !allowed.contains(&index) {
@@ -94,6 +107,8 @@ pub fn compare(record: &Record, at: Timestamp, target: &Path, report: &Value, sl
             let content = files.remove(&target.join(&found.path)).or_else(|| files.remove(&target.join(beside)));
             let content = content.ok_or_else(|| format!("{key:?} has no file {}", found.path))?;
             same(&found, &content, &versions[index]).map_err(|what| format!("{key:?}: {what} differs"))?;
+            compared.public += usize::from(found.acl.as_ref().is_some_and(is_public));
+            compared.null += usize::from(versions[index].id == NULL);
         }
         compared.keys += 1;
         compared.uncertain += usize::from(uncertain);
@@ -114,12 +129,17 @@ fn same(found: &Properties, content: &[u8], version: &Version) -> Result<(), &'s
         (found.metadata.cache_control == wanted.cache_control, "the cache control"),
         (found.metadata.user == wanted.user, "the user metadata"),
         (found.tags == version.tags, "the tags"),
+        (found.acl.as_ref().is_none_or(|acl| is_public(acl) == version.public), "the ACL"),
     ] {
         if !same {
             return Err(what);
         }
     }
     Ok(())
+}
+
+fn is_public(acl: &Acl) -> bool {
+    acl.grants.iter().any(|grant| grant.grantee == EVERYBODY && grant.permission == "READ")
 }
 
 /// The versions of a key, for a message.
