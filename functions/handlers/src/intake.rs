@@ -28,6 +28,7 @@ use crate::letters::DeadLetter;
 use crate::outstanding::Outstanding;
 use crate::purges::{self, Verdict};
 use crate::resolve::{self, Heard, Resolving};
+use crate::source_clock::Reading;
 
 /// A feed's way into the vaults of the resources it tells of.
 pub struct Intake {
@@ -164,11 +165,15 @@ impl Intake {
     /// # Errors
     /// [`IntakeError`]; what came was not acknowledged and comes again.
     pub async fn round(&mut self, source: &dyn Source) -> Result<IntakeReport, IntakeError> {
+        let asked = Reading::of(self.clock.as_ref());
         let delivery = source.poll().await?;
         let arrived = self.clock.now();
         let mut report = IntakeReport { messages: delivery.messages.len() as u64, ..IntakeReport::default() };
         let Delivery { messages, drained } = delivery;
         let arrived_by = Arc::new(self.arrived_by_sources(arrived).await);
+        // When it was drained, and when messages came, was noted by a clock of which nothing is known any more.
+        let was_set = asked.is_set_until(&Reading::of(self.clock.as_ref()));
+        let drained = drained.filter(|_| !was_set).map(|drained| asked.when(drained));
         let mut parcels: Vec<Parcel> = messages
             .into_iter()
             .map(|message| {
@@ -176,7 +181,7 @@ impl Intake {
                     Feed { stream: source.stream().to_owned(), arrived, arrived_by: Arc::clone(&arrived_by), emulated: self.emulated };
                 let decoded = decode(feed, [&message.body[..]]);
                 let digest = Digest::of(&message.body);
-                Parcel { receipt: message.receipt, digest, decoded, body: message.body, failed: false, doubted: false }
+                Parcel { receipt: message.receipt, digest, decoded, body: message.body, failed: was_set, doubted: false }
             })
             .collect();
         for parcel in &mut parcels {
@@ -251,7 +256,7 @@ impl Intake {
         parcels: &mut [Parcel],
         report: &mut IntakeReport,
         dead: &mut Vec<(usize, String)>,
-        drained: Option<Timestamp>,
+        drained: Option<Reading>,
     ) -> Result<(), IntakeError> {
         let Some(capture) = self.captures.get_mut(resource) else {
             return Ok(());
@@ -349,7 +354,7 @@ impl Intake {
         let tells = |parcel: &&Parcel| parcel.failed && parcel.decoded.buckets.contains_key(resource);
         let failing = parcels.iter().filter(tells).filter_map(|parcel| earliest_of(&parcel.decoded));
         let barred = failing.chain(self.outstanding.earliest(resource)).min();
-        let latest = drained.map(|drained| capture.clock().not_after(drained));
+        let latest = drained.and_then(|drained| capture.clock().not_after(&drained));
         let latest = latest.map(|drained| barred.map_or(drained, |barred| drained.min(barred.minus(std::time::Duration::from_micros(1)))));
         if !absorbed.changes.is_empty() || latest.is_some_and(|latest| latest > capture.latest()) {
             capture.append(&absorbed.changes, latest).await?;

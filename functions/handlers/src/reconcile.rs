@@ -120,8 +120,8 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
     loop {
         let own = capture.clock().own();
         let Some(page) = scan.next().await? else { break };
-        capture.clock().compare(scan.last_answer(), own, capture.clock().own());
-        let asked = capture.clock().not_before(own);
+        capture.clock().compare(scan.last_answer(), own)?;
+        let asked = capture.clock().not_before(own.at);
         let began = scan.began().unwrap_or(began_here);
         capture.known(|known| known.reading_began(began));
         for tie in &page.ties {

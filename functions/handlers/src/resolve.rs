@@ -41,11 +41,13 @@ pub fn look_at(capture: &Capture, objects: Vec<String>) -> BoxStream<'static, (S
         let (bucket, clock) = (bucket.clone(), clock.clone());
         async move {
             let asked = clock.own();
-            let listed = list_object(&bucket, &object).await;
-            if let Ok(listed) = &listed {
-                clock.compare(listed.iter().filter_map(|shown| shown.at).max(), asked, clock.own());
-            }
-            (object, listed.map(|listed| Look { listed, asked: clock.not_before(asked) }))
+            let look = async {
+                let listed = list_object(&bucket, &object).await?;
+                clock.compare(listed.iter().filter_map(|shown| shown.at).max(), asked)?;
+                Ok(Look { listed, asked: clock.not_before(asked.at) })
+            };
+            let look = look.await;
+            (object, look)
         }
     });
     looks.buffered(LISTINGS_AT_ONCE).boxed()

@@ -1,6 +1,7 @@
 //! The real clock.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use pipeline::model::{Clock, Timestamp};
@@ -16,6 +17,12 @@ impl Clock for SystemClock {
             Ok(since) => Timestamp::default().plus(since),
             Err(before) => Timestamp::default().minus(before.duration()),
         }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "and this the one through which it is known that somebody has set it")]
+    fn elapsed(&self) -> Duration {
+        static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        BEGUN.elapsed()
     }
 
     async fn sleep(&self, duration: Duration) {

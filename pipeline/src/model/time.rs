@@ -188,6 +188,11 @@ impl<'de> Deserialize<'de> for Timestamp {
 pub trait Clock: Send + Sync {
     /// The instant it is.
     fn now(&self) -> Timestamp;
+    /// How long this machine has run, counted from anywhere: nobody sets it, so that it tells whether somebody has set the clock.
+    /// Of a clock that nobody can set it is the instant itself.
+    fn elapsed(&self) -> Duration {
+        self.now().since(Timestamp::default())
+    }
     /// Comes back after `duration` of this clock.
     async fn sleep(&self, duration: Duration);
 }

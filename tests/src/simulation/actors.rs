@@ -125,6 +125,9 @@ impl Stage {
         if world.swarm.skew_ms.iter().any(|skew| *skew != 0) {
             world.mark("clocks differ");
         }
+        if world.swarm.step_of_clocks.is_some() {
+            world.mark("clock set while it goes");
+        }
         Stage { world, files, bucket: Arc::new(bucket), queue, resource, checker, shared: Mutex::default(), pending: Mutex::default() }
     }
 
@@ -141,7 +144,7 @@ impl Stage {
             Actor::Compactor(number) => 2 + usize::from(number),
             _ => 4,
         };
-        Skew(skews[machine % skews.len()])
+        Skew { ms: skews[machine % skews.len()], step: self.world.swarm.step_of_clocks.filter(|_| machine % 2 == 0) }
     }
 
     fn clock(&self, actor: Actor) -> Arc<dyn Clock> {
@@ -185,7 +188,7 @@ impl Stage {
 
     async fn intake(&self, actor: Actor) -> Result<(), String> {
         let capture = self.capture(actor).await?;
-        let feed = Polled { queue: Arc::clone(&self.queue), skew: self.skew(actor) };
+        let feed = Polled { queue: Arc::clone(&self.queue), skew: self.skew(actor), world: Arc::clone(&self.world) };
         let mut intake = Intake::new(vec![capture], self.vault(actor), self.clock(actor), self.world.swarm.form == Form::Blind);
         loop {
             match intake.round(&feed).await {

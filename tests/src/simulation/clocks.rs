@@ -8,15 +8,22 @@ use pipeline::model::{Clock, Timestamp};
 use pipeline::source::{Delivery, Source, SourceError};
 
 use super::queue::Queue;
-use super::world::World;
+use super::swarm::Step;
+use super::world::{BEGINNING, World};
 
-/// What a machine's clock is ahead of the source's, in milliseconds.
+/// What a machine's clock is ahead of the source's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Skew(pub i64);
+pub struct Skew {
+    /// At the beginning, in milliseconds.
+    pub ms: i64,
+    /// Somebody sets it while it goes.
+    pub step: Option<Step>,
+}
 
 impl Skew {
-    fn of(self, at: Timestamp) -> Timestamp {
-        Timestamp::from_micros(at.micros() + self.0 * 1_000)
+    fn of(self, world: &World, at: Timestamp) -> Timestamp {
+        let step = self.step.filter(|&step| world.is_set(step, at)).map_or(0, |step| step.by_ms);
+        Timestamp::from_micros(at.micros() + (self.ms + step) * 1_000)
     }
 }
 
@@ -31,7 +38,11 @@ pub struct Skewed {
 #[async_trait]
 impl Clock for Skewed {
     fn now(&self) -> Timestamp {
-        self.skew.of(self.world.now())
+        self.skew.of(&self.world, self.world.now())
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.world.now().since(BEGINNING)
     }
 
     async fn sleep(&self, duration: Duration) {
@@ -45,6 +56,8 @@ pub struct Polled {
     pub queue: Arc<Queue>,
     /// How far the machine's clock is ahead.
     pub skew: Skew,
+    /// The world.
+    pub world: Arc<World>,
 }
 
 #[async_trait]
@@ -55,7 +68,7 @@ impl Source for Polled {
 
     async fn poll(&self) -> Result<Delivery, SourceError> {
         let delivery = self.queue.poll().await?;
-        Ok(Delivery { drained: delivery.drained.map(|drained| self.skew.of(drained)), ..delivery })
+        Ok(Delivery { drained: delivery.drained.map(|drained| self.skew.of(&self.world, drained)), ..delivery })
     }
 
     async fn ack(&self, receipts: Vec<String>) -> Result<(), SourceError> {

@@ -157,7 +157,7 @@ fn act(stage: &Arc<Stage>, checker: &Checker, workload: Workload) -> Result<(), 
         }
         match quiet {
             None if tasks[0].is_none() => {
-                world.set_faulty(false);
+                world.end_faults();
                 stage.forget();
                 // Whoever is in the middle of a fault may still stumble over it: all begin anew.
                 for (task, &actor) in tasks.iter_mut().zip(&ACTORS).skip(1) {

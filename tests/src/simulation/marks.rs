@@ -2,12 +2,13 @@
 //! which one of these was never reached fails.
 
 /// Every mark that a run of some hundred histories must reach.
-pub const REQUIRED: [&str; 42] = [
+pub const REQUIRED: [&str; 44] = [
     "base and log compared with the log alone",
     "base committed",
     "base of several buckets",
     "bucket taken over",
     "byte flipped on read",
+    "clock set while it goes",
     "clocks differ",
     "concurrent restore compared",
     "content lost",
@@ -23,6 +24,7 @@ pub const REQUIRED: [&str; 42] = [
     "first scan",
     "first scan resumed",
     "intake round",
+    "listing behind",
     "lost event healed",
     "merge committed",
     "message delivered again",

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,12 +16,23 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use pipeline::model::{Clock, Timestamp};
 
 use super::bugs::Bug;
 use super::world::World;
 
-/// What is stored, each with its path as the store gives it: making one is what listings would spend their time with.
-pub type Files = Arc<Mutex<BTreeMap<String, (Path, Bytes)>>>;
+/// What is stored.
+pub type Files = Arc<Mutex<BTreeMap<String, Stored>>>;
+
+/// A file of the store.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// As the store gives it: making one is what listings would spend their time with.
+    path: Path,
+    /// What is in it.
+    bytes: Bytes,
+    written: Timestamp,
+}
 
 /// The store as one actor sees it.
 pub struct SimStore {
@@ -44,7 +56,7 @@ impl SimStore {
         SimStore { calm: true, ..SimStore::new(world, files, "check") }
     }
 
-    fn files(&self) -> MutexGuard<'_, BTreeMap<String, (Path, Bytes)>> {
+    fn files(&self) -> MutexGuard<'_, BTreeMap<String, Stored>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -82,7 +94,7 @@ impl SimStore {
         if files.contains_key(path) {
             return Err(Error::AlreadyExists { path: path.to_owned(), source: "it is there".into() });
         }
-        files.insert(path.to_owned(), (Path::from(path), bytes));
+        files.insert(path.to_owned(), Stored { path: Path::from(path), bytes, written: self.world.now() });
         Ok(())
     }
 
@@ -92,7 +104,21 @@ impl SimStore {
         let from = after.map_or_else(|| prefix.clone(), |after| after.to_string().max(prefix.clone()));
         let found = files.range(from..).take_while(|(path, _)| path.starts_with(&prefix));
         let found = found.filter(|(path, _)| after.is_none_or(|after| path.as_str() > after.as_ref()));
-        found.map(|(_, (path, bytes))| SimStore::meta(path, bytes.len())).collect()
+        let found = found.filter(|(_, stored)| !self.is_behind(stored));
+        found.map(|(_, stored)| SimStore::meta(&stored.path, stored.bytes.len())).collect()
+    }
+
+    /// Whether a listing does not show a file yet.
+    fn is_behind(&self, stored: &Stored) -> bool {
+        let stale = Duration::from_millis(self.world.swarm.stale_list_ms);
+        if self.calm || stale.is_zero() || !self.world.is_faulty() || stored.written.plus(stale) < self.world.now() {
+            return false;
+        }
+        let behind = self.world.random.percent(50);
+        if behind {
+            self.world.mark("listing behind");
+        }
+        behind
     }
 
     /// A view of the store that can be moved into a stream.
@@ -166,7 +192,7 @@ impl ObjectStore for SimStore {
         if self.begin("get", path).await? {
             return Err(failed("the reply was lost"));
         }
-        let bytes = self.files().get(path).map(|(_, bytes)| bytes.clone());
+        let bytes = self.files().get(path).map(|stored| stored.bytes.clone());
         let bytes = bytes.ok_or_else(|| Error::NotFound { path: path.to_owned(), source: "there is none".into() })?;
         let meta = SimStore::meta(location, bytes.len());
         let length = bytes.len() as u64;

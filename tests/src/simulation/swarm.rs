@@ -69,6 +69,17 @@ pub struct Swarm {
     pub shared_capture: bool,
     pub acls: bool,
     pub skew_ms: [i64; 3],
+    pub step_of_clocks: Option<Step>,
+    pub stale_list_ms: u64,
+}
+
+/// A clock is set while it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// How long after the beginning, in milliseconds of the source.
+    pub after_ms: u64,
+    /// How far, in milliseconds; back, if that is negative.
+    pub by_ms: i64,
 }
 
 /// What can be taken away from a history to see whether it fails without.
@@ -94,11 +105,13 @@ pub enum Ingredient {
     Earlier,
     Compaction,
     Skew,
+    Steps,
+    StaleLists,
     Buckets,
 }
 
 /// All of them, the most disturbing first.
-pub const INGREDIENTS: [Ingredient; 20] = [
+pub const INGREDIENTS: [Ingredient; 22] = [
     Ingredient::Crashes,
     Ingredient::StoreFaults,
     Ingredient::Flips,
@@ -118,6 +131,8 @@ pub const INGREDIENTS: [Ingredient; 20] = [
     Ingredient::Earlier,
     Ingredient::Compaction,
     Ingredient::Skew,
+    Ingredient::Steps,
+    Ingredient::StaleLists,
     Ingredient::Buckets,
 ];
 
@@ -151,6 +166,8 @@ impl Swarm {
             Ingredient::Earlier => self.before_protection = 0,
             Ingredient::Compaction => self.compact_ms = 10_000_000,
             Ingredient::Skew => self.skew_ms = [0; 3],
+            Ingredient::Steps => self.step_of_clocks = None,
+            Ingredient::StaleLists => self.stale_list_ms = 0,
             Ingredient::Buckets => self.bucket_bytes = BUCKET_BYTES,
         }
     }
@@ -207,9 +224,18 @@ impl Swarm {
             shared_capture: random.percent(50),
             acls: random.percent(25),
             skew_ms: if random.percent(30) { [(); 3].map(|()| random.pick(&[0, 3_000, -3_000, 3_600_000, -3_600_000])) } else { [0; 3] },
+            step_of_clocks: None,
+            stale_list_ms: 0,
         };
         // Not drawn, so that what was drawn before is drawn as before.
         swarm.bucket_bytes = [BUCKET_BYTES, 24_000, 8_000][(swarm.operations + swarm.keys) as usize % 3];
+        if swarm.operations % 4 == 1 {
+            let by_ms = [-3_600_000, -3_000, 3_000, 3_600_000][swarm.keys as usize % 4];
+            swarm.step_of_clocks = Some(Step { after_ms: swarm.operations * swarm.gap_ms / 3, by_ms });
+        }
+        if swarm.operations % 8 == 2 {
+            swarm.stale_list_ms = [500, 2_000, 5_000][swarm.keys as usize % 3];
+        }
         swarm
     }
 }

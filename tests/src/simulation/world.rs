@@ -13,10 +13,10 @@ use super::bugs::Bug;
 use super::executor::{block_on, give_way};
 use super::history::Options;
 use super::random::Random;
-use super::swarm::Swarm;
+use super::swarm::{Step, Swarm};
 
 /// When every run begins: 2026-08-22T11:58:20Z, so that most runs cross an hour.
-const BEGINNING: i64 = 1_787_399_900;
+pub(super) const BEGINNING: Timestamp = Timestamp::from_micros(1_787_399_900_000_000);
 
 /// What a run counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,7 @@ pub struct World {
     pub bug: Option<Bug>,
     now: AtomicI64,
     faulty: AtomicBool,
+    faults_ended: AtomicI64,
     alone: AtomicBool,
     counts: Mutex<Counts>,
     marks: Mutex<BTreeMap<&'static str, u64>>,
@@ -83,8 +84,9 @@ impl World {
             random,
             swarm,
             bug: options.bug,
-            now: AtomicI64::new(BEGINNING * 1_000_000 + 137_000),
+            now: AtomicI64::new(BEGINNING.micros() + 137_000),
             faulty: AtomicBool::new(true),
+            faults_ended: AtomicI64::new(i64::MAX),
             alone: AtomicBool::new(false),
             counts: Mutex::default(),
             marks: Mutex::default(),
@@ -111,9 +113,16 @@ impl World {
         self.now.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// Faults are over, or begin again.
-    pub fn set_faulty(&self, faulty: bool) {
-        self.faulty.store(faulty, Ordering::Relaxed);
+    /// Faults are over.
+    pub fn end_faults(&self) {
+        self.faulty.store(false, Ordering::Relaxed);
+        self.faults_ended.store(self.now.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Whether somebody had set a clock by then.
+    pub fn is_set(&self, step: Step, by: Timestamp) -> bool {
+        let at = BEGINNING.plus(Duration::from_millis(step.after_ms));
+        at < by && at.micros() < self.faults_ended.load(Ordering::Relaxed)
     }
 
     /// Whether there are faults now.
