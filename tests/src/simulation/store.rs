@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,7 +15,6 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
-use pipeline::model::{Clock, Timestamp};
 
 use super::bugs::Bug;
 use super::world::World;
@@ -31,7 +29,6 @@ pub struct Stored {
     path: Path,
     /// What is in it.
     bytes: Bytes,
-    written: Timestamp,
 }
 
 /// The store as one actor sees it.
@@ -94,7 +91,7 @@ impl SimStore {
         if files.contains_key(path) {
             return Err(Error::AlreadyExists { path: path.to_owned(), source: "it is there".into() });
         }
-        files.insert(path.to_owned(), Stored { path: Path::from(path), bytes, written: self.world.now() });
+        files.insert(path.to_owned(), Stored { path: Path::from(path), bytes });
         Ok(())
     }
 
@@ -104,21 +101,7 @@ impl SimStore {
         let from = after.map_or_else(|| prefix.clone(), |after| after.to_string().max(prefix.clone()));
         let found = files.range(from..).take_while(|(path, _)| path.starts_with(&prefix));
         let found = found.filter(|(path, _)| after.is_none_or(|after| path.as_str() > after.as_ref()));
-        let found = found.filter(|(_, stored)| !self.is_behind(stored));
         found.map(|(_, stored)| SimStore::meta(&stored.path, stored.bytes.len())).collect()
-    }
-
-    /// Whether a listing does not show a file yet.
-    fn is_behind(&self, stored: &Stored) -> bool {
-        let stale = Duration::from_millis(self.world.swarm.stale_list_ms);
-        if self.calm || stale.is_zero() || !self.world.is_faulty() || stored.written.plus(stale) < self.world.now() {
-            return false;
-        }
-        let behind = self.world.random.percent(50);
-        if behind {
-            self.world.mark("listing behind");
-        }
-        behind
     }
 
     /// A view of the store that can be moved into a stream.

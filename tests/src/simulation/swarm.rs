@@ -70,7 +70,6 @@ pub struct Swarm {
     pub acls: bool,
     pub skew_ms: [i64; 3],
     pub step_of_clocks: Option<Step>,
-    pub stale_list_ms: u64,
 }
 
 /// A clock is set while it goes.
@@ -106,12 +105,11 @@ pub enum Ingredient {
     Compaction,
     Skew,
     Steps,
-    StaleLists,
     Buckets,
 }
 
 /// All of them, the most disturbing first.
-pub const INGREDIENTS: [Ingredient; 22] = [
+pub const INGREDIENTS: [Ingredient; 21] = [
     Ingredient::Crashes,
     Ingredient::StoreFaults,
     Ingredient::Flips,
@@ -132,7 +130,6 @@ pub const INGREDIENTS: [Ingredient; 22] = [
     Ingredient::Compaction,
     Ingredient::Skew,
     Ingredient::Steps,
-    Ingredient::StaleLists,
     Ingredient::Buckets,
 ];
 
@@ -167,7 +164,6 @@ impl Swarm {
             Ingredient::Compaction => self.compact_ms = 10_000_000,
             Ingredient::Skew => self.skew_ms = [0; 3],
             Ingredient::Steps => self.step_of_clocks = None,
-            Ingredient::StaleLists => self.stale_list_ms = 0,
             Ingredient::Buckets => self.bucket_bytes = BUCKET_BYTES,
         }
     }
@@ -225,16 +221,12 @@ impl Swarm {
             acls: random.percent(25),
             skew_ms: if random.percent(30) { [(); 3].map(|()| random.pick(&[0, 3_000, -3_000, 3_600_000, -3_600_000])) } else { [0; 3] },
             step_of_clocks: None,
-            stale_list_ms: 0,
         };
         // Not drawn, so that what was drawn before is drawn as before.
         swarm.bucket_bytes = [BUCKET_BYTES, 24_000, 8_000][(swarm.operations + swarm.keys) as usize % 3];
         if swarm.operations % 4 == 1 {
             let by_ms = [-3_600_000, -3_000, 3_000, 3_600_000][swarm.keys as usize % 4];
             swarm.step_of_clocks = Some(Step { after_ms: swarm.operations * swarm.gap_ms / 3, by_ms });
-        }
-        if swarm.operations % 8 == 2 {
-            swarm.stale_list_ms = [500, 2_000, 5_000][swarm.keys as usize % 3];
         }
         swarm
     }
