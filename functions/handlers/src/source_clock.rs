@@ -142,7 +142,7 @@ impl SourceClock {
         let received = self.own();
         let mut compared = self.compared();
         if asked.is_set_until(&received) {
-            *compared = None;
+            // What was known before stays: it tells what the machine has counted since.
             let (what, reason) = ("the clock of this machine was held against the source's".to_owned(), "it was set meanwhile".to_owned());
             return Err(BucketError::Transient { what, reason });
         }
