@@ -234,8 +234,11 @@ fn a_connector_may_begin_while_others_commit() {
     let Some(world) = World::new(SHOP) else { return };
     let psql = world.postgres.programs().join("psql");
     let url = world.postgres.url("shop");
-    let one = "BEGIN; INSERT INTO whole VALUES (5, 'w'); SELECT pg_sleep(0.02); UPDATE customer SET name = name || '.' WHERE id % 50 = 3; COMMIT;\n";
-    let writer = || {
+    // Each has rows of its own: two that locked the same rows in another order would be a deadlock, and one of them rolled back.
+    let writer = |own: u32| {
+        let one = format!(
+            "BEGIN; INSERT INTO whole VALUES (5, 'w'); SELECT pg_sleep(0.02); UPDATE customer SET name = name || '.' WHERE id % 50 = {own}; COMMIT;\n"
+        );
         let mut child = Command::new(&psql)
             .args(["--no-psqlrc", "--quiet", "--tuples-only", &url])
             .stdin(Stdio::piped())
@@ -245,7 +248,7 @@ fn a_connector_may_begin_while_others_commit() {
         child.stdin.take().expect("a pipe").write_all(one.repeat(500).as_bytes()).expect("it reads");
         child
     };
-    let mut writers = [writer(), writer(), writer()];
+    let mut writers = [3, 4, 5].map(writer);
     world.configure(&[]);
     world.protect();
     let worker = world.work();
