@@ -217,11 +217,13 @@ impl Oracle {
 
     /// Whether nobody can know which of two versions is the older one: they were born in the same second, no listing has
     /// shown both, and of one there is no sequencer to tell, because its event was lost, or because it was uploaded in
-    /// parts and its sequencer is from the other end of that. An upload in parts that was removed before anybody looked at it
-    /// has told only its end, so that this goes for whatever was put while it went on.
+    /// parts and its sequencer is from the other end of that, or not asked any more since a listing has told where it stands
+    /// among those that are left. An upload in parts that was removed before anybody looked at it has told only its end, so
+    /// that this goes for whatever was put while it went on.
     pub fn are_unordered(&self, one: &Version, other: &Version, readings: &Readings) -> bool {
         let unsure = |x: &Version, beside: &Version| {
-            let untold = !self.is_durable(x.put, readings) || x.in_parts && self.sequencer_of_end;
+            let is_placed_by_listing = || self.sequencer_of_end || self.was_listed(x, readings, Timestamp::MAX);
+            let untold = !self.is_durable(x.put, readings) || x.in_parts && is_placed_by_listing();
             let second = x.listed.seconds();
             let unseen = beside.in_parts && !self.content_is_due(beside, readings);
             let end = if unseen { self.changes[beside.put].told } else { beside.listed };
