@@ -220,6 +220,35 @@ async fn an_exact_restore_of_a_prefix_that_is_misspelled_removes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_exact_restore_at_a_terminal_shows_what_it_would_remove_and_asks() {
+    let world = World::kept(seaweed(), "cli-asks", &[("a.txt", "content"), ("b.txt", "as it was")]).await;
+    let (program, url) = (&world.program, world.url());
+    let target = program.folder().join("target");
+    fs::create_dir_all(&target).expect("a folder");
+    (0..25).for_each(|number| fs::write(target.join(format!("not-then-{number:02}")), "mine").expect("a file"));
+    fs::write(target.join("b.txt"), "as it is now").expect("a file");
+    let restore = ["restore", &url, "--vault", "./vault", "--to", "latest", "--target", "./target", "--mode", "exact"];
+    // Nothing typed is the end of the file: that is no yes.
+    for no in ["n\n", "\n", "yess\n", "\u{4}"] {
+        let ended = program.at_terminal(&restore, no);
+        assert_eq!(ended.code, 4, "{no:?}: {ended:?}");
+        let asked = "1 object will be created, 1 overwritten and 25 removed. Go on? [y/N]";
+        assert!(ended.output.contains(asked) && ended.output.contains("nothing was restored"), "{no:?}: {ended:?}");
+        assert!(ended.output.contains("to remove  not-then-19") && !ended.output.contains("not-then-20"), "{ended:?}");
+        assert!(ended.output.contains("and 5 more; --dry-run --report FILE.csv names all"), "{ended:?}");
+        assert_eq!(fs::read_dir(&target).expect("a folder").count(), 26, "{no:?} changes nothing");
+        assert_eq!(fs::read_to_string(target.join("b.txt")).expect("a file"), "as it is now");
+    }
+    let ended = program.at_terminal(&restore, "Yes\n");
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let mut left: Vec<_> = fs::read_dir(&target).expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
+    left.sort();
+    left.retain(|name| !name.to_string_lossy().starts_with(".hindsight"));
+    assert_eq!(left, ["a.txt", "b.txt"]);
+    assert_eq!(fs::read_to_string(target.join("b.txt")).expect("a file"), "as it was");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn several_versions_are_not_restored_to_where_only_one_would_stay() {
     let world = World::kept(seaweed(), "cli-several", &[("a.txt", "one"), ("a.txt", "two")]).await;
     let (program, url) = (&world.program, world.url());

@@ -107,6 +107,23 @@ impl Program {
         Ended { code: output.status.code().unwrap_or(-1), output: String::new(), errors }
     }
 
+    /// Runs to the end at a terminal, where this is typed; what it prints there is all in `output`.
+    pub fn at_terminal(&self, arguments: &[&str], typed: &str) -> Ended {
+        let command = self.command(arguments);
+        let words = [command.get_program()].into_iter().chain(command.get_args());
+        let words: Vec<String> = words.map(|word| format!("'{}'", word.to_str().expect("text"))).collect();
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
+        script.current_dir(self.folder()).env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        script.env("PATH", "/usr/bin:/bin").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = script.spawn().expect("script, of util-linux, starts");
+        let mut terminal = child.stdin.take().expect("a pipe");
+        terminal.write_all(typed.as_bytes()).expect("it reads");
+        let output = child.wait_with_output().expect("it ends");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ended { code: output.status.code().unwrap_or(-1), output: text(output.stdout), errors: text(output.stderr) }
+    }
+
     /// Runs to a good end and returns what was printed.
     pub fn ok(&self, arguments: &[&str]) -> String {
         let ended = self.run(arguments);
