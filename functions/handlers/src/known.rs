@@ -33,6 +33,8 @@ pub struct KnownVersion {
     pub version: Box<str>,
     /// When it came to be.
     pub at: Timestamp,
+    /// That time is a listing's: every other listing gives the same, to its last digit.
+    pub dated_by_listing: bool,
     /// From when on it is certain to have been there: later, where a listing showed it.
     pub there: Timestamp,
     /// Its rank in a listing.
@@ -90,7 +92,7 @@ impl Known {
         let emptied_after = inventory.latest().unwrap_or_default().minus(EMPTIED_BACK);
         let tombstones_after = known.horizon().unwrap_or(Timestamp::MIN).min(emptied_after);
         let keep = Keep::Base { tombstones_after, purged_after: Timestamp::MAX };
-        let folding = Folding::new(inventory.inputs(cut), cut, 0);
+        let folding = Folding::new(vault, inventory.inputs(cut), cut, 0).await?;
         for pass in folding.passes() {
             let loose = folding.load(vault, pass.clone()).await?;
             for bucket in folding.occupied(&loose, pass) {
@@ -178,6 +180,7 @@ impl Known {
                 known.told |= is_told(row);
                 if row.via == "event" {
                     known.at = row.at;
+                    known.dated_by_listing = false;
                 }
             }
             (Op::Put, None) => versions.push(known_of(row, reading)),
@@ -259,6 +262,7 @@ fn known_of(row: &ObjectRow<'_>, reading: u64) -> KnownVersion {
     KnownVersion {
         version: row.version.into(),
         at: row.at,
+        dated_by_listing: row.via == "scan",
         there: stands_at(row.at, row.at_bound.filter(|_| row.version == NULL_VERSION)),
         rank: row.rank,
         etag: row.etag.map(Into::into),

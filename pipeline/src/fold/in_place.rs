@@ -104,16 +104,16 @@ impl<'a> Overwrite<'a> {
         !self.event && !cut.includes(Timestamp::from_seconds(self.at.seconds() + SKEW_SECONDS).end_of_second())
     }
 
-    /// Whether both are one put that was shown twice.
+    /// Whether both are one put that was shown twice: every listing gives it the same time, to its last digit.
     fn is_shown_again(&self, other: &Overwrite<'_>) -> bool {
-        self.shown.is_some() && other.shown.is_some() && self.is_same_put(other) && self.at.seconds() == other.at.seconds()
+        self.shown.is_some() && other.shown.is_some() && self.is_same_put(other) && self.at == other.at
     }
 
     /// Whether it tells of this change, or has its content.
     fn is_like(&self, last: &Overwrite<'_>) -> bool {
         let the_same = self.op == last.op && self.marker == last.marker && self.etag == last.etag && self.at == last.at;
         // A listing and an event know the same second, but perhaps not with the same precision.
-        the_same || self.is_same_put(last) && !self.event && self.at.seconds() == last.at.seconds()
+        the_same || self.is_same_put(last) && !self.event && last.event && self.at.seconds() == last.at.seconds()
     }
 }
 

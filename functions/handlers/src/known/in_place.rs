@@ -41,7 +41,8 @@ impl Known {
         };
         // Of an event and a listing in one second a fold takes the event for the last.
         let is_newer = if row.via == "event" { there.seconds() >= known.there.seconds() } else { there.seconds() > known.there.seconds() };
-        let is_another = row.marker != known.marker || row.etag.is_some() && known.etag.as_deref() != row.etag;
+        let is_dated_otherwise = known.dated_by_listing && row.via == "scan" && known.at != row.at;
+        let is_another = row.marker != known.marker || row.etag.is_some() && known.etag.as_deref() != row.etag || is_dated_otherwise;
         if is_another {
             let contested = there.seconds() == known.there.seconds();
             if is_newer {
@@ -56,6 +57,7 @@ impl Known {
         known.vouched |= row.rank.is_some();
         if is_newer && (row.via == "event" || row.at.seconds() > known.at.seconds()) {
             known.at = row.at;
+            known.dated_by_listing = row.via == "scan";
         }
         known.contested &= there.seconds() <= known.there.seconds();
         known.there = known.there.max(there);
@@ -81,7 +83,12 @@ pub fn is_overwritten(known: &KnownVersion, listed: &ListedVersion) -> bool {
     let (ours, theirs) = (known.at.seconds(), listed.modified.seconds());
     // Of an upload in parts a listing says when it began, and an event when it was completed.
     let in_parts = listed.etag.as_deref().is_some_and(is_in_parts);
-    let is_same_time = ours.abs_diff(theirs) <= 1 || in_parts && ours > theirs;
+    let is_same_time = if known.dated_by_listing {
+        known.at == listed.modified
+    } else {
+        // Of the clocks of an event and of a listing one may be a second ahead.
+        ours.abs_diff(theirs) <= 1 || in_parts && ours > theirs
+    };
     listed.version == NULL_VERSION && (known.marker != listed.marker || known.etag.as_deref() != listed.etag.as_deref() || !is_same_time)
 }
 
@@ -118,6 +125,35 @@ mod tests {
         check(&[event.clone(), again.clone()], "s");
         check(&[again, event], "s");
         check(&[change("event", "e", 9, None), shown], "s");
+    }
+
+    #[test]
+    fn the_same_content_put_again_is_another_one_where_listings_give_it_another_time() {
+        let listed = |millis: i64| ListedVersion {
+            object: "a".to_owned(),
+            version: NULL_VERSION.to_owned(),
+            marker: false,
+            latest: true,
+            modified: Timestamp::from_micros(millis * 1_000),
+            size: Some(1),
+            etag: Some("s".to_owned()),
+            storage_class: None,
+        };
+        let is_another = |known: &Known, millis| is_overwritten(known.find("a", NULL_VERSION).expect("it is known"), &listed(millis));
+        let mut known = Known::default();
+        known.apply(&change("event", "s", 10, None).row());
+        assert!(!is_another(&known, 11_900), "its event may be told with another clock");
+        assert!(is_another(&known, 12_000));
+        let mut known = Known::default();
+        known.apply(&change("scan", "s", 10, Some(11)).row());
+        assert!(!is_another(&known, 10_000));
+        assert!(is_another(&known, 10_001) && is_another(&known, 11_000));
+        // Of two of one second the later listing says which one is there.
+        let again = |seen| ObjectChange { at: Timestamp::from_micros(10_500_000), ..change("scan", "s", 10, Some(seen)) };
+        known.apply(&again(11).row());
+        assert!(known.is_in_doubt(&listed(10_500)));
+        known.apply(&again(13).row());
+        assert!(!is_another(&known, 10_500) && !known.is_in_doubt(&listed(10_500)));
     }
 
     #[test]

@@ -12,6 +12,9 @@ use std::time::Duration;
 use pipeline::model::Timestamp;
 use pipeline::s3::{ObjectMetadata, Tags};
 
+/// The version id of what is written while a bucket keeps no versions: the next such write of the key takes its place.
+pub const NULL: &str = "null";
+
 /// One version, as it was written.
 #[derive(Debug, Clone)]
 pub struct Version {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::program::Program;
-use super::record::{Record, Version};
+use super::record::{NULL, Record, Version};
 
 /// How far off the times of what only listings tell of may be: two listings, on a machine that is busy.
 pub const SLACK: Duration = Duration::from_secs(60);
@@ -46,6 +46,8 @@ pub struct Compared {
     pub uncertain: usize,
     /// Objects that everybody may read.
     pub public: usize,
+    /// Objects that were written while versions were suspended.
+    pub null: usize,
 }
 
 impl std::ops::AddAssign for Compared {
@@ -54,6 +56,7 @@ impl std::ops::AddAssign for Compared {
         self.keys += other.keys;
         self.uncertain += other.uncertain;
         self.public += other.public;
+        self.null += other.null;
     }
 }
 
@@ -89,7 +92,9 @@ pub fn compare(record: &Record, at: Timestamp, target: &Path, report: &Value, sl
         let index = match &found {
             None => None,
             Some(found) => {
-                let known = versions.iter().position(|version| Some(&version.id) == found.version.as_ref());
+                let is_it =
+                    |version: &Version| Some(&version.id) == found.version.as_ref() && (version.id != NULL || found.at == Some(version.at));
+                let known = versions.iter().position(is_it);
                 Some(known.ok_or_else(|| format!("{key:?} is of version {:?} of {:?}, which never was", found.version, found.at))?)
             }
         };
@@ -103,6 +108,7 @@ pub fn compare(record: &Record, at: Timestamp, target: &Path, report: &Value, sl
             let content = content.ok_or_else(|| format!("{key:?} has no file {}", found.path))?;
             same(&found, &content, &versions[index]).map_err(|what| format!("{key:?}: {what} differs"))?;
             compared.public += usize::from(found.acl.as_ref().is_some_and(is_public));
+            compared.null += usize::from(versions[index].id == NULL);
         }
         compared.keys += 1;
         compared.uncertain += usize::from(uncertain);

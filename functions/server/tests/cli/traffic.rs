@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::DateTime;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, ObjectCannedAcl};
+use aws_sdk_s3::types::{BucketVersioningStatus, CompletedMultipartUpload, CompletedPart, ObjectCannedAcl, VersioningConfiguration};
 use pipeline::model::Timestamp;
 use pipeline::s3::{ObjectMetadata, Tags};
 use tests::simulation::random::Random;
 
 use super::program::Program;
-use super::record::{Record, Version};
+use super::record::{NULL, Record, Version};
 use super::world::World;
 
 /// Keys that something on the way may not like, and that every server keeps as they are.
@@ -59,6 +59,8 @@ pub struct Traffic {
     worked: u64,
     /// When a version of a key was last removed for good.
     calm_after: BTreeMap<String, Timestamp>,
+    /// Whether the bucket keeps versions, or has stopped to.
+    suspended: bool,
     /// How many of a hundred versions everybody may read. The servers take no ACL with a put that they keep, and none tells
     /// of its change: such puts must be over before somebody looks.
     pub public_percent: u64,
@@ -111,6 +113,7 @@ impl Traffic {
             purgeable: None,
             worked: 0,
             calm_after: BTreeMap::new(),
+            suspended: false,
             public_percent: 0,
             small: false,
             large_percent: 0,
@@ -122,7 +125,14 @@ impl Traffic {
     pub async fn work(&mut self) -> Vec<Deed> {
         let key = self.keys[self.random.index(self.keys.len())].clone();
         if self.calm_after.get(&key).is_some_and(|purged| !self.is_durable(*purged)) {
-            return vec![self.put_new(&key).await];
+            // What is written while versions are suspended takes the place of what was, which is a purge as well.
+            return if self.suspended { Vec::new() } else { vec![self.put_new(&key).await] };
+        }
+        if self.suspended {
+            return match self.random.below(100) {
+                0..75 => vec![self.put_new(&key).await],
+                _ => vec![self.delete(&key).await],
+            };
         }
         let aged = self.aged(&key);
         match self.random.below(100) {
@@ -141,6 +151,15 @@ impl Traffic {
                 None => vec![self.put_new(&key).await],
             },
         }
+    }
+
+    /// Has the bucket keep versions from now on, or not.
+    pub async fn keep_versions(&mut self, keep: bool) {
+        let status = if keep { BucketVersioningStatus::Enabled } else { BucketVersioningStatus::Suspended };
+        let versioning = VersioningConfiguration::builder().status(status).build();
+        let request = self.client.put_bucket_versioning().bucket(&self.bucket).versioning_configuration(versioning);
+        request.send().await.expect("the bucket's versioning");
+        self.suspended = !keep;
     }
 
     /// Does the same beside a process that keeps the bucket, and asks it now and then what is durable.
@@ -190,7 +209,7 @@ impl Traffic {
             request.send().await.unwrap_or_else(|error| panic!("an ACL of {key:?}: {error:?}"));
         }
         let version = Version {
-            id: put.version_id.expect("the bucket keeps versions"),
+            id: self.version_of(put.version_id),
             public,
             etag: put.e_tag.expect("an etag").trim_matches('"').to_owned(),
             content,
@@ -234,8 +253,13 @@ impl Traffic {
 
     async fn delete(&mut self, key: &str) -> Deed {
         let deleted = self.client.delete_object().bucket(&self.bucket).key(key).send().await.expect("a delete");
-        let version = Version { id: deleted.version_id.expect("a marker"), marker: true, ..Version::nothing() };
+        let version = Version { id: self.version_of(deleted.version_id), marker: true, ..Version::nothing() };
         self.write_down(key, version, What::Marker).await
+    }
+
+    /// The version id of an answer.
+    fn version_of(&self, told: Option<String>) -> String {
+        if self.suspended { told.unwrap_or_else(|| NULL.to_owned()) } else { told.expect("the bucket keeps versions") }
     }
 
     /// Removes a version for good. The newest gone, the one before it is seen again.
@@ -258,15 +282,24 @@ impl Traffic {
         let at = self.dated(key, &version.id).await;
         let known = self.record.objects.entry(key.to_owned()).or_default();
         assert!(known.last().is_none_or(|before| before.at <= at), "the server's time of {key:?} went back");
+        if version.id == NULL {
+            self.calm_after.insert(key.to_owned(), answered);
+            known
+                .iter_mut()
+                .filter(|before| before.id == NULL && before.purged.is_none())
+                .for_each(|before| before.purged = Some((at, at)));
+        }
         known.push(Version { at, answered, ..version });
         Deed { key: key.to_owned(), index: known.len() - 1, what }
     }
 
     async fn dated(&self, key: &str, version: &str) -> Timestamp {
         let listed = self.client.list_object_versions().bucket(&self.bucket).prefix(key).send().await.expect("a listing");
-        let versions = listed.versions().iter().map(|listed| (listed.version_id(), listed.last_modified()));
-        let markers = listed.delete_markers().iter().map(|listed| (listed.version_id(), listed.last_modified()));
-        let found = versions.chain(markers).find(|(id, _)| *id == Some(version)).and_then(|(_, modified)| modified);
+        // Other keys begin with this one, and theirs may be versions `null`, too.
+        let versions = listed.versions().iter().map(|listed| (listed.key(), listed.version_id(), listed.last_modified()));
+        let markers = listed.delete_markers().iter().map(|listed| (listed.key(), listed.version_id(), listed.last_modified()));
+        let is_it = |(listed, id): (Option<&str>, Option<&str>)| listed == Some(key) && id == Some(version);
+        let found = versions.chain(markers).find(|&(listed, id, _)| is_it((listed, id))).and_then(|(.., modified)| modified);
         timestamp(found.unwrap_or_else(|| panic!("{key:?} ({version}) is not listed")))
     }
 
