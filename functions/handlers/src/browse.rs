@@ -96,12 +96,23 @@ pub struct State {
 
 impl State {
     /// The state that `inputs` amount to at `cut`, of which `keep` survives; only keys that begin with `prefix`.
-    pub fn new(vault: &Vault, inputs: Inputs, cut: Cut, keep: Keep, prefix: &str) -> State {
-        State::with_bits(vault, inputs, cut, keep, prefix, 0)
+    ///
+    /// # Errors
+    /// As [`Folding::new`].
+    pub async fn new(vault: &Vault, inputs: Inputs, cut: Cut, keep: Keep, prefix: &str) -> Result<State, BrowseError> {
+        State::with_bits(vault, inputs, cut, keep, prefix, 0).await
     }
 
-    pub(crate) fn with_bits(vault: &Vault, inputs: Inputs, cut: Cut, keep: Keep, prefix: &str, bits_min: u32) -> State {
-        State { vault: vault.clone(), folding: Folding::new(inputs, cut, bits_min), keep, prefix: prefix.to_owned() }
+    pub(crate) async fn with_bits(
+        vault: &Vault,
+        inputs: Inputs,
+        cut: Cut,
+        keep: Keep,
+        prefix: &str,
+        bits_min: u32,
+    ) -> Result<State, BrowseError> {
+        let folding = Folding::new(vault, inputs, cut, bits_min).await?;
+        Ok(State { vault: vault.clone(), folding, keep, prefix: prefix.to_owned() })
     }
 
     pub(crate) fn bits(&self) -> u32 {
@@ -326,7 +337,7 @@ fn first_key(prefix: &str) -> Option<Vec<u8>> {
 /// [`BrowseError::NotThere`], [`BrowseError::NoVersion`].
 pub async fn find(vault: &Vault, inputs: Inputs, at: Timestamp, object: &str, version: Option<&str>) -> Result<ObjectVersion, BrowseError> {
     let keep = if version.is_some() { Keep::Live } else { Keep::Current };
-    let mut found = State::new(vault, inputs, Cut::At(at), keep, object).object(object).await?;
+    let mut found = State::new(vault, inputs, Cut::At(at), keep, object).await?.object(object).await?;
     let not_there = || BrowseError::NotThere { object: object.to_owned(), at };
     match version {
         None => found.pop().ok_or_else(not_there),
@@ -383,7 +394,7 @@ impl HistoryOf {
 /// # Errors
 /// [`BrowseError::Vault`]; [`BrowseError::TooMany`] where there are more than `changes_max`, which are sorted in memory.
 pub async fn history(vault: &Vault, inventory: &Inventory, of: &HistoryOf, changes_max: usize) -> Result<Vec<ObjectChange>, BrowseError> {
-    let folding = Folding::new(inventory.inputs(Cut::Nothing), Cut::Nothing, 0);
+    let folding = Folding::new(vault, inventory.inputs(Cut::Nothing), Cut::Nothing, 0).await?;
     let passes = match of.recursive {
         true => folding.passes(),
         false => {
@@ -445,7 +456,7 @@ mod tests {
         let walk = async {
             write::append(&vault, &encoded).await.unwrap();
             let inputs = Inputs { segments: segments(&vault, &resource).await.unwrap(), ..Inputs::default() };
-            let state = State::with_bits(&vault, inputs, Cut::At(at), Keep::Current, "", bits);
+            let state = State::with_bits(&vault, inputs, Cut::At(at), Keep::Current, "", bits).await.unwrap();
             let mut keys = Vec::new();
             let each = |object: Vec<ObjectVersion>| {
                 keys.push(object[0].object.clone());

@@ -114,7 +114,7 @@ fn changes(told: Vec<ObjectChange>) -> Vec<DocumentChange> {
 
 /// Folds what there is under the empty key, and shows it piece by piece.
 async fn each_piece(vault: &Vault, inputs: Inputs, cut: Cut, keep: Keep, mut each: impl FnMut(&ChangeBatch)) -> Result<(), BrowseError> {
-    let folding = Folding::new(inputs, cut, 0);
+    let folding = Folding::new(vault, inputs, cut, 0).await?;
     let bucket = bucket_of(khash(KEY), folding.bits);
     let loose = folding.load(vault, bucket..bucket + 1).await?;
     let mut fold = folding.fold(vault, &loose, bucket, keep, &beginning());

@@ -99,8 +99,8 @@ pub async fn diff<E: From<BrowseError>>(
 ) -> Result<(DiffReport, Vec<Uncertain>), E> {
     let inputs = |at: Timestamp| -> Inputs { inventory.inputs(Cut::At(at)) };
     let state = |at: Timestamp, bits: u32| State::with_bits(vault, inputs(at), Cut::At(at), Keep::Current, prefix, bits);
-    let bits = state(from, 0).bits().max(state(to, 0).bits());
-    let (earlier, later) = (state(from, bits), state(to, bits));
+    let bits = state(from, 0).await?.bits().max(state(to, 0).await?.bits());
+    let (earlier, later) = (state(from, bits).await?, state(to, bits).await?);
     let (mut report, mut doubts) = (DiffReport::default(), Vec::new());
     // The finer division of the two fits into memory for both.
     let passes = [earlier.passes(), later.passes()].into_iter().max_by_key(Vec::len).unwrap_or_default();

@@ -33,7 +33,7 @@ async fn store_cover(vault: &Vault, resource: &ResourceId, segments: &[&Segment]
     Ok(Covers { list, arrived })
 }
 
-/// Merges segments into one sorted file per bucket. Nothing refers to it yet. `sealed` is what the newest manifest seals.
+/// Merges segments into one sorted file per bucket, of `2^bits` or as many as fit into memory. Nothing refers to it yet. `sealed` is what the newest manifest seals.
 ///
 /// # Errors
 /// As reading the segments and writing the files.
@@ -45,7 +45,7 @@ pub async fn merge(
     sealed: Option<Timestamp>,
 ) -> Result<Merge, VaultError> {
     let inputs = Inputs { segments: segments.to_vec(), ..Inputs::default() };
-    let folding = Folding::new(inputs, Cut::Nothing, bits);
+    let folding = Folding::new(vault, inputs, Cut::Nothing, bits).await?;
     let mut files = Vec::new();
     for pass in folding.passes() {
         let loose = folding.load(vault, pass.clone()).await?;
@@ -114,7 +114,7 @@ pub async fn base(vault: &Vault, inventory: &Inventory, at: BaseCut, bucket_byte
         .map(|file| file.file.size)
         .sum();
     let bits = bits_for(bytes, bucket_bytes).max(parent.as_ref().map_or(0, |parent| parent.bits));
-    let folding = Folding::new(inputs, cut, bits);
+    let folding = Folding::new(vault, inputs, cut, bits).await?;
     let keep = Keep::Base { tombstones_after: at.tombstones_after, purged_after: at.purged_after };
     let mut files = Vec::new();
     for pass in folding.passes() {

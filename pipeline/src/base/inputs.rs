@@ -36,10 +36,15 @@ use crate::vault::{FileRef, Vault, VaultError, layout};
 const READS_AT_ONCE: usize = 16;
 /// How often the log is listed again to see whether what is missing stays so.
 const LISTINGS_MAX: usize = 4;
-/// How much larger changes are in memory than in a segment, roughly and on the safe side.
-const INFLATION: u64 = 12;
 /// How much memory loose segments may take while they are folded, in bytes.
 const LOOSE_BYTES_MAX: u64 = 192 << 20;
+/// And those of one bucket, which are there twice while they are sorted.
+const LOOSE_BUCKET_BYTES_MAX: u64 = LOOSE_BYTES_MAX / 2;
+/// Nobody asks how much larger loose segments are in memory where they are smaller than this in the vault: no segment of real
+/// changes is so much larger that it mattered.
+const MEASURED_FROM_BYTES: u64 = LOOSE_BYTES_MAX / 512;
+/// Segments that are read to know how much larger they all are in memory.
+const MEASURED_SEGMENTS: usize = 4;
 /// More buckets than this help nobody.
 const LOOSE_BITS_MAX: u32 = 12;
 /// A sieve is used where the largest run has at most one of so many rows.
@@ -228,6 +233,26 @@ async fn succeeding(
     }
 }
 
+/// What the rows of these segments take in memory, in bytes, on the safe side: some of them, from all over the log, tell how much
+/// larger they are there than in the vault. Rows that are much alike may take a hundred times as much.
+async fn loose_bytes(vault: &Vault, segments: &[Segment]) -> Result<u64, VaultError> {
+    let stored: u64 = segments.iter().map(|segment| segment.size).sum();
+    if stored <= MEASURED_FROM_BYTES {
+        return Ok(stored);
+    }
+    let mut by_size: Vec<&Segment> = segments.iter().collect();
+    by_size.sort_by(|a, b| (b.size, &b.path).cmp(&(a.size, &a.path)));
+    let spread = segments.iter().step_by(segments.len().div_ceil(MEASURED_SEGMENTS - 1));
+    let mut inflation = 1.0_f64;
+    for segment in by_size.into_iter().take(1).chain(spread) {
+        let batches = read::read(vault, segment).await?;
+        let columns = batches.iter().flat_map(RecordBatch::columns);
+        let bytes: usize = columns.map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum();
+        inflation = inflation.max(bytes as f64 / segment.size.max(1) as f64);
+    }
+    Ok((stored as f64 * inflation) as u64)
+}
+
 fn cover_lists(manifest: &Manifest) -> impl Iterator<Item = &Covers> {
     let of_bases = manifest.bases.iter().flat_map(|base| base.covers.iter());
     of_bases.chain(manifest.merges.iter().map(|merge| &merge.covers))
@@ -242,6 +267,8 @@ pub struct Folding {
     pub bits: u32,
     /// Up to here.
     pub cut: Cut,
+    /// What the rows of the loose segments take in memory, in bytes.
+    loose_bytes: u64,
 }
 
 /// Rows of loose segments, sorted, by hash bucket.
@@ -258,18 +285,16 @@ impl Loose {
 }
 
 impl Folding {
-    /// A fold of `inputs` in at least `2^bits_min` buckets.
-    pub fn new(inputs: Inputs, cut: Cut, bits_min: u32) -> Folding {
+    /// A fold of `inputs`, in at least `2^bits_min` buckets, and in so many that the loose rows of each fit into memory.
+    ///
+    /// # Errors
+    /// As [`read::read`].
+    pub async fn new(vault: &Vault, inputs: Inputs, cut: Cut, bits_min: u32) -> Result<Folding, VaultError> {
         let stored = inputs.base.iter().map(|base| base.bits).chain(inputs.merges.iter().map(|merge| merge.bits));
-        let bits = stored.max().unwrap_or(0).max(bits_min);
-        Folding { inputs: Arc::new(inputs), bits, cut }
-    }
-
-    /// A fold of `inputs` in so many buckets that the loose rows of one fit into memory.
-    pub fn within_memory(inputs: Inputs, cut: Cut) -> Folding {
-        let loose: u64 = inputs.segments.iter().map(|segment| segment.size.saturating_mul(INFLATION)).sum();
-        let bits = (0..LOOSE_BITS_MAX).find(|bits| loose >> bits <= LOOSE_BYTES_MAX).unwrap_or(LOOSE_BITS_MAX);
-        Folding::new(inputs, cut, bits)
+        let stored = stored.max().unwrap_or(0).max(bits_min);
+        let loose_bytes = loose_bytes(vault, &inputs.segments).await?;
+        let fit = (0..LOOSE_BITS_MAX).find(|bits| loose_bytes >> bits <= LOOSE_BUCKET_BYTES_MAX).unwrap_or(LOOSE_BITS_MAX);
+        Ok(Folding { inputs: Arc::new(inputs), bits: stored.max(fit), cut, loose_bytes })
     }
 
     /// Into how many buckets.
@@ -279,9 +304,9 @@ impl Folding {
 
     /// Ranges of buckets whose loose rows fit into memory together. Each range reads the loose segments once.
     pub fn passes(&self) -> Vec<Range<u32>> {
-        let loose: u64 = self.inputs.segments.iter().map(|segment| segment.size.saturating_mul(INFLATION)).sum();
         let buckets = self.buckets();
-        let passes = u32::try_from(loose.div_ceil(LOOSE_BYTES_MAX).max(1)).unwrap_or(u32::MAX).min(buckets);
+        // Of those that are read again and again the rows of one bucket more are in memory, sorted.
+        let passes = u32::try_from(self.loose_bytes.div_ceil(LOOSE_BUCKET_BYTES_MAX).max(1)).unwrap_or(u32::MAX).min(buckets);
         let step = buckets.div_ceil(passes);
         (0..buckets).step_by(step as usize).map(|from| from..(from + step).min(buckets)).collect()
     }
@@ -298,18 +323,22 @@ impl Folding {
         let mut read = reads
             .map(|segment| {
                 let vault = vault.clone();
-                async move { read::read(&vault, &segment).await }
+                async move { Ok::<_, VaultError>((vault.read(&segment.path).await?, segment)) }
             })
             .buffered(READS_AT_ONCE);
-        while let Some(batches) = read.try_next().await? {
-            for batch in batches {
+        while let Some((bytes, segment)) = read.try_next().await? {
+            for batch in read::parse(&segment, bytes)? {
                 for (bucket, rows) in split_rows(&batch, self.bits, &buckets) {
                     split.entry(bucket).or_default().push(ChangeBatch::from_checked(kind, rows));
                 }
             }
         }
-        let rows = split.into_iter().map(|(bucket, batches)| (bucket, write::sort(&write::concat(&batches)).into_rows())).collect();
-        Ok(Loose { rows })
+        let sorted = |batches: Vec<ChangeBatch>| {
+            let rows = write::concat(&batches);
+            drop(batches);
+            write::sort(&rows).into_rows()
+        };
+        Ok(Loose { rows: split.into_iter().map(|(bucket, batches)| (bucket, sorted(batches))).collect() })
     }
 
     /// Of a database's changes those that say more than what one row is now, in any order, some of them perhaps twice.
@@ -527,4 +556,48 @@ fn split_rows(batch: &RecordBatch, bits: u32, buckets: &Range<u32>) -> BTreeMap<
         arrow::compute::take_record_batch(batch, &UInt32Array::from(indices)).expect("the indices are those of the rows")
     };
     rows.into_iter().map(|(bucket, indices)| (bucket, take(indices))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::model::change::ObjectChange;
+
+    /// A log of so many segments of `rows` rows each, which are nearly the same.
+    async fn log(vault: &Vault, resource: &ResourceId, count: usize, rows: usize) -> Vec<Segment> {
+        let at = Timestamp::from_seconds(7);
+        let mut segments = Vec::new();
+        for first in (0..count).map(|number| number * rows) {
+            let change =
+                |number: usize| ObjectChange { metadata: Some("x".repeat(4_000)), ..ObjectChange::put(&format!("{number:09}"), "v", at) };
+            let changes: Vec<ObjectChange> = (first..first + rows).map(change).collect();
+            let batch: ChangeBatch = changes.iter().map(ObjectChange::row).collect();
+            let encoded = write::encode(resource, &batch, at, at, Vec::new()).unwrap();
+            segments.push(write::append(vault, &encoded).await.unwrap());
+        }
+        segments
+    }
+
+    #[test]
+    fn rows_that_are_small_in_the_vault_and_large_in_memory_are_folded_part_by_part() {
+        let (vault, resource) = (Vault::new(Arc::new(InMemory::new()), ""), ResourceId::bucket("photos").unwrap());
+        let fold = async {
+            let segments = log(&vault, &resource, 30, 4_000).await;
+            let stored: u64 = segments.iter().map(|segment| segment.size).sum();
+            assert!(stored > MEASURED_FROM_BYTES && stored < LOOSE_BYTES_MAX / 100, "{stored}");
+            let folding = Folding::new(&vault, Inputs { segments, ..Inputs::default() }, Cut::Nothing, 0).await.unwrap();
+            let mut rows = 0;
+            for pass in folding.passes() {
+                let loose = folding.load(&vault, pass.clone()).await.unwrap();
+                let bytes = loose.rows.values().map(|rows| rows.get_array_memory_size() as u64).sum::<u64>();
+                assert!(bytes < LOOSE_BUCKET_BYTES_MAX * 3 / 2, "{bytes} of {pass:?}");
+                rows += loose.rows.values().map(RecordBatch::num_rows).sum::<usize>();
+            }
+            assert_eq!(rows, 30 * 4_000, "each once");
+        };
+        fold.now_or_never().expect("memory answers at once");
+    }
 }

@@ -67,7 +67,15 @@ impl Columns {
 /// # Errors
 /// As [`Vault::read`]; [`VaultError::Damaged`] and [`VaultError::Unknown`].
 pub async fn read(vault: &Vault, segment: &Segment) -> Result<Vec<RecordBatch>, VaultError> {
-    read_by(vault, segment, |path, digest, bytes| decoded(digest, 0, || decode(path, bytes))).await
+    parse(segment, vault.read(&segment.path).await?)
+}
+
+/// The same of a segment whose file has been read: what it takes in memory comes to be only here.
+///
+/// # Errors
+/// [`VaultError::Damaged`] and [`VaultError::Unknown`].
+pub fn parse(segment: &Segment, bytes: Bytes) -> Result<Vec<RecordBatch>, VaultError> {
+    parse_by(segment, bytes, |path, digest, bytes| decoded(digest, 0, || decode(path, bytes)))
 }
 
 /// Of a segment of a database only the rows that say more than what one row is now: see [`telling`].
@@ -75,16 +83,15 @@ pub async fn read(vault: &Vault, segment: &Segment) -> Result<Vec<RecordBatch>, 
 /// # Errors
 /// As [`read`].
 pub(crate) async fn read_telling(vault: &Vault, segment: &Segment) -> Result<Vec<RecordBatch>, VaultError> {
-    read_by(vault, segment, |path, _, bytes| telling(path, bytes)).await
+    parse_by(segment, vault.read(&segment.path).await?, |path, _, bytes| telling(path, bytes))
 }
 
-async fn read_by(
-    vault: &Vault,
+fn parse_by(
     segment: &Segment,
+    bytes: Bytes,
     decode: impl FnOnce(&str, Digest, Bytes) -> Result<Vec<RecordBatch>, VaultError>,
 ) -> Result<Vec<RecordBatch>, VaultError> {
     let path = segment.path.as_str();
-    let bytes = vault.read(path).await?;
     let digest = Digest::of(&bytes);
     let read = check_name(path, &segment.name.digest, digest).and_then(|()| decode(path, digest, bytes));
     read.map_err(|error| match error {

@@ -154,7 +154,7 @@ pub async fn run(
     }
 
     let surveys = Surveys::of(plan);
-    let folding = Folding::new(plan.inputs.clone(), plan.cut(), surveys.bits_min());
+    let folding = Folding::new(vault, plan.inputs.clone(), plan.cut(), surveys.bits_min()).await?;
     let blind = plan.open_gaps.iter().any(|gap| gap.segment.is_some());
     // A prefix or a glob that is misspelled selects nothing of the vault, and perhaps a lot of the target.
     let names_keys_alone = options.selection.prefixes.is_empty() && options.selection.globs.is_empty();
@@ -197,7 +197,7 @@ pub async fn run(
 
 /// Whether any object is selected that was there at this cut.
 async fn knows_any(vault: &Vault, inputs: &Inputs, cut: Cut, selector: &Selector) -> Result<bool, RestoreError> {
-    let folding = Folding::new(inputs.clone(), cut, 0);
+    let folding = Folding::new(vault, inputs.clone(), cut, 0).await?;
     for pass in folding.passes() {
         let loose = folding.load(vault, pass.clone()).await?;
         for bucket in folding.occupied(&loose, pass) {

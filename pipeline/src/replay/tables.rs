@@ -185,7 +185,7 @@ impl Tables {
     /// # Errors
     /// As reading the vault.
     pub async fn read(vault: &Vault, inventory: &Inventory) -> Result<Tables, VaultError> {
-        let folding = Folding::within_memory(inventory.inputs(Cut::Nothing), Cut::Nothing);
+        let folding = Folding::new(vault, inventory.inputs(Cut::Nothing), Cut::Nothing, 0).await?;
         let mut log = DatabaseLog::default();
         let (mut commits, mut moves) = (Vec::new(), Moves::default());
         folding

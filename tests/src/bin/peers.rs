@@ -335,7 +335,7 @@ fn fold_all(folder: &Path, fold: fn(&Vault, &Folding, &KeyRange) -> Result<Sums,
     for entry in fs::read_dir(folder.join("files"))? {
         merges.push(merge_of(serde_json::from_slice(&fs::read(entry?.path())?)?));
     }
-    let folding = Folding::new(Inputs { merges, ..Inputs::default() }, cut, 0);
+    let folding = Folding::new(&vault, Inputs { merges, ..Inputs::default() }, cut, 0).now_or_never().ok_or("nothing to wait for")??;
     let mut middle = Vec::new();
     Key::write_object_prefix(&mut middle, &format!("photos/2026/{:03}/image-{:07}.jpg", KEYS / 4_000, KEYS / 2));
     let (first, second) = (KeyRange { from: None, until: Some(middle.clone()) }, KeyRange { from: Some(middle), until: None });

@@ -48,7 +48,7 @@ fn append(vault: &Vault, resource: &ResourceId, changes: &[ObjectChange], arrive
 
 /// Live versions and when they were put.
 fn state(vault: &Vault, inputs: Inputs, at: Timestamp) -> BTreeMap<String, Timestamp> {
-    let folding = Folding::new(inputs, Cut::At(at), 0);
+    let folding = now(Folding::new(vault, inputs, Cut::At(at), 0)).unwrap();
     let mut found = BTreeMap::new();
     for pass in folding.passes() {
         let loose = now(folding.load(vault, pass.clone())).unwrap();

@@ -69,7 +69,7 @@ pub async fn diff_against<E: From<BrowseError> + From<TargetError>>(
 ) -> Result<(DiffReport, Vec<Uncertain>), E> {
     place.target.open().await?;
     let surveys = Surveys::of(plan);
-    let state = State::with_bits(vault, plan.inputs.clone(), plan.cut(), Keep::Current, prefix, surveys.bits_min());
+    let state = State::with_bits(vault, plan.inputs.clone(), plan.cut(), Keep::Current, prefix, surveys.bits_min()).await?;
     let (mut report, mut doubts) = (DiffReport::default(), Vec::new());
     for pass in state.passes() {
         let loose = state.load(pass.clone()).await?;

@@ -51,7 +51,7 @@ pub async fn run(app: &App, command: Cat) -> Result<Ended> {
             if let Some(deleted) = deleted(&opened, &inventory, &key, planned.to).await? {
                 return Err(Failure::refused(format!("{error}: it was deleted at {deleted}; look at it with an --at before that")).into());
             }
-            let state = State::new(&opened.vault, planned.inputs.clone(), planned.cut(), Keep::Current, "");
+            let state = State::new(&opened.vault, planned.inputs.clone(), planned.cut(), Keep::Current, "").await?;
             let meant = did_you_mean(&nearest_keys(&state, &key).await?);
             return Err(Failure::refused(format!("{error}{meant}")).into());
         }

@@ -114,7 +114,7 @@ async fn nothing(opened: &OpenVault, inventory: &Inventory, of: &HistoryOf) -> R
     if of.recursive || !then.is_empty() {
         return Ok(text);
     }
-    let state = State::new(&opened.vault, inventory.inputs(Cut::At(Timestamp::MAX)), Cut::At(Timestamp::MAX), Keep::Last(1), "");
+    let state = State::new(&opened.vault, inventory.inputs(Cut::At(Timestamp::MAX)), Cut::At(Timestamp::MAX), Keep::Last(1), "").await?;
     Ok(format!("{text}{}", did_you_mean(&nearest_keys(&state, &of.object).await?)))
 }
 

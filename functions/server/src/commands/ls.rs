@@ -49,7 +49,7 @@ pub async fn run(app: &App, command: Ls) -> Result<Ended> {
     let Protected { opened, .. } = app.kept(&command.vault, &resource).await?;
     let planned = at.to_look_at(app, &Inventory::load(&opened.vault, &resource).await?)?;
     let keep = if command.versions { Keep::Live } else { Keep::Current };
-    let state = State::new(&opened.vault, planned.inputs.clone(), planned.cut(), keep, &prefix);
+    let state = State::new(&opened.vault, planned.inputs.clone(), planned.cut(), keep, &prefix).await?;
     let mut output = Output::new(app.flags.json);
     let mut found = 0_u64;
     let (uncertain, parts) = state

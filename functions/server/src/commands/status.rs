@@ -192,7 +192,7 @@ async fn look_at(opened: &OpenVault, protection: Protection, now: Timestamp) -> 
 async fn held(opened: &OpenVault, inventory: &Inventory) -> Result<Holds> {
     let mut holds = Holds::default();
     let cut = Cut::At(Timestamp::MAX);
-    let state = State::new(&opened.vault, inventory.inputs(cut), cut, Keep::Live, "");
+    let state = State::new(&opened.vault, inventory.inputs(cut), cut, Keep::Live, "").await?;
     state
         .for_each(|object| {
             holds.versions += object.len() as u64;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::super::plan::ReplayPlan;
+use crate::base::inputs::Inputs;
 use crate::model::key::{bucket_of, khash};
 use crate::target::ExistingObject;
 
@@ -20,7 +21,11 @@ pub struct Surveys {
 impl Surveys {
     /// Those that a plan takes.
     pub fn of(plan: &ReplayPlan) -> Surveys {
-        Surveys { rows: plan.inputs.base.iter().flat_map(|base| &base.files).map(|file| file.rows).sum() }
+        let Inputs { base, merges, .. } = &plan.inputs;
+        let in_base: u64 = base.iter().flat_map(|base| &base.files).map(|file| file.rows).sum();
+        // Without a base, every object was put.
+        let in_merges: u64 = merges.iter().flat_map(|merge| &merge.files).map(|file| file.rows).sum();
+        Surveys { rows: in_base.max(in_merges) }
     }
 
     /// In `2^bits` hash buckets at least. No more than that takes: a file of fewer is read once for each of them.

@@ -47,7 +47,7 @@ pub struct There {
 
 /// Looks at what existed.
 pub async fn look(vault: &Vault, plan: &ReplayPlan, selection: &Selection) -> Result<There> {
-    let state = State::new(vault, plan.inputs.clone(), plan.cut(), Keep::Current, "");
+    let state = State::new(vault, plan.inputs.clone(), plan.cut(), Keep::Current, "").await?;
     let mut looking = Looking::new(plan.resource.name(), selection)?;
     state
         .for_each(|mut versions| {

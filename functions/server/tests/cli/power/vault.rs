@@ -162,7 +162,7 @@ impl Expected<'_> {
         for at in [Some(window.earliest), window.proven].into_iter().flatten().filter(|at| Some(*at) <= window.proven) {
             let cut = Cut::At(at);
             let mut there: BTreeMap<String, String> = BTreeMap::new();
-            let state = State::new(vault, inventory.inputs(cut), cut, Keep::Current, "");
+            let state = State::new(vault, inventory.inputs(cut), cut, Keep::Current, "").await.map_err(text)?;
             let uncertain = state.for_each(|versions| {
                 there.extend(versions.into_iter().map(|version| (version.object, version.version)));
                 Ok::<(), handlers::browse::BrowseError>(())
@@ -183,7 +183,7 @@ impl Expected<'_> {
 
 /// Every change that a vault holds, joined where rows say the same.
 async fn all_changes(vault: &Vault, inventory: &Inventory) -> Result<Vec<ObjectChange>, String> {
-    let folding = Folding::new(inventory.inputs(Cut::Nothing), Cut::Nothing, 0);
+    let folding = Folding::new(vault, inventory.inputs(Cut::Nothing), Cut::Nothing, 0).await.map_err(text)?;
     let mut changes = Vec::new();
     for pass in folding.passes() {
         let loose = folding.load(vault, pass.clone()).await.map_err(text)?;
@@ -201,7 +201,7 @@ async fn all_changes(vault: &Vault, inventory: &Inventory) -> Result<Vec<ObjectC
 /// Every version that is live, with where its content is said to be.
 async fn live(vault: &Vault, inventory: &Inventory) -> Result<Vec<String>, String> {
     let cut = Cut::At(Timestamp::MAX);
-    let folding = Folding::new(inventory.inputs(cut), cut, 0);
+    let folding = Folding::new(vault, inventory.inputs(cut), cut, 0).await.map_err(text)?;
     let mut found = Vec::new();
     for pass in folding.passes() {
         let loose = folding.load(vault, pass.clone()).await.map_err(text)?;
