@@ -11,11 +11,12 @@
 //!
 //! A join must not care about order, repetition or grouping of its input. Then redelivery, overlap, late events,
 //! rebuilt bases and replayed archives need no special case, and base + log = log alone. Each kind states its own:
-//! [`object`] for versions of S3 objects, [`tuple`] for rows of tables. A survivor is usually a row of the input, taken as it is; where rows of
+//! [`object`] for versions of S3 objects, [`tuple`] for rows of tables, [`block`] for blocks of disks. A survivor is usually a row of the input, taken as it is; where rows of
 //! one change complete each other, a new one is made.
 //!
 //! Memory is bounded by one batch per run and the largest group.
 
+pub mod block;
 pub mod in_place;
 pub mod object;
 pub mod siblings;

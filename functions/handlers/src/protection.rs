@@ -1,5 +1,6 @@
 //! What is protected, and how: numbered records in the vault, so that a vault says by itself what belongs into it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fail::fail_point;
@@ -30,6 +31,8 @@ pub enum How {
     Bucket(BucketProtection),
     /// A database.
     Database(DatabaseProtection),
+    /// A virtual machine.
+    Machine(MachineProtection),
 }
 
 /// How a bucket is protected.
@@ -93,6 +96,33 @@ pub enum Changes {
     },
 }
 
+/// How a virtual machine is protected.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineProtection {
+    /// How it is reached.
+    pub machine: Reached,
+    /// How often a recovery point is made of it, in seconds; none where only somebody's command makes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every_seconds: Option<u64>,
+}
+
+/// How a virtual machine is reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// The socket of QEMU's monitor, at which it speaks QMP, while the machine runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qmp: Option<String>,
+    /// Its disks by the names that they have in the vault: where the image of each is. Without any, all that QEMU tells of.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, String>,
+    /// The folder for what the guest overwrites while a backup reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<String>,
+    /// A file that says how the machine is made, which every point keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
 impl Protection {
     /// What can be said of a resource whose record is lost: that it is not protected any more.
     pub fn lost(resource: ResourceId) -> Protection {
@@ -107,6 +137,7 @@ impl Protection {
             ResourceKind::Database => {
                 How::Database(DatabaseProtection { server: String::new(), changes: Changes::Replication { slot: String::new() } })
             }
+            ResourceKind::Machine => How::Machine(MachineProtection::default()),
         };
         Protection { resource, since: Timestamp::default(), how, status: Status::Stopped }
     }
@@ -115,15 +146,23 @@ impl Protection {
     pub fn bucket(&self) -> Option<&BucketProtection> {
         match &self.how {
             How::Bucket(bucket) => Some(bucket),
-            How::Database(_) => None,
+            How::Database(_) | How::Machine(_) => None,
         }
     }
 
     /// How a database is protected; none of another kind.
     pub fn database(&self) -> Option<&DatabaseProtection> {
         match &self.how {
-            How::Bucket(_) => None,
             How::Database(database) => Some(database),
+            How::Bucket(_) | How::Machine(_) => None,
+        }
+    }
+
+    /// How a virtual machine is protected; none of another kind.
+    pub fn machine(&self) -> Option<&MachineProtection> {
+        match &self.how {
+            How::Machine(machine) => Some(machine),
+            How::Bucket(_) | How::Database(_) => None,
         }
     }
 
@@ -263,6 +302,7 @@ pub async fn free_in(vaults: &[Vault], resource: &ResourceId) -> Result<(), Prot
             let kind = match resource.kind() {
                 ResourceKind::Bucket => "Bucket",
                 ResourceKind::Database => "Database",
+                ResourceKind::Machine => "Virtual machine",
             };
             return Err(ProtectError::AnotherVault { kind, name: resource.name().to_owned() });
         }

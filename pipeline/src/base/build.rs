@@ -8,6 +8,7 @@ use super::inputs::{Folding, Inputs, Inventory};
 use super::plan::BaseCut;
 use super::{Base, BucketFile, Covers, Manifest, Merge, cover_list};
 use crate::changelog::segment::Segment;
+use crate::fold::block::BlockJoin;
 use crate::fold::object::Keep;
 use crate::fold::tuple::{self, Resets, TupleJoin};
 use crate::fold::{Cut, Fold, Join};
@@ -56,6 +57,9 @@ pub async fn merge(
                 ResourceKind::Database => {
                     let join = TupleJoin::new(None, tuple::Keep::Changes, Resets::default());
                     store(vault, resource, bucket, folding.fold_by(vault, &loose, bucket, &all, join)).await?
+                }
+                ResourceKind::Machine => {
+                    store(vault, resource, bucket, folding.fold_by(vault, &loose, bucket, &all, BlockJoin::every_change())).await?
                 }
             });
         }

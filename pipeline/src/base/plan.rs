@@ -89,8 +89,8 @@ pub fn plan(inventory: &Inventory, now: Timestamp, policy: Policy) -> Compaction
             Some(window) => base(inventory, &window, now, policy),
             None => return CompactionPlan::default(),
         },
-        // Its log is only merged.
-        ResourceKind::Database => None,
+        // Their logs are only merged.
+        ResourceKind::Database | ResourceKind::Machine => None,
     };
     let lists = || inventory.merges().iter().map(|merge| &merge.covers);
     let loose: Vec<&Segment> = inventory.segments.iter().filter(|segment| !inventory.is_covered(lists(), &segment.path)).collect();

@@ -20,7 +20,7 @@ use parquet::file::serialized_reader::SerializedPageReader;
 use super::segment::Segment;
 use super::write::{FORMAT_KEY, FORMAT_VERSION, RESOURCE_KEY};
 use crate::fold::sieve;
-use crate::model::change::{ChangeBatch, object_schema, schema_of, tuple_schema};
+use crate::model::change::{ChangeBatch, block_schema, object_schema, schema_of, tuple_schema};
 use crate::model::{Digest, ResourceKind};
 use crate::simulated::decoded;
 use crate::vault::{Vault, VaultError, layout};
@@ -48,9 +48,11 @@ impl Columns {
     pub(crate) fn indices(self, kind: ResourceKind) -> &'static [usize] {
         static OBJECTS: LazyLock<Vec<usize>> = LazyLock::new(|| (0..object_schema().fields().len()).collect());
         static TUPLES: LazyLock<Vec<usize>> = LazyLock::new(|| (0..tuple_schema().fields().len()).collect());
+        static BLOCKS: LazyLock<Vec<usize>> = LazyLock::new(|| (0..block_schema().fields().len()).collect());
         match (self, kind) {
             (Columns::All, ResourceKind::Bucket) => &OBJECTS,
             (Columns::All, ResourceKind::Database) => &TUPLES,
+            (Columns::All, ResourceKind::Machine) => &BLOCKS,
             (Columns::Deciding, _) => &sieve::DECIDING,
             (Columns::Others, _) => &sieve::OTHERS,
         }

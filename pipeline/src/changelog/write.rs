@@ -35,7 +35,7 @@ const PAGE_BYTES: usize = 128 << 10;
 const UNIQUE_COLUMNS: [&str; 12] =
     ["key", "position", "request", "object", "version", "etag", "digest", "body", "identity", "image", "before", "raw"];
 /// Columns of numbers: they have no dictionary either, and [`read`](super::read) takes none.
-const NUMBER_COLUMNS: [&str; 6] = ["khash", "at", "at_bound", "offset", "rank", "size"];
+const NUMBER_COLUMNS: [&str; 7] = ["khash", "at", "at_bound", "offset", "rank", "size", "block"];
 /// Columns whose smallest and greatest values a reader asks for.
 const STATISTICS_COLUMNS: [&str; 2] = ["key", "at"];
 

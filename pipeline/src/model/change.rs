@@ -4,8 +4,10 @@
 //! envelope  key  khash  op  at  at_bound  position  stream  offset  via  requester  request
 //! object    object  version  facet  marker  rank  size  etag  storage_class  metadata  tags  acl  digest  body  lost
 //! tuple     schema  table  identity  image  before  unsent  shape  reason  raw
+//! block     disk  block  size  digest  body
 //! ```
 
+mod block;
 mod columns;
 mod object;
 mod tuple;
@@ -15,6 +17,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 
+pub use self::block::{BlockChange, BlockColumns, BlockRow, BlockRows, block_schema};
 use self::columns::Word;
 pub use self::object::{Facet, NULL_VERSION, ObjectChange, ObjectColumns, ObjectRow, ObjectRows, born, is_in_parts, object_schema};
 pub use self::tuple::{TupleChange, TupleColumns, TupleRow, TupleRows, tuple_schema};
@@ -101,6 +104,7 @@ impl ChangeBatch {
         match kind {
             ResourceKind::Bucket => ChangeBatch::objects(rows),
             ResourceKind::Database => ChangeBatch::tuples(rows),
+            ResourceKind::Machine => ChangeBatch::blocks(rows),
         }
     }
 
@@ -122,6 +126,16 @@ impl ChangeBatch {
         check_fields(&rows, &tuple_schema())?;
         TupleColumns::of(&rows).check_words()?;
         Ok(ChangeBatch { kind: ResourceKind::Database, rows })
+    }
+
+    /// Takes columns as changes of blocks of disks.
+    ///
+    /// # Errors
+    /// [`SchemaError`] when they are not exactly those of [`block_schema`], or a word in them is unknown.
+    pub fn blocks(rows: RecordBatch) -> Result<ChangeBatch, SchemaError> {
+        check_fields(&rows, &block_schema())?;
+        BlockColumns::of(&rows).check_words()?;
+        Ok(ChangeBatch { kind: ResourceKind::Machine, rows })
     }
 
     /// An empty batch of object changes.
@@ -171,6 +185,12 @@ impl ChangeBatch {
         TupleColumns::of(&self.rows)
     }
 
+    /// The columns of changes of blocks by name.
+    pub fn block_columns(&self) -> BlockColumns<'_> {
+        assert_eq!(self.kind, ResourceKind::Machine);
+        BlockColumns::of(&self.rows)
+    }
+
     /// These changes and others of the same kind.
     pub fn and(&self, other: &ChangeBatch) -> ChangeBatch {
         assert_eq!(self.kind, other.kind);
@@ -201,6 +221,7 @@ pub fn schema_of(kind: ResourceKind) -> SchemaRef {
     match kind {
         ResourceKind::Bucket => object_schema(),
         ResourceKind::Database => tuple_schema(),
+        ResourceKind::Machine => block_schema(),
     }
 }
 

@@ -6,6 +6,7 @@
 //!   class 00: only a time is known: microseconds (8 bytes, sign flipped)
 //!
 //! position of a change of a row = epoch (4 bytes) | class 40 | commit (8 bytes) | place in the transaction (8 bytes)
+//! position of a change of a block = 0 (4 bytes) | class 40 | number of the recovery point (8 bytes) | its id (8 bytes)
 //! ```
 //!
 //! S3 orders the events of one key by `sequencer`, and only of one key; the shorter of two is padded with zeros on
@@ -92,6 +93,11 @@ impl Position {
         let order = position.get(EPOCH_BYTES..)?.strip_prefix(&[CLASS_COMMIT])?;
         let (commit, place) = order.split_first_chunk::<8>()?;
         Some((u64::from_be_bytes(*commit), u64::from_be_bytes(*place.first_chunk::<8>()?)))
+    }
+
+    /// The position of a change of a block: by the recovery point that tells it.
+    pub fn of_point(number: u64, id: u64) -> Position {
+        Position::committed(0, number, id)
     }
 
     /// The position of a row that a snapshot read: before all that was committed since, in the order of `place`.

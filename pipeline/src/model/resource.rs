@@ -13,18 +13,25 @@ pub enum ResourceKind {
     Bucket,
     /// A database: (schema, table, primary key) → row.
     Database,
+    /// A virtual machine: (disk, block) → chunk.
+    Machine,
 }
 
 impl ResourceKind {
     /// The kind of the resource that an id in a vault's path is of.
     pub fn of(id: &str) -> ResourceKind {
-        if id.starts_with(DATABASE) { ResourceKind::Database } else { ResourceKind::Bucket }
+        match () {
+            () if id.starts_with(DATABASE) => ResourceKind::Database,
+            () if id.starts_with(MACHINE) => ResourceKind::Machine,
+            () => ResourceKind::Bucket,
+        }
     }
 }
 
-/// A protected resource, as it stands in vault paths: `bucket-` and the bucket's name, or `database-` and a name.
+/// A protected resource, as it stands in vault paths: `bucket-` and the bucket's name, or `database-` or `machine-` and a name.
 ///
-/// At the edge a resource is an ARN (`arn:aws:s3:::photos`, `arn:aws:rds:::db:shop`) or a URL (`s3://photos`, `db://shop`).
+/// At the edge a resource is an ARN (`arn:aws:s3:::photos`, `arn:aws:rds:::db:shop`, `arn:aws:backup-gateway:::vm/web`) or a URL
+/// (`s3://photos`, `db://shop`, `vm://web`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ResourceId {
     text: String,
@@ -32,8 +39,9 @@ pub struct ResourceId {
 
 const BUCKET: &str = "bucket-";
 const DATABASE: &str = "database-";
-/// The longest name of a database.
-const DATABASE_NAME_MAX: usize = 63;
+const MACHINE: &str = "machine-";
+/// The longest name of a database, or of a virtual machine.
+const GIVEN_NAME_MAX: usize = 63;
 
 impl ResourceId {
     /// The id of an S3 bucket.
@@ -55,12 +63,24 @@ impl ResourceId {
     /// # Errors
     /// [`ResourceError`] when the name is not one to 63 of `a-z A-Z 0-9 . - _`, or begins with a dot: it becomes part of a path.
     pub fn database(name: &str) -> Result<ResourceId, ResourceError> {
+        ResourceId::given(DATABASE, name)
+    }
+
+    /// The id of a virtual machine, by the name that whoever protects it gives it.
+    ///
+    /// # Errors
+    /// As [`ResourceId::database`].
+    pub fn machine(name: &str) -> Result<ResourceId, ResourceError> {
+        ResourceId::given(MACHINE, name)
+    }
+
+    fn given(kind: &str, name: &str) -> Result<ResourceId, ResourceError> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        let wrong = name.is_empty() || name.len() > DATABASE_NAME_MAX || !name.chars().all(allowed) || name.starts_with('.');
+        let wrong = name.is_empty() || name.len() > GIVEN_NAME_MAX || !name.chars().all(allowed) || name.starts_with('.');
         if wrong {
             return Err(ResourceError { text: name.to_owned() });
         }
-        Ok(ResourceId { text: format!("{DATABASE}{name}") })
+        Ok(ResourceId { text: format!("{kind}{name}") })
     }
 
     /// What kind of thing this is.
@@ -68,7 +88,7 @@ impl ResourceId {
         ResourceKind::of(&self.text)
     }
 
-    /// Its own name: that of the S3 bucket, or of the database.
+    /// Its own name: that of the S3 bucket, of the database, or of the machine.
     pub fn name(&self) -> &str {
         self.text.split_once('-').expect("every id is a kind and a name").1
     }
@@ -83,13 +103,16 @@ impl ResourceId {
         match self.kind() {
             ResourceKind::Bucket => format!("arn:aws:s3:::{}", self.name()),
             ResourceKind::Database => format!("arn:aws:rds:::db:{}", self.name()),
+            ResourceKind::Machine => format!("arn:aws:backup-gateway:::vm/{}", self.name()),
         }
     }
 }
 
 /// Text that names no resource.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} names no resource: write s3://BUCKET with a bucket name that S3 allows, or db://NAME for a database")]
+#[error(
+    "{text:?} names no resource: write s3://BUCKET with a bucket name that S3 allows, db://NAME for a database, or vm://NAME for a virtual machine"
+)]
 pub struct ResourceError {
     text: String,
 }
@@ -101,6 +124,10 @@ impl FromStr for ResourceId {
         let database = ["db://", "arn:aws:rds:::db:", DATABASE].into_iter().find_map(|prefix| text.strip_prefix(prefix));
         if let Some(name) = database {
             return ResourceId::database(name).map_err(|_| ResourceError { text: text.to_owned() });
+        }
+        let machine = ["vm://", "arn:aws:backup-gateway:::vm/", MACHINE].into_iter().find_map(|prefix| text.strip_prefix(prefix));
+        if let Some(name) = machine {
+            return ResourceId::machine(name).map_err(|_| ResourceError { text: text.to_owned() });
         }
         let name = text
             .strip_prefix("s3://")
@@ -116,6 +143,7 @@ impl fmt::Display for ResourceId {
         match self.kind() {
             ResourceKind::Bucket => write!(f, "s3://{}", self.name()),
             ResourceKind::Database => write!(f, "db://{}", self.name()),
+            ResourceKind::Machine => write!(f, "vm://{}", self.name()),
         }
     }
 }
@@ -152,6 +180,15 @@ mod tests {
         for name in ["", "..", "a/b", ".x", "ü"] {
             assert!(ResourceId::database(name).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_machine_has_three_spellings_and_one_id() {
+        for text in ["vm://web", "arn:aws:backup-gateway:::vm/web", "machine-web"] {
+            let id = text.parse::<ResourceId>().expect(text);
+            assert_eq!((id.as_str(), id.kind(), id.to_string().as_str()), ("machine-web", ResourceKind::Machine, "vm://web"));
+        }
+        assert!("vm://a/b".parse::<ResourceId>().is_err());
     }
 
     #[test]

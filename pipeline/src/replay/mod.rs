@@ -1,8 +1,9 @@
 //! Restores: the state at a second, carried into a target.
 //!
 //! [`plan`] decides, without I/O, from an inventory and the wanted instant, or says why not. [`run`] carries it out:
-//! fold, select, decide per object, write. Databases have their own: [`tables`].
+//! fold, select, decide per object, write. Databases have their own, [`tables`], and so have virtual machines, [`disks`].
 
+pub mod disks;
 pub mod plan;
 pub mod run;
 pub mod select;

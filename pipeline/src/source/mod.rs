@@ -5,6 +5,7 @@
 
 pub mod control;
 pub mod debezium;
+pub mod disk;
 pub mod pgoutput;
 pub mod records;
 pub mod s3_copy;

@@ -106,8 +106,13 @@ impl PackWriter {
 
     /// Takes in one slice of at most [`SLICE_BYTES`].
     pub fn add(&mut self, content: &[u8]) -> Placed {
+        self.add_digested(content, Digest::of(content))
+    }
+
+    /// The same, of which the digest is known already.
+    pub fn add_digested(&mut self, content: &[u8], digest: Digest) -> Placed {
         assert!(content.len() <= SLICE_BYTES, "contents are cut into slices before they are added");
-        let digest = Digest::of(content);
+        debug_assert_eq!(Digest::of(content), digest);
         if let Some(slice) = self.known.get(&digest) {
             return Placed::Known(slice.clone());
         }

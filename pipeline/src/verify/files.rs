@@ -12,9 +12,9 @@ use crate::base::inputs::Inventory;
 use crate::base::{BucketFile, KeyRange, file};
 use crate::changelog::segment::{Segment, SegmentName};
 use crate::changelog::{read, write};
-use crate::model::change::{ChangeBatch, Facet, ObjectColumns, Op, TupleColumns};
+use crate::model::change::{BlockColumns, ChangeBatch, Facet, ObjectColumns, Op, TupleColumns};
 use crate::model::digest::Hasher;
-use crate::model::key::{bucket_of, khash, khash_of_tuple};
+use crate::model::key::{bucket_of, khash, khash_of_block, khash_of_tuple};
 use crate::model::{Key, ResourceKind, Timestamp};
 use crate::vault::body::Body;
 use crate::vault::{VaultError, layout};
@@ -147,11 +147,31 @@ impl Work<'_> {
     async fn rows(&mut self, path: &str, batch: RecordBatch) -> Result<(), VaultError> {
         let changes = ChangeBatch::of(layout::kind_of(path), batch).map_err(|error| VaultError::damaged(path, error))?;
         self.report.rows += changes.len() as u64;
-        // A row of a table is all there in its change.
-        if changes.kind() == ResourceKind::Database {
-            return Ok(());
-        }
         let named = |reason: String| VaultError::damaged(path, reason);
+        match changes.kind() {
+            ResourceKind::Bucket => {}
+            // A row of a table is all there in its change.
+            ResourceKind::Database => return Ok(()),
+            ResourceKind::Machine => {
+                for row in changes.block_columns().iter().filter(|row| row.op == Op::Put) {
+                    let whose = || format!("block {} of disk {}", row.block.unwrap_or_default(), row.disk);
+                    let (Some(body), Some(digest)) = (row.body, row.digest) else {
+                        return Err(named(format!("{} has no content", whose())));
+                    };
+                    self.contents.wanted.push(Named {
+                        body: body.parse().map_err(|error| named(format!("{error}")))?,
+                        digest: Some(digest.parse().map_err(|error| named(format!("{error}")))?),
+                        size: row.size.map(|size| size.max(0) as u64),
+                        object: row.disk.to_owned(),
+                        version: whose(),
+                    });
+                }
+                if self.contents.is_full() {
+                    self.look_at_contents().await;
+                }
+                return Ok(());
+            }
+        }
         for row in changes.object_columns().iter() {
             if row.op != Op::Put || row.facet != Facet::Version || row.marker || row.object.is_empty() {
                 continue;
@@ -221,6 +241,7 @@ impl Order {
 enum Told<'a> {
     Objects(ObjectColumns<'a>),
     Tuples(TupleColumns<'a>),
+    Blocks(BlockColumns<'a>),
 }
 
 impl Told<'_> {
@@ -228,6 +249,7 @@ impl Told<'_> {
         match changes.kind() {
             ResourceKind::Bucket => Told::Objects(changes.object_columns()),
             ResourceKind::Database => Told::Tuples(changes.tuple_columns()),
+            ResourceKind::Machine => Told::Blocks(changes.block_columns()),
         }
     }
 
@@ -244,6 +266,11 @@ impl Told<'_> {
                 Key::write_tuple(out, row.schema, row.table, row.identity.or(row.image).or(row.before).unwrap_or_default());
                 khash_of_tuple(out)
             }
+            Told::Blocks(columns) => {
+                let row = columns.row(index);
+                Key::write_block(out, row.disk, row.block);
+                khash_of_block(row.disk, row.block)
+            }
         }
     }
 
@@ -252,6 +279,7 @@ impl Told<'_> {
         match self {
             Told::Objects(columns) => format!("{:?}", columns.row(index).object),
             Told::Tuples(columns) => format!("{}.{}", columns.row(index).schema, columns.row(index).table),
+            Told::Blocks(columns) => format!("disk {}", columns.row(index).disk),
         }
     }
 }

@@ -1,0 +1,117 @@
+//! Backups that break off at named points, as if the gateway were killed there: nothing that was written is missing from the next one.
+//!
+//! The points are those of the whole process, so these tests have one of their own.
+#![allow(clippy::unwrap_used, reason = "a test may stop where it fails")]
+
+#[path = "machines/qemu.rs"]
+#[allow(dead_code, reason = "the other tests use more of it")]
+mod qemu;
+#[path = "machines/world.rs"]
+#[allow(dead_code, reason = "the other tests use more of it")]
+mod world;
+
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use futures::FutureExt;
+use gateway::backup::backup as back_up;
+use pipeline::changelog::points::{FullReason, Points};
+use serde_json::json;
+
+use qemu::{Machine, backup, flushed};
+use world::{World, bitmaps, is_here};
+
+const PROGRAMS: [&str; 4] = ["qemu-img", "qemu-io", "qemu-storage-daemon", "qemu-system-x86_64"];
+const K: u64 = 64 << 10;
+
+/// A backup that dies at a point. Nothing behind it is done, and what it was connected to hears nothing any more.
+async fn dies_at(world: &World, point: &str) {
+    let name = format!("gateway::{point}");
+    fail::cfg(&name, "panic").unwrap();
+    let request = world.request();
+    let broken = AssertUnwindSafe(back_up(&world.vault, &request, &world.clock)).catch_unwind().await;
+    assert!(broken.is_err(), "{point}");
+    fail::cfg(&name, "off").unwrap();
+}
+
+/// How many points there are.
+async fn points(world: &World) -> usize {
+    Points::read(&world.vault, &world.resource).await.unwrap().all().len()
+}
+
+/// The instant of the newest point.
+async fn newest(world: &World) -> pipeline::model::Timestamp {
+    Points::read(&world.vault, &world.resource).await.unwrap().newest().unwrap().record.at
+}
+
+#[tokio::test]
+async fn a_backup_that_broke_off_costs_nothing_that_was_written() {
+    if !is_here(&PROGRAMS) {
+        return;
+    }
+    let _scenario = fail::FailScenario::setup();
+    let mut world = World::new();
+    world.add_disk("vda", 8 << 20);
+    world.io("vda", &["write -P 1 0 1M"]);
+    world.backup().await;
+    for (round, point) in ["before-snapshot", "snapshot-taken", "before-point", "after-point", "after-settling"].into_iter().enumerate() {
+        world.io("vda", &[&format!("write -P {} {}k 100k", 10 + round, round * 300), "discard 512k 64k"]);
+        let before = world.contents();
+        let at = points(&world).await;
+        dies_at(&world, point).await;
+        unlocked(&world).await;
+        let counts = matches!(point, "after-point" | "after-settling");
+        assert_eq!(points(&world).await, at + usize::from(counts), "{point}");
+        if counts {
+            world.history.push((newest(&world).await, before));
+        }
+        world.io("vda", &["write -P 77 6M 10k"]);
+        let report = world.backup().await;
+        assert_eq!(report.point.disks[0].full, None, "after {point} the next one is incremental: {report:?}");
+    }
+    world.check_history().await;
+    assert_eq!(bitmaps(Path::new(&world.images["vda"])), 1);
+}
+
+/// The daemon whose pipe broke ends a moment later.
+async fn unlocked(world: &World) {
+    for _ in 0..400 {
+        let free = Command::new("qemu-io").args(["-f", "qcow2", "-c", "read 0 512", &world.images["vda"]]).output().unwrap();
+        if free.status.success() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("the image is still locked");
+}
+
+#[tokio::test]
+async fn what_the_guest_writes_while_a_backup_reads_is_in_the_next_one() {
+    if !is_here(&PROGRAMS) {
+        return;
+    }
+    let _scenario = fail::FailScenario::setup();
+    let mut world = World::new();
+    world.add_disk("vda", 8 << 20);
+    let _machine = Machine::start(&mut world).await;
+    Machine::io(&world, "vda", &["write -P 1 0 1M"]).await;
+    backup(&mut world, &[("vda", Some(FullReason::First), 16 * K)]).await;
+    for point in ["snapshot-taken", "before-point", "after-point"] {
+        Machine::io(&world, "vda", &["write -P 2 2M 64k"]).await;
+        // The gateway dies while the filter is in; the guest goes on writing, over what it was to read, too.
+        let before = flushed(&world).await;
+        dies_at(&world, point).await;
+        if point == "after-point" {
+            world.history.push((newest(&world).await, before));
+        }
+        Machine::io(&world, "vda", &["write -P 3 2M 4k", "write -P 4 6M 64k"]).await;
+        backup(&mut world, &[("vda", None, 2 * K)]).await;
+        let mut qmp = Machine::qmp(&world).await;
+        let nodes = qmp.command("query-named-block-nodes", json!({"flat": true})).await.unwrap().to_string();
+        assert!(!nodes.contains("\"hindsight-cbw") && !nodes.contains("\"hindsight-held"), "{nodes}");
+        assert_eq!(qmp.command("query-status", json!({})).await.unwrap()["status"], "running");
+    }
+    world.check_history().await;
+}

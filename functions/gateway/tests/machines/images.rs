@@ -1,0 +1,147 @@
+//! Machines that are off.
+
+use pipeline::changelog::points::FullReason;
+use pipeline::model::Timestamp;
+use pipeline::replay::disks::DisksPoint;
+
+use gateway::restore::{MachineRestore, restore};
+
+use super::world::{World, bitmaps, is_here, run};
+
+const PROGRAMS: [&str; 3] = ["qemu-img", "qemu-io", "qemu-storage-daemon"];
+const K: u64 = 64 << 10;
+
+#[tokio::test]
+async fn every_point_is_what_the_disks_held_then() {
+    if !is_here(&PROGRAMS) {
+        return;
+    }
+    let mut world = World::new();
+    // Not a whole number of blocks.
+    world.add_disk("vda", (20 << 20) + 512 * 3);
+    world.io("vda", &["write -P 1 0 1M", "write -P 2 10M 200k", "write -P 3 20M 1536"]);
+    world.check_backup(&[("vda", Some(FullReason::First), 20 * K + 1536)]).await;
+    // A change, zeros over something, a trim, and the end of the disk.
+    world.io("vda", &["write -P 9 5M 70000", "write -z 0 64k", "discard 10M 128k", "write -P 7 20M 512"]);
+    world.check_backup(&[("vda", None, 5 * K + 1536)]).await;
+    world.check_backup(&[("vda", None, 0)]).await;
+    for round in 0..4u64 {
+        let commands: Vec<String> = (0..10u64)
+            .map(|write| {
+                let at = (round * 7_919 + write * 104_729 * 512) % (19 << 20) / 512 * 512;
+                format!("write -P {} {at} {}", (round * 10 + write) % 251, 512 * (1 + write * 37))
+            })
+            .collect();
+        world.io("vda", &commands.iter().map(String::as_str).collect::<Vec<_>>());
+        world.backup().await;
+    }
+    world.check_history().await;
+    assert_eq!(bitmaps(std::path::Path::new(&world.images["vda"])), 1);
+}
+
+#[tokio::test]
+async fn disks_grow_shrink_and_are_added() {
+    if !is_here(&PROGRAMS) {
+        return;
+    }
+    let mut world = World::new();
+    world.add_disk("vda", (4 << 20) + 512);
+    world.io("vda", &["write -P 1 0 128k", "write -P 1 4M 512"]);
+    world.backup().await;
+    // What it grew by is called clean, and the block in which it ended is a longer one now.
+    run("qemu-img", &["resize", "-q", &world.images["vda"].clone(), "8M"]);
+    world.check_backup(&[("vda", None, 4 << 20)]).await;
+    world.io("vda", &["write -P 2 7M 64k"]);
+    world.add_disk("vdb", 1 << 20);
+    world.io("vdb", &["write -P 5 0 64k"]);
+    world.check_backup(&[("vda", None, K), ("vdb", Some(FullReason::NewDisk), K)]).await;
+    world.images.remove("vdb");
+    world.check_backup(&[("vda", None, 0)]).await;
+    world.images.insert("vdb".to_owned(), world.path("vdb.qcow2").display().to_string());
+    world.check_backup(&[("vda", None, 0), ("vdb", Some(FullReason::NewDisk), K)]).await;
+    world.check_history().await;
+}
+
+#[tokio::test]
+async fn another_image_is_read_whole_and_only_what_is_new_is_stored() {
+    if !is_here(&PROGRAMS) {
+        return;
+    }
+    let mut world = World::new();
+    world.add_disk("vda", 8 << 20);
+    world.io("vda", &["write -P 1 0 1M", "write -P 2 2M 1M"]);
+    world.backup().await;
+    let image = world.images["vda"].clone();
+    std::fs::copy(&image, world.path("older.qcow2")).unwrap();
+    world.io("vda", &["write -P 3 4M 1M"]);
+    world.backup().await;
+    // The older one is put back: it records since a point that is not the newest.
+    std::fs::copy(world.path("older.qcow2"), &image).unwrap();
+    world.io("vda", &["write -P 4 0 64k"]);
+    let report = world.backup().await;
+    let disk = &report.point.disks[0];
+    assert_eq!((disk.full, disk.blocks), (Some(FullReason::ChainMismatch), 32));
+    assert!(disk.stored_bytes < K, "only one block is new: {disk:?}");
+    // An image of a form that keeps no bitmaps is read whole each time.
+    let raw = world.path("vda.raw").display().to_string();
+    run("qemu-img", &["convert", "-f", "qcow2", "-O", "raw", &image, &raw]);
+    world.images.insert("vda".to_owned(), format!("raw:{raw}"));
+    for _ in 0..2 {
+        let report = world.backup().await;
+        assert_eq!((report.point.disks[0].full, report.point.disks[0].stored_bytes), (Some(FullReason::NoBitmaps), 0));
+    }
+    world.check_history().await;
+}
+
+#[tokio::test]
+async fn an_image_that_is_in_use_is_refused_and_so_is_one_that_is_not_what_it_is_called() {
+    if !is_here(&PROGRAMS) {
+        return;
+    }
+    let mut world = World::new();
+    world.add_disk("vda", 1 << 20);
+    let mut holder = std::process::Command::new("qemu-io")
+        .args(["-f", "qcow2", &world.images["vda"]])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let error = world.try_backup().await.unwrap_err().to_string();
+    assert!(error.starts_with("disk vda is in use ("), "{error}");
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    world.backup().await;
+    let raw = world.path("x.raw").display().to_string();
+    std::fs::write(&raw, vec![0; 1 << 20]).unwrap();
+    world.images.insert("vda".to_owned(), raw.clone());
+    let error = world.try_backup().await.unwrap_err().to_string();
+    assert_eq!(error, format!("{raw} is no qcow2 image; if it is a raw one, say so: vda=raw:{raw}"));
+}
+
+#[tokio::test]
+async fn a_restore_writes_over_nothing_and_says_what_there_is() {
+    if !is_here(&PROGRAMS) {
+        return;
+    }
+    let mut world = World::new();
+    let asked =
+        |world: &World, point| MachineRestore { resource: world.resource.clone(), point, target: world.path("out"), dry_run: false };
+    let error = restore(&world.vault, &asked(&world, DisksPoint::Latest), &world.clock).await.unwrap_err().to_string();
+    assert!(error.contains("it has no recovery point yet"), "{error}");
+    world.add_disk("vda", 1 << 20);
+    world.io("vda", &["write -P 1 0 64k"]);
+    let first = world.backup().await.point.at;
+    for (to, words) in [(Timestamp::from_seconds(7), "its first recovery point is of"), (Timestamp::MAX, "that is still to come")] {
+        let error = restore(&world.vault, &asked(&world, DisksPoint::Time(to)), &world.clock).await.unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    let dry = MachineRestore { dry_run: true, ..asked(&world, DisksPoint::Time(first)) };
+    restore(&world.vault, &dry, &world.clock).await.unwrap();
+    assert!(!world.path("out").exists());
+    restore(&world.vault, &asked(&world, DisksPoint::Time(first)), &world.clock).await.unwrap();
+    let described = std::fs::read_to_string(world.path("out/machine.json")).unwrap();
+    assert!(described.contains("\"consistency\": \"off\"") && described.contains("\"full\": \"first\""), "{described}");
+    let error = restore(&world.vault, &asked(&world, DisksPoint::Latest), &world.clock).await.unwrap_err().to_string();
+    assert!(error.ends_with("vda.raw is there already, and nothing is written over: choose another folder"), "{error}");
+}
