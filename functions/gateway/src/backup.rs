@@ -14,7 +14,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::ops::Range;
 
 use fail::fail_point;
-use handlers::protection::MachineProtection;
+use handlers::protection::{MachineProtection, Reached};
 use pipeline::base::inputs::Inventory;
 use pipeline::changelog::points::{self, FullReason, Point, PointDisk, PointId, Points};
 use pipeline::changelog::{Heads, write};
@@ -239,6 +239,20 @@ impl Job<'_> {
         }
         Ok(known)
     }
+}
+
+/// Takes away whatever was left in a machine or its images that is of use to later backups only.
+///
+/// # Errors
+/// [`GatewayError`]; doing it again is safe.
+pub async fn let_go(reached: &Reached, clock: &dyn Clock) -> Result<(), GatewayError> {
+    let mut session = Session::open(reached, clock).await?;
+    let cleared = match snapshot::clear(&mut session).await {
+        Ok(()) => settle(&mut session, None).await,
+        Err(error) => Err(error),
+    };
+    let closed = session.close().await;
+    cleared.and(closed)
 }
 
 /// What becomes of the bitmaps once it is known what the newest point is.

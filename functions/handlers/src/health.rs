@@ -59,6 +59,8 @@ pub enum Part {
     Slot,
     /// Reading the schema of a database whose changes a connector tells.
     Schema,
+    /// Making a recovery point of a virtual machine.
+    Snapshot,
 }
 
 impl Part {
@@ -72,6 +74,7 @@ impl Part {
             Part::Compaction => "compaction",
             Part::Slot => "slot",
             Part::Schema => "schema",
+            Part::Snapshot => "snapshot",
         }
     }
 }
@@ -212,6 +215,11 @@ pub fn health(facts: &Facts<'_>, now: Timestamp) -> Health {
     let seconds_ago = |at: Timestamp| now.since(at).as_secs();
     let is_list = protection.bucket().is_some_and(|bucket| matches!(bucket.events, Events::List { .. }));
     let is_by_functions = protection.bucket().is_some_and(|bucket| bucket.events.is_by_functions());
+    // Of a machine whose points somebody asks for nobody knows when the next is due.
+    let behind_after = match protection.machine() {
+        Some(machine) => machine.every_seconds.map(|every| Duration::from_secs(every) * 2 + BEHIND_AFTER),
+        None => Some(BEHIND_AFTER),
+    };
     Health {
         listing: last.zip(protection.bucket()).map(|(last, bucket)| {
             let untold = if is_list { 0 } else { last.untold };
@@ -220,7 +228,10 @@ pub fn health(facts: &Facts<'_>, now: Timestamp) -> Health {
         latest_lag_seconds: window.map(|window| seconds_ago(window.latest)),
         proven_lag_seconds: window.and_then(|window| window.proven).map(seconds_ago),
         // No feed says how far functions are. Of a bucket that is only listed, the listing that is overdue says it.
-        behind: runs && !is_list && !is_by_functions && window.is_some_and(|window| now.since(window.latest) > BEHIND_AFTER),
+        behind: runs
+            && !is_list
+            && !is_by_functions
+            && window.is_some_and(|window| behind_after.is_some_and(|after| now.since(window.latest) > after)),
         versioning_off: runs && !protection.is_best_effort() && last.is_some_and(|last| !last.versioned),
         events_off_since: open_gap(*window, |gap| gap.segment.is_none()),
         log_missing_since: open_gap(*window, |gap| gap.segment.is_some()),
@@ -277,7 +288,7 @@ fn is_over(trouble: &Trouble, window: Option<&Window>, last: Option<&Reconciliat
     match trouble.part {
         Part::Opening => listed_since || arrived_since,
         Part::Listing => listed_since,
-        Part::Feed => arrived_since,
+        Part::Feed | Part::Snapshot => arrived_since,
         // These work without a trace; while they do not, they are heard of again and again.
         Part::Watch | Part::Slot | Part::Schema => quiet(2 * SAME_AGAIN),
         Part::Compaction => quiet(Duration::from_secs(2 * 3_600)),

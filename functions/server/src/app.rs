@@ -204,18 +204,18 @@ pub fn bucket_and_rest(text: &str) -> Result<(ResourceId, String)> {
     };
     let resource: ResourceId = bucket.parse()?;
     if resource.kind() != ResourceKind::Bucket {
-        return Err(Failure::usage(format!("{text:?} names a database, and this is done for buckets: write s3://BUCKET")).into());
+        return Err(Failure::usage(format!("{text:?} names no bucket, and this is done for buckets: write s3://BUCKET")).into());
     }
     Ok((resource, rest.to_owned()))
 }
 
-/// A bucket or a database, and nothing behind it.
+/// A bucket, a database or a virtual machine, and nothing behind it.
 ///
 /// # Errors
 /// Anything else.
 pub fn whole_resource(text: &str) -> Result<ResourceId> {
     match text.parse::<ResourceId>() {
-        Ok(resource) if resource.kind() == ResourceKind::Database => Ok(resource),
+        Ok(resource) if resource.kind() != ResourceKind::Bucket => Ok(resource),
         _ => bucket_only(text, WHOLE),
     }
 }

@@ -10,6 +10,7 @@ mod demo;
 mod diff;
 mod history;
 mod ls;
+mod machine;
 mod protect;
 mod reconcile;
 mod replay;
@@ -32,6 +33,9 @@ pub enum Command {
     Serve(serve::Serve),
     Status(status::Status),
     Restore(Box<restore::Restore>),
+    Backup(machine::Backup),
+    #[command(name = "points")]
+    Points(machine::ListPoints),
     Ls(ls::Ls),
     Cat(cat::Cat),
     History(history::History),
@@ -57,6 +61,8 @@ pub async fn run(app: &App, command: Command) -> Result<Ended> {
         Command::Serve(command) => serve::run(app, command).await,
         Command::Status(command) => status::run(app, command).await,
         Command::Restore(command) => restore::run(app, *command).await,
+        Command::Backup(command) => machine::run_backup(app, command).await,
+        Command::Points(command) => machine::run_points(app, command).await,
         Command::Ls(command) => ls::run(app, command).await,
         Command::Cat(command) => cat::run(app, command).await,
         Command::History(command) => history::run(app, command).await,

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use database::DatabaseError;
+use gateway::GatewayError;
 use handlers::browse::BrowseError;
 use handlers::protection::ProtectError;
 use handlers::restore::RestoreJobError;
@@ -136,6 +137,9 @@ fn kind_of(cause: &(dyn std::error::Error + 'static)) -> Option<Kind> {
             DatabaseError::Refused { .. } | DatabaseError::NoTable { .. } | DatabaseError::Tables(_) => Some(Kind::Refused),
             _ => None,
         };
+    }
+    if let Some(error) = cause.downcast_ref::<GatewayError>() {
+        return error.is_refusal().then_some(Kind::Refused);
     }
     match cause.downcast_ref()? {
         RestoreJobError::Plan(_) => Some(Kind::Refused),

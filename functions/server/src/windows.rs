@@ -13,5 +13,6 @@ pub async fn window(vault: &Vault, inventory: &Inventory) -> Result<Option<Windo
     match inventory.resource.kind() {
         ResourceKind::Bucket => Ok(inventory.window()),
         ResourceKind::Database => database::window::window(vault, inventory).await,
+        ResourceKind::Machine => gateway::window::window(vault, &inventory.resource).await,
     }
 }

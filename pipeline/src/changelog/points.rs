@@ -174,7 +174,9 @@ impl fmt::Display for FullReason {
         f.write_str(match self {
             FullReason::First => "it is the first",
             FullReason::NewDisk => "the disk is new",
-            FullReason::ChainMismatch => "the image does not know the point before: it is another one, was put back, or its hypervisor was killed",
+            FullReason::ChainMismatch => {
+                "the image does not know the point before: it is another one, was put back, or its hypervisor was killed"
+            }
             FullReason::InconsistentBitmap => "the hypervisor ended without writing down what had changed",
             FullReason::NoBitmaps => "the image is of a form that keeps no record of changes",
             FullReason::SizeChange => "the disk became smaller",

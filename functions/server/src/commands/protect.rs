@@ -12,23 +12,26 @@ use pipeline::vault::Vault;
 use serde::Serialize;
 
 use self::bucket::{EventsFlag, parse_interval};
+use super::machine::{self, MACHINE, MachineFlags};
 use crate::app::{App, VaultFlag};
 use crate::exit::{Ended, Failure};
 use crate::output::{Output, escaped};
 use crate::protected::Protected;
 use crate::vaults::{OpenVault, Place};
 
-/// Protect a bucket or a database: from now on `hindsight serve` keeps every change of it.
+/// Protect a bucket or a database: from now on `hindsight serve` keeps every change of it. Or a virtual machine, of which recovery points
+/// are made.
 ///
 /// Of a database the vault gets the address without its password. `serve` finds that where PostgreSQL's own programs do: in
 /// PGPASSWORD, or in the file that PGPASSFILE names, or in ~/.pgpass.
 #[derive(Debug, Args)]
 pub struct Protect {
-    /// The bucket, s3://BUCKET, or the database: postgres://USER@HOST:PORT/DATABASE.
-    #[arg(value_name = "s3://BUCKET|postgres://...")]
-    what: String,
+    /// The bucket, s3://BUCKET, or the database, postgres://USER@HOST:PORT/DATABASE, or the virtual machine, vm://NAME, by the name that
+    /// it gets in the vault.
+    #[arg(value_name = "s3://BUCKET|postgres://...|vm://NAME")]
+    pub(super) what: String,
     #[command(flatten)]
-    vault: VaultFlag,
+    pub(super) vault: VaultFlag,
     /// How changes are learned. Of a bucket it must be given: sqs:URL (a queue that gets the bucket's events), functions:URL (such a queue, from
     /// which functions on AWS take them), webhook (events are posted
     /// to `serve`), kafka:CLUSTER/TOPIC (a configured cluster or HOST:PORT; `hindsight-worker serve` reads it), or list[:EVERY] (no
@@ -40,6 +43,8 @@ pub struct Protect {
     bucket: BucketFlags,
     #[command(flatten)]
     database: DatabaseFlags,
+    #[command(flatten)]
+    pub(super) machine: MachineFlags,
     /// It is the one that this vault knows, at a new address.
     #[arg(long)]
     moved: bool,
@@ -104,21 +109,22 @@ impl DatabaseFlags {
     }
 }
 
-/// Stop protecting a bucket or a database: no more changes are kept, and what was kept can be restored.
+/// Stop protecting a bucket, a database or a virtual machine: no more changes are kept, and what was kept can be restored.
 ///
+/// Of a virtual machine what QEMU remembers of changes is removed from its images.
 /// Of a database the replication slot and the publications are removed. A connector and its consumer group are left as they are.
 #[derive(Debug, Args)]
 pub struct Unprotect {
-    /// The bucket, s3://BUCKET, or the database, db://NAME.
-    #[arg(value_name = "s3://BUCKET|db://NAME")]
+    /// The bucket, s3://BUCKET, the database, db://NAME, or the virtual machine, vm://NAME.
+    #[arg(value_name = "s3://BUCKET|db://NAME|vm://NAME")]
     what: String,
     #[command(flatten)]
     vault: VaultFlag,
 }
 
 /// The vault that was chosen.
-struct Chosen {
-    opened: OpenVault,
+pub(super) struct Chosen {
+    pub(super) opened: OpenVault,
     /// It was made for this.
     made: bool,
     /// The other configured ones.
@@ -141,16 +147,35 @@ struct Decided<'a> {
 
 pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
     let is_database = command.what.starts_with("postgres");
-    let stray = if is_database { command.bucket.given() } else { command.database.given() };
+    let is_machine = command.what.starts_with(MACHINE);
+    let of_bucket = || command.bucket.given().filter(|_| is_database || is_machine);
+    let of_database = || command.database.given().filter(|_| !is_database);
+    let of_machine = || command.machine.given().filter(|_| !is_machine);
+    // Of a machine snapshots are taken, wherever it is.
+    let of_others = || {
+        [("--events", command.events.is_some()), ("--moved", command.moved)]
+            .into_iter()
+            .find_map(|(flag, given)| given.then_some(flag))
+            .filter(|_| is_machine)
+    };
+    let stray = of_bucket().or_else(of_database).or_else(of_machine).or_else(of_others);
     if let Some(flag) = stray {
-        let is = if is_database { "a database" } else { "a bucket" };
+        let is = match (is_database, is_machine) {
+            (true, _) => "a database",
+            (_, true) => "a virtual machine",
+            _ => "a bucket",
+        };
         return Err(Failure::usage(format!("{flag} is not for {is}, and {:?} is one", shown(&command.what))).into());
     }
-    if is_database { database::protect(app, command).await } else { bucket::protect(app, command).await }
+    match (is_database, is_machine) {
+        (true, _) => database::protect(app, command).await,
+        (_, true) => machine::protect(app, command).await,
+        _ => bucket::protect(app, command).await,
+    }
 }
 
 /// Opens the vault at a place, or makes it, and the other configured ones, of which none may have the resource.
-async fn choose(app: &App, place: &Place, resource: &ResourceId) -> Result<Chosen> {
+pub(super) async fn choose(app: &App, place: &Place, resource: &ResourceId) -> Result<Chosen> {
     let known = place.open_if_there().await?;
     let others = other_vaults(app, &place.name, known.as_ref()).await?;
     protection::free_in(&others, resource).await?;
@@ -163,7 +188,7 @@ async fn choose(app: &App, place: &Place, resource: &ResourceId) -> Result<Chose
 }
 
 /// Writes a protection down, and says what that changes.
-async fn decide(app: &App, chosen: &Chosen, resource: ResourceId, how: How, mut warnings: Vec<String>) -> Result<Ended> {
+pub(super) async fn decide(app: &App, chosen: &Chosen, resource: ResourceId, how: How, mut warnings: Vec<String>) -> Result<Ended> {
     let Chosen { opened, made, others } = chosen;
     let known = protection::newest(&opened.vault, &resource).await?;
     // One that is only changed goes on.
@@ -193,6 +218,9 @@ async fn decide(app: &App, chosen: &Chosen, resource: ResourceId, how: How, mut 
             output.line(format_args!("{what}: {was} until now, {is} from now on"))?;
         }
         let is_by_functions = decided.protection.bucket().is_some_and(|bucket| bucket.events.is_by_functions());
+        if decided.protection.machine().is_some_and(|machine| machine.every_seconds.is_none()) {
+            return output.line(format_args!("`hindsight backup {}` makes a recovery point of it", decided.protection.resource));
+        }
         let who = if is_by_functions { "the functions that take from its queue keep" } else { "`hindsight serve` keeps" };
         output.line(format_args!("{who} its changes from now on"))
     })
@@ -210,6 +238,7 @@ fn shown(text: &str) -> String {
 fn changed(before: &Protection, now: &Protection) -> Vec<(&'static str, String, String)> {
     let how = match (&before.how, &now.how) {
         (How::Bucket(before), How::Bucket(now)) => bucket::shown(before).into_iter().zip(bucket::shown(now)).collect(),
+        (How::Machine(before), How::Machine(now)) => machine::shown(before).into_iter().zip(machine::shown(now)).collect(),
         (How::Database(before), How::Database(now)) => database::shown(before).into_iter().zip(database::shown(now)).collect(),
         _ => Vec::new(),
     };
@@ -230,6 +259,7 @@ pub async fn unprotect(app: &App, command: Unprotect) -> Result<Ended> {
     let warnings = match &protection.how {
         How::Bucket(_) => Vec::new(),
         How::Database(how) => database::clean_up(app, how).await,
+        How::Machine(how) => machine::clean_up(app, &resource, how).await,
     };
     let ended = if warnings.is_empty() { Ended::Whole } else { Ended::InPart };
     let decided = Decided { vault: &opened.place.name, store: None, number, protection: &protection, before: None, warnings };

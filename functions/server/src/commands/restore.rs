@@ -1,4 +1,4 @@
-//! `hindsight restore`: any second, into a bucket or a directory, or a new database.
+//! `hindsight restore`: any second, into a bucket or a directory, or a new database; or a virtual machine's disks into a folder.
 
 mod database;
 mod options;
@@ -22,6 +22,7 @@ use serde::Serialize;
 pub use self::options::{Asked, plain_options};
 use self::progress::Watcher;
 use self::unmatched::There;
+use super::machine;
 use crate::app::{App, VaultFlag, WITH_PREFIX, bucket_only};
 use crate::exit::{Ended, Failure};
 use crate::output::{Output, counted, escaped};
@@ -29,7 +30,10 @@ use crate::protected::Protected;
 use crate::targets::Place;
 use crate::vaults::OpenVault;
 
-/// Restore a bucket, or some objects of it, or a database, as they were at a time.
+/// Restore a bucket, or some objects of it, or a database, or the disks of a virtual machine, as they were at a time.
+///
+/// Of a virtual machine the last recovery point at or before that time becomes files in a folder (--target DIR), one for each disk, beside
+/// none of the same name.
 ///
 /// A database is restored into a new one (--target postgres://USER@HOST:PORT/NEW), which is made where there is none. --to takes
 /// the number of its last transaction, too: xid:NUMBER.
@@ -43,18 +47,20 @@ use crate::vaults::OpenVault;
 #[derive(Debug, Args)]
 pub struct Restore {
     #[command(flatten)]
-    vault: VaultFlag,
+    pub(super) vault: VaultFlag,
     #[command(flatten)]
     asked: Asked,
     /// Write what became of every object into this file: .csv or .parquet.
     #[arg(long, value_name = "FILE")]
-    report: Option<std::path::PathBuf>,
+    pub(super) report: Option<std::path::PathBuf>,
 }
 
 pub async fn run(app: &App, command: Restore) -> Result<Ended> {
     let asked = command.asked.clone().with_file()?;
-    if asked.resource()?.parse().is_ok_and(|resource: ResourceId| resource.kind() == ResourceKind::Database) {
-        return database::run(app, &command, &asked, asked.resource()?.parse()?).await;
+    match asked.resource()?.parse::<ResourceId>() {
+        Ok(resource) if resource.kind() == ResourceKind::Database => return database::run(app, &command, &asked, resource).await,
+        Ok(resource) if resource.kind() == ResourceKind::Machine => return machine::run_restore(app, &command, &asked, resource).await,
+        _ => {}
     }
     let Prepared { opened, plan, mut request, target } = prepare(app, &command.vault, &asked).await?;
     if request.options.mode == Some(Mode::Exact) && !asked.dry_run && !asked.yes {

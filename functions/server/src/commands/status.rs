@@ -14,6 +14,7 @@ use handlers::protection::{self, Protection, Status as Running};
 use handlers::vault::{Promises, VaultRecord};
 use pipeline::base::inputs::Inventory;
 use pipeline::changelog::coverage::Window;
+use pipeline::changelog::points::Points;
 use pipeline::fold::Cut;
 use pipeline::fold::object::Keep;
 use pipeline::model::time::parse_duration;
@@ -82,6 +83,9 @@ struct ResourceStatus {
     /// How the replication slot of a database was when it was looked at last.
     #[serde(skip_serializing_if = "Option::is_none")]
     slot: Option<SlotState>,
+    /// How many recovery points there are of a virtual machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    points: Option<usize>,
     segments: usize,
     bases: usize,
 }
@@ -141,7 +145,8 @@ async fn wait(app: &App, command: &Status, patience: Duration) -> Result<Ended> 
             for Numbered { record, .. } in protection::all(&opened.vault).await? {
                 let window = window(&opened.vault, &Inventory::load(&opened.vault, &record.resource).await?).await?;
                 let there = window.is_some_and(|window| window.latest >= began && (window.proven.is_some() || record.is_best_effort()));
-                if record.status == Running::Active && !there {
+                // Points are made of a machine at their own times.
+                if record.status == Running::Active && record.machine().is_none() && !there {
                     waiting.push((opened, record.resource));
                 }
             }
@@ -184,9 +189,14 @@ async fn look_at(opened: &OpenVault, protection: Protection, now: Timestamp) -> 
     let (holds, slot) = match protection.resource.kind() {
         ResourceKind::Bucket => (Some(held(opened, &inventory).await?), None),
         ResourceKind::Database => (None, slot::newest(&opened.vault, &protection.resource).await?),
+        ResourceKind::Machine => (None, None),
+    };
+    let points = match protection.resource.kind() {
+        ResourceKind::Machine => Some(Points::read(&opened.vault, &protection.resource).await?.all().len()),
+        ResourceKind::Bucket | ResourceKind::Database => None,
     };
     let (segments, bases) = (inventory.segments.len(), inventory.bases().len());
-    Ok(ResourceStatus { protection, window, health, lag, holds, slot, segments, bases })
+    Ok(ResourceStatus { protection, window, health, lag, holds, slot, points, segments, bases })
 }
 
 async fn held(opened: &OpenVault, inventory: &Inventory) -> Result<Holds> {

@@ -3,6 +3,7 @@
 mod bucket;
 mod connector;
 mod database;
+mod machine;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -88,6 +89,7 @@ impl Keeper {
         match &self.protection.how {
             How::Bucket(protection) => self.keep_bucket(protection, troubles).await,
             How::Database(protection) => self.keep_database(protection, troubles).await,
+            How::Machine(protection) => self.keep_machine(protection, troubles).await,
         }
     }
 

@@ -19,8 +19,8 @@ use crate::exit::Failure;
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Asked {
-    /// The bucket that is restored, or the database.
-    #[arg(value_name = "s3://BUCKET|db://NAME")]
+    /// The bucket that is restored, or the database, or the virtual machine.
+    #[arg(value_name = "s3://BUCKET|db://NAME|vm://NAME")]
     #[serde(alias = "bucket")]
     resource: Option<String>,
     /// The time: RFC 3339, 5m ago, now, or latest; of a database also xid:NUMBER, behind that transaction.
@@ -183,7 +183,7 @@ impl Asked {
 
     /// The bucket or the database that is restored.
     pub fn resource(&self) -> Result<&str, Failure> {
-        self.resource.as_deref().ok_or_else(|| Failure::usage("say what is restored: s3://BUCKET, or db://NAME"))
+        self.resource.as_deref().ok_or_else(|| Failure::usage("say what is restored: s3://BUCKET, db://NAME or vm://NAME"))
     }
 
     /// Whether it names files that must be read.

@@ -42,6 +42,10 @@ fn how(protection: &Protection) -> String {
     }
     let bucket = match &protection.how {
         How::Bucket(bucket) => bucket,
+        How::Machine(machine) => {
+            let every = machine.every_seconds.map(|every| format!("every {}", span(Duration::from_secs(every))));
+            return format!("ACTIVE, recovery points {}", every.unwrap_or_else(|| "when asked for".to_owned()));
+        }
         How::Database(DatabaseProtection { server, changes: Changes::Replication { .. } }) => {
             return format!("ACTIVE, replicated from {}", escaped(server));
         }
@@ -77,6 +81,7 @@ fn lines(status: &ResourceStatus, now: Timestamp) -> Vec<(&'static str, String)>
             format!("half within {} ms, 99 % within {} ms, of {}", lag.p50_ms, lag.p99_ms, counted(lag.changes, "change")),
         ));
     }
+    lines.extend(status.points.map(|points| ("points", format!("{points}; a time between two is restored as the one before"))));
     let files = format!("{}, {}", counted(status.segments as u64, "segment"), counted(status.bases as u64, "base"));
     lines.push(match &status.holds {
         Some(holds) => {

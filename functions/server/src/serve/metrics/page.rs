@@ -14,10 +14,10 @@ impl Metrics {
         let inner = self.inner();
         let mut page = Page::default();
         let labels = |resource: &ResourceId, counts: &ResourceCounts| {
-            // A database may be called as a bucket is.
+            // A database or a machine may be called as a bucket is.
             let name = match resource.kind() {
                 ResourceKind::Bucket => resource.name().to_owned(),
-                ResourceKind::Database => resource.to_string(),
+                ResourceKind::Database | ResourceKind::Machine => resource.to_string(),
             };
             format!("resource=\"{name}\",vault=\"{}\"", escaped(&counts.vault))
         };

@@ -1,0 +1,62 @@
+//! Keeping one protected virtual machine: a recovery point now and then.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use gateway::backup::{BackupRequest, backup};
+use handlers::health::Part;
+use handlers::protection::MachineProtection;
+use pipeline::changelog::points::Points;
+use pipeline::model::Timestamp;
+use tokio::runtime::Handle;
+
+use super::Keeper;
+use crate::serve::troubles::Troubles;
+
+/// How long after a backup that went wrong the next is tried, at least; and how often it is looked whether one is due, at least.
+const AGAIN: Duration = Duration::from_secs(60);
+
+impl Keeper {
+    /// Keeps a machine, for ever.
+    pub(super) async fn keep_machine(&self, protection: &MachineProtection, troubles: &Troubles) -> Result<()> {
+        tokio::select! {
+            result = self.make_points(protection, troubles) => match result? {},
+            never = self.compact(troubles, || {}) => match never {},
+        }
+    }
+
+    async fn make_points(&self, protection: &MachineProtection, troubles: &Troubles) -> Result<Infallible> {
+        let (vault, resource, clock) = (&self.vault.vault, &self.protection.resource, &self.app.clock);
+        let Some(every) = protection.every_seconds.map(Duration::from_secs) else { return Ok(std::future::pending().await) };
+        let request = BackupRequest { resource: resource.clone(), protection: protection.clone(), full: false, dry_run: false };
+        loop {
+            let newest = Points::read(vault, resource).await?.newest().map(|newest| newest.record.at);
+            let due = newest.map_or(Timestamp::MIN, |newest| newest.plus(every));
+            if due > clock.now() {
+                clock.sleep(due.since(clock.now()).min(AGAIN)).await;
+                continue;
+            }
+            // On a thread of its own: it compresses, and others wait for nothing of that.
+            let (own_vault, own_request, own_clock) = (vault.clone(), request.clone(), Arc::clone(clock));
+            let runtime = Handle::current();
+            let job = move || runtime.block_on(backup(&own_vault, &own_request, own_clock.as_ref()));
+            match tokio::task::spawn_blocking(job).await? {
+                Ok(report) => {
+                    let read: u64 = report.point.disks.iter().map(|disk| disk.read_bytes).sum();
+                    tracing::info!(%resource, number = report.number, bytes = read, took_ms = report.point.took_ms, "recovery point made");
+                    for warning in report.warnings {
+                        tracing::warn!(%resource, warning);
+                    }
+                }
+                Err(error) => {
+                    let error = format!("{:#}", anyhow::Error::new(error));
+                    tracing::warn!(%resource, error, "a backup broke off; the next one misses nothing");
+                    troubles.note(Part::Snapshot, error).await;
+                    clock.sleep(AGAIN.min(every)).await;
+                }
+            }
+        }
+    }
+}
