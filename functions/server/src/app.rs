@@ -203,10 +203,12 @@ pub fn bucket_and_rest(text: &str) -> Result<(ResourceId, String)> {
         None => (text.to_owned(), ""),
     };
     let resource: ResourceId = bucket.parse()?;
-    if resource.kind() != ResourceKind::Bucket {
-        return Err(Failure::usage(format!("{text:?} names no bucket, and this is done for buckets: write s3://BUCKET")).into());
-    }
-    Ok((resource, rest.to_owned()))
+    let is = match resource.kind() {
+        ResourceKind::Bucket => return Ok((resource, rest.to_owned())),
+        ResourceKind::Database => "a database",
+        ResourceKind::Machine => "a virtual machine",
+    };
+    Err(Failure::usage(format!("{text:?} names {is}, and this is done for buckets: write s3://BUCKET")).into())
 }
 
 /// A bucket, a database or a virtual machine, and nothing behind it.

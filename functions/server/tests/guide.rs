@@ -95,6 +95,25 @@ fn the_commands_of_the_page_on_databases_do_what_it_says() {
     assert_eq!(run_with(folder.path(), server.programs(), &environment, script).trim(), "0");
 }
 
+#[test]
+fn the_commands_of_the_page_on_virtual_machines_do_what_it_says() {
+    let is_missing = |program: &&str| Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err();
+    if let Some(missing) = ["qemu-img", "qemu-io", "qemu-storage-daemon"].iter().find(|program| is_missing(program)) {
+        eprintln!("SKIPPED: {missing} is not installed; ./dev setup installs it");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let told = run_with(folder.path(), folder.path(), &[], &commands("docs/virtual-machines.md"));
+    let restored = fs::read(folder.path().join("restored/vda.raw")).expect("the restored disk");
+    let expected = [vec![1; 8 << 20], vec![0; 56 << 20]].concat();
+    assert!(restored == expected, "the disk is as it was before the second write\n{told}");
+    assert!(told.contains("vda: what changed: 1.0 MiB of 64.0 MiB read, 16 blocks"), "{told}");
+    assert!(told.contains("all, because it is the first") && told.contains("COMPLETED, every block checked"), "{told}");
+    assert!(told.contains("all of it is as it was written") && told.contains("2 segments merged into 1"), "{told}");
+    let image = run_with(folder.path(), folder.path(), &[], "qemu-img info web.qcow2");
+    assert!(!image.contains("hindsight-"), "nothing is left in the image\n{image}");
+}
+
 /// The first page somebody reads. Its places and times are those of an example; here they are those of the test.
 #[test]
 fn the_commands_of_the_readme_do_what_it_says() {

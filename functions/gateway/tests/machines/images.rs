@@ -1,5 +1,7 @@
 //! Machines that are off.
 
+use object_store::ObjectStoreExt;
+use pipeline::base::plan::Policy;
 use pipeline::changelog::points::FullReason;
 use pipeline::model::Timestamp;
 use pipeline::replay::disks::DisksPoint;
@@ -89,6 +91,57 @@ async fn another_image_is_read_whole_and_only_what_is_new_is_stored() {
     for _ in 0..2 {
         let report = world.backup().await;
         assert_eq!((report.point.disks[0].full, report.point.disks[0].stored_bytes), (Some(FullReason::NoBitmaps), 0));
+    }
+    world.check_history().await;
+}
+
+#[tokio::test]
+async fn merging_the_log_changes_no_point_and_a_missing_segment_is_named() {
+    if !is_here(&PROGRAMS) {
+        return;
+    }
+    let mut world = World::new();
+    world.add_disk("vda", 4 << 20);
+    for round in 0..4u64 {
+        world.io("vda", &[&format!("write -P {} {}k 200k", round + 1, round * 100)]);
+        world.backup().await;
+    }
+    let merged = handlers::compact::compact(&world.vault, &world.resource, &world.clock, Policy::default()).await.unwrap();
+    assert_eq!((merged.segments, merged.merges), (4, 1));
+    world.io("vda", &["write -P 9 3M 64k"]);
+    let report = world.backup().await;
+    world.check_history().await;
+    // Somebody takes away the segment of the last point: it is refused, and those before it are not.
+    let lost = &report.point.segments[0];
+    world.store.delete(&lost.as_str().into()).await.unwrap();
+    let (at, _) = world.history.pop().unwrap();
+    let asked = MachineRestore { resource: world.resource.clone(), point: DisksPoint::Time(at), target: world.path("out"), dry_run: false };
+    let error = restore(&world.vault, &asked, &world.clock).await.unwrap_err().to_string();
+    assert_eq!(error, format!("cannot restore vm://web to its point of {at}: {lost}, which point 5 rests on, is missing from the vault"));
+    world.check_history().await;
+}
+
+#[tokio::test]
+async fn of_two_backups_that_would_have_one_number_one_counts() {
+    if !is_here(&PROGRAMS) {
+        return;
+    }
+    let mut world = World::new();
+    world.add_disk("vda", 1 << 20);
+    world.io("vda", &["write -P 1 0 64k"]);
+    world.backup().await;
+    // Another machine's disk under the same name, by somebody who knows of no points yet but writes into the same vault.
+    let mut other = World::new();
+    other.add_disk("vda", 1 << 20);
+    other.io("vda", &["write -P 2 0 64k", "write -P 2 512k 64k"]);
+    other.vault = pipeline::vault::Vault::new(world.store.clone(), "");
+    let (one, two) = tokio::join!(world.try_backup(), other.try_backup());
+    let counted = [&one, &two].iter().filter(|result| result.is_ok()).count();
+    assert!(counted == 1 || counted == 2, "{one:?} {two:?}");
+    for result in [&one, &two] {
+        if let Err(error) = result {
+            assert!(error.to_string().contains("another backup of vm://web ended while this one ran"), "{error}");
+        }
     }
     world.check_history().await;
 }

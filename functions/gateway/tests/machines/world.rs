@@ -34,6 +34,7 @@ impl Clock for Ticking {
 
 pub struct World {
     pub vault: Vault,
+    pub store: Arc<InMemory>,
     pub clock: Ticking,
     pub folder: tempfile::TempDir,
     pub resource: ResourceId,
@@ -64,8 +65,10 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
 
 impl World {
     pub fn new() -> World {
+        let store = Arc::new(InMemory::new());
         World {
-            vault: Vault::new(Arc::new(InMemory::new()), ""),
+            vault: Vault::new(store.clone(), ""),
+            store,
             clock: Ticking(AtomicI64::new(0)),
             folder: tempfile::tempdir().unwrap(),
             resource: ResourceId::machine("web").unwrap(),

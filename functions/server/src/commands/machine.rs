@@ -167,7 +167,7 @@ fn show_backup(output: &mut Output, report: &BackupReport) -> std::io::Result<()
         let what = disk.full.map_or_else(|| "what changed".to_owned(), |reason| format!("all, because {reason}"));
         let PointDisk { disk, size_bytes, read_bytes, blocks, zeroed, stored_bytes, .. } = disk;
         match dry_run {
-            true => output.line(format_args!("{disk}: {what} of {} would be read", bytes(*size_bytes)))?,
+            true => output.line(format_args!("{disk}, {}: {what}, would be read", bytes(*size_bytes)))?,
             false => output.line(format_args!(
                 "{disk}: {what}: {} of {} read, {} and {zeroed} of zeros, {} stored",
                 bytes(*read_bytes),
