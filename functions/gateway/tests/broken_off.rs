@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use gateway::backup::backup as back_up;
-use pipeline::changelog::points::{FullReason, Points};
+use pipeline::changelog::points::{FullReason, Point, PointDisk, PointId, Points, folder as points_folder};
+use pipeline::vault::Created;
 use serde_json::json;
 
 use qemu::{Machine, backup, flushed};
@@ -113,5 +114,36 @@ async fn what_the_guest_writes_while_a_backup_reads_is_in_the_next_one() {
         assert!(!nodes.contains("\"hindsight-cbw") && !nodes.contains("\"hindsight-held"), "{nodes}");
         assert_eq!(qmp.command("query-status", json!({})).await.unwrap()["status"], "running");
     }
+    world.check_history().await;
+}
+
+#[tokio::test]
+async fn of_two_backups_with_one_number_one_counts_and_nothing_of_the_other() {
+    if !is_here(&PROGRAMS) {
+        return;
+    }
+    let _scenario = fail::FailScenario::setup();
+    let mut world = World::new();
+    world.add_disk("vda", 1 << 20);
+    world.io("vda", &["write -P 1 0 64k"]);
+    world.backup().await;
+    world.io("vda", &["write -P 2 0 64k"]);
+    // Another gateway is quicker by a moment: it found that nothing had changed.
+    let first = Points::read(&world.vault, &world.resource).await.unwrap().newest().unwrap().record.clone();
+    let (vault, resource, at) = (world.vault.clone(), world.resource.clone(), first.at.plus(Duration::from_millis(1)));
+    let disks = first.disks.iter().map(|disk| PointDisk { full: None, ..disk.clone() }).collect();
+    let quicker = Point { id: PointId(7), at, disks, segments: Vec::new(), ..first };
+    fail::cfg_callback("gateway::before-point", move || {
+        let written = vault.write_numbered(&points_folder(&resource), 2, &quicker).now_or_never();
+        assert_eq!(written.unwrap().unwrap(), Created::New);
+    })
+    .unwrap();
+    let error = world.try_backup().await.unwrap_err().to_string();
+    assert_eq!(error, "another backup of vm://web ended while this one ran, and this one does not count");
+    fail::cfg("gateway::before-point", "off").unwrap();
+    let (_, held) = world.history[0].clone();
+    world.history.push((at, held));
+    let report = world.backup().await;
+    assert_eq!((report.number, report.point.disks[0].full), (3, Some(FullReason::ChainMismatch)));
     world.check_history().await;
 }

@@ -122,31 +122,6 @@ async fn merging_the_log_changes_no_point_and_a_missing_segment_is_named() {
 }
 
 #[tokio::test]
-async fn of_two_backups_that_would_have_one_number_one_counts() {
-    if !is_here(&PROGRAMS) {
-        return;
-    }
-    let mut world = World::new();
-    world.add_disk("vda", 1 << 20);
-    world.io("vda", &["write -P 1 0 64k"]);
-    world.backup().await;
-    // Another machine's disk under the same name, by somebody who knows of no points yet but writes into the same vault.
-    let mut other = World::new();
-    other.add_disk("vda", 1 << 20);
-    other.io("vda", &["write -P 2 0 64k", "write -P 2 512k 64k"]);
-    other.vault = pipeline::vault::Vault::new(world.store.clone(), "");
-    let (one, two) = tokio::join!(world.try_backup(), other.try_backup());
-    let counted = [&one, &two].iter().filter(|result| result.is_ok()).count();
-    assert!(counted == 1 || counted == 2, "{one:?} {two:?}");
-    for result in [&one, &two] {
-        if let Err(error) = result {
-            assert!(error.to_string().contains("another backup of vm://web ended while this one ran"), "{error}");
-        }
-    }
-    world.check_history().await;
-}
-
-#[tokio::test]
 async fn an_image_that_is_in_use_is_refused_and_so_is_one_that_is_not_what_it_is_called() {
     if !is_here(&PROGRAMS) {
         return;
