@@ -227,7 +227,7 @@ impl Job<'_> {
             |wanted: &Wanted| matches!(wanted, Wanted::All(reason) if !matches!(reason, FullReason::First | FullReason::NewDisk));
         let (Some(newest), true) = (self.points.newest(), disks.iter().any(|(_, wanted)| is_again(wanted))) else { return Ok(known) };
         // That the old cannot be restored is no reason not to store the new.
-        match disks::of_point(inventory, &self.points, newest) {
+        match disks::of_point(self.vault, inventory, &self.points, newest).await {
             Ok(plan) => {
                 plan.for_each_stored(self.vault, async |stored: Vec<Stored>| {
                     stored.iter().for_each(|stored| known.remember(stored));

@@ -87,7 +87,7 @@ pub async fn restore(vault: &Vault, request: &MachineRestore, clock: &dyn Clock)
     let began = clock.now();
     let inventory = Inventory::load(vault, &request.resource).await?;
     let points = Points::read(vault, &request.resource).await?;
-    let plan = plan(&inventory, &points, request.point, began)?;
+    let plan = plan(vault, &inventory, &points, request.point, began).await?;
     let point = plan.point.record.clone();
     let mut files = files(&request.target, &point.disks)?;
     let document = request.target.join(DESCRIPTION);

@@ -121,7 +121,13 @@ pub struct Stored {
 ///
 /// # Errors
 /// [`DisksError`] says why there is no such state.
-pub fn plan(inventory: &Inventory, points: &Points, wanted: DisksPoint, now: Timestamp) -> Result<DisksPlan, DisksError> {
+pub async fn plan(
+    vault: &Vault,
+    inventory: &Inventory,
+    points: &Points,
+    wanted: DisksPoint,
+    now: Timestamp,
+) -> Result<DisksPlan, DisksError> {
     let resource = || inventory.resource.clone();
     let (Some(first), Some(newest)) = (points.all().first(), points.newest()) else {
         return Err(DisksError::NoData { resource: resource() });
@@ -135,14 +141,14 @@ pub fn plan(inventory: &Inventory, points: &Points, wanted: DisksPoint, now: Tim
             points.at(to).ok_or_else(|| DisksError::TooEarly { resource: resource(), to, earliest: first.record.at })?
         }
     };
-    of_point(inventory, points, point)
+    of_point(vault, inventory, points, point).await
 }
 
 /// The plan of one point.
 ///
 /// # Errors
 /// As [`plan`].
-pub fn of_point(inventory: &Inventory, points: &Points, point: &Numbered<Point>) -> Result<DisksPlan, DisksError> {
+pub async fn of_point(vault: &Vault, inventory: &Inventory, points: &Points, point: &Numbered<Point>) -> Result<DisksPlan, DisksError> {
     let resource = &inventory.resource;
     let Chain { scope, rests_on } = points.chain(resource, point.number)?;
     let counted = points.all().iter().filter(|known| rests_on.contains(&known.number));
@@ -155,7 +161,7 @@ pub fn of_point(inventory: &Inventory, points: &Points, point: &Numbered<Point>)
         }
     }
     let cut = Cut::At(last);
-    let folding = Folding::within_memory(inventory.inputs(cut), cut);
+    let folding = Folding::new(vault, inventory.inputs(cut), cut, 0).await?;
     Ok(DisksPlan { point: point.clone(), rests_on, folding, scope: Arc::new(scope) })
 }
 

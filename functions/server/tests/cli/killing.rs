@@ -14,6 +14,8 @@ mod compacting;
 mod copying;
 #[path = "killing/databases.rs"]
 mod databases;
+#[path = "killing/machines.rs"]
+mod machines;
 #[path = "killing/prepared.rs"]
 mod prepared;
 #[path = "killing/protecting.rs"]
@@ -38,6 +40,7 @@ pub enum Stage {
     Removing,
     Following,
     Rebuilding,
+    BackingUp,
 }
 
 /// Every named point, and where a process is killed at it.
@@ -83,6 +86,11 @@ const POINTS: &[(&str, Stage)] = &[
     ("database::bucket-done", Stage::Rebuilding),
     ("database::before-indexes", Stage::Rebuilding),
     ("database::restored", Stage::Rebuilding),
+    ("gateway::before-snapshot", Stage::BackingUp),
+    ("gateway::snapshot-taken", Stage::BackingUp),
+    ("gateway::before-point", Stage::BackingUp),
+    ("gateway::after-point", Stage::BackingUp),
+    ("gateway::after-settling", Stage::BackingUp),
 ];
 
 fn points(stage: Stage) -> impl Iterator<Item = &'static str> {
