@@ -36,13 +36,12 @@ use crate::vault::{FileRef, Vault, VaultError, layout};
 const READS_AT_ONCE: usize = 16;
 /// How often the log is listed again to see whether what is missing stays so.
 const LISTINGS_MAX: usize = 4;
-/// How much memory loose segments may take while they are folded, in bytes.
-const LOOSE_BYTES_MAX: u64 = 192 << 20;
-/// And those of one bucket, which are there twice while they are sorted.
-const LOOSE_BUCKET_BYTES_MAX: u64 = LOOSE_BYTES_MAX / 2;
+/// How much memory loose rows may take, in bytes: those of all buckets that are read together, and once more those of one that is
+/// being sorted.
+const LOOSE_BYTES_MAX: u64 = 96 << 20;
 /// Nobody asks how much larger loose segments are in memory where they are smaller than this in the vault: no segment of real
 /// changes is so much larger that it mattered.
-const MEASURED_FROM_BYTES: u64 = LOOSE_BYTES_MAX / 512;
+const MEASURED_FROM_BYTES: u64 = LOOSE_BYTES_MAX / 256;
 /// Segments that are read to know how much larger they all are in memory.
 const MEASURED_SEGMENTS: usize = 4;
 /// More buckets than this help nobody.
@@ -293,7 +292,7 @@ impl Folding {
         let stored = inputs.base.iter().map(|base| base.bits).chain(inputs.merges.iter().map(|merge| merge.bits));
         let stored = stored.max().unwrap_or(0).max(bits_min);
         let loose_bytes = loose_bytes(vault, &inputs.segments).await?;
-        let fit = (0..LOOSE_BITS_MAX).find(|bits| loose_bytes >> bits <= LOOSE_BUCKET_BYTES_MAX).unwrap_or(LOOSE_BITS_MAX);
+        let fit = (0..LOOSE_BITS_MAX).find(|bits| loose_bytes >> bits <= LOOSE_BYTES_MAX).unwrap_or(LOOSE_BITS_MAX);
         Ok(Folding { inputs: Arc::new(inputs), bits: stored.max(fit), cut, loose_bytes })
     }
 
@@ -305,9 +304,8 @@ impl Folding {
     /// Ranges of buckets whose loose rows fit into memory together. Each range reads the loose segments once.
     pub fn passes(&self) -> Vec<Range<u32>> {
         let buckets = self.buckets();
-        // Of those that are read again and again the rows of one bucket more are in memory, sorted.
-        let passes = u32::try_from(self.loose_bytes.div_ceil(LOOSE_BUCKET_BYTES_MAX).max(1)).unwrap_or(u32::MAX).min(buckets);
-        let step = buckets.div_ceil(passes);
+        let passes = u32::try_from(self.loose_bytes.div_ceil(LOOSE_BYTES_MAX).max(1)).unwrap_or(u32::MAX).min(buckets);
+        let step = buckets / passes;
         (0..buckets).step_by(step as usize).map(|from| from..(from + step).min(buckets)).collect()
     }
 
@@ -587,13 +585,13 @@ mod tests {
         let fold = async {
             let segments = log(&vault, &resource, 30, 4_000).await;
             let stored: u64 = segments.iter().map(|segment| segment.size).sum();
-            assert!(stored > MEASURED_FROM_BYTES && stored < LOOSE_BYTES_MAX / 100, "{stored}");
+            assert!(stored > MEASURED_FROM_BYTES && stored < LOOSE_BYTES_MAX / 50, "{stored}");
             let folding = Folding::new(&vault, Inputs { segments, ..Inputs::default() }, Cut::Nothing, 0).await.unwrap();
             let mut rows = 0;
             for pass in folding.passes() {
                 let loose = folding.load(&vault, pass.clone()).await.unwrap();
                 let bytes = loose.rows.values().map(|rows| rows.get_array_memory_size() as u64).sum::<u64>();
-                assert!(bytes < LOOSE_BUCKET_BYTES_MAX * 3 / 2, "{bytes} of {pass:?}");
+                assert!(bytes < LOOSE_BYTES_MAX * 3 / 2, "{bytes} of {pass:?}");
                 rows += loose.rows.values().map(RecordBatch::num_rows).sum::<usize>();
             }
             assert_eq!(rows, 30 * 4_000, "each once");
