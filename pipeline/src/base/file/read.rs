@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -92,6 +92,8 @@ struct Rows {
     /// The row group that comes next.
     next_group: usize,
     open: Option<Open>,
+    /// Key and position of the row before the next.
+    last: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 /// A row group that is being read.
@@ -117,7 +119,7 @@ impl Rows {
         if groups.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Rows { columns, footer: source.read_footer(groups).await?, next_group: 0, open: None }))
+        Ok(Some(Rows { columns, footer: source.read_footer(groups).await?, next_group: 0, open: None, last: None }))
     }
 
     /// The next rows, and the number of the first of them.
@@ -154,11 +156,29 @@ impl Rows {
             if bytes > source.holding.bytes_max {
                 open.batches = None;
             }
+            // A range is searched for, and a fold merges. A sieve looks for itself, at what it is given.
+            if self.columns == Columns::All || source.range != KeyRange::default() {
+                self.check_order(source, first, &batch)?;
+            }
             let within = source.range.within(&batch);
             if !within.is_empty() {
                 return Ok(Some((first + within.start as u64, batch.slice(within.start, within.len()))));
             }
         }
+    }
+
+    /// Rows come sorted by key and position, also from batch to batch: with any other order a fold would give another state.
+    fn check_order(&mut self, source: &Source, first: u64, batch: &RecordBatch) -> Result<(), VaultError> {
+        let column = |name| batch.column_by_name(name).map(|column| column.as_binary::<i32>());
+        let (Some(keys), Some(positions)) = (column("key"), column("position")) else { return Ok(()) };
+        let place = |row: usize| (keys.value(row), positions.value(row));
+        let last = self.last.as_ref().map(|(key, position)| (key.as_slice(), position.as_slice()));
+        let before = |row: usize| if row == 0 { last } else { Some(place(row - 1)) };
+        if let Some(row) = (0..batch.num_rows()).find(|row| before(*row).is_some_and(|before| before > place(*row))) {
+            return Err(source.damaged(format!("row {} does not stand in its order", first + row as u64)));
+        }
+        self.last = batch.num_rows().checked_sub(1).map(place).map(|(key, position)| (key.to_vec(), position.to_vec()));
+        Ok(())
     }
 
     /// Whether this is the row group that is being read, so that more of it may be asked for.

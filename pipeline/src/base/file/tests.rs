@@ -113,6 +113,30 @@ fn rows_that_are_not_sorted_are_damage_and_not_a_panic() {
 }
 
 #[test]
+fn rows_that_do_not_stand_in_their_order_are_damage_and_not_another_state() {
+    let (_, _, rows) = stored(1_000);
+    let same_key = |position: i64| ObjectChange::put("k", "v", Timestamp::from_seconds(position));
+    let by_position: ChangeBatch = [same_key(2), same_key(1)].iter().map(ObjectChange::row).collect();
+    let swapped = UInt64Array::from_iter_values((0..1_000).map(|row| if row == 700 { 5 } else { row }));
+    let by_key = take_record_batch(&rows, &swapped).unwrap();
+    for (rows, wrong) in [(by_key, 700), (by_position.into_rows(), 1)] {
+        let vault = Vault::new(Arc::new(InMemory::new()), "");
+        let mut writer = FileWriter::new(ResourceKind::Bucket).unwrap();
+        writer.write(&rows).unwrap();
+        let file = block_on(writer.store(&vault, &ResourceId::bucket("photos").unwrap(), 0)).unwrap();
+        // In one batch, and where a batch begins with it.
+        for batch_rows in [4_096, 700, 1] {
+            let holding = Holding { batch_rows, bytes_max: u64::MAX };
+            let error = read_all(stream(&vault, &file, &KeyRange::default(), holding)).unwrap_err();
+            assert!(error.to_string().ends_with(&format!("is damaged: row {wrong} does not stand in its order")), "{error}");
+        }
+        let range = KeyRange { from: key("a"), until: None };
+        let mut sifted = SiftedFile::new(&vault, &file, &range, HOLDINGS[0]);
+        assert!(block_on(sifted.next()).is_err(), "a range is searched for");
+    }
+}
+
+#[test]
 fn of_a_file_without_keys_of_the_range_nothing_is_read() {
     let (_, file, _) = stored(40);
     let nowhere = Vault::new(Arc::new(InMemory::new()), "");
