@@ -3,6 +3,7 @@
 //! Each says whether it took the input for what it should be. Where a digest would keep everything out that was not written by
 //! us, it is made right first: what lies behind it is what is looked at.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,12 +15,13 @@ use pipeline::changelog::read;
 use pipeline::fold::Cut;
 use pipeline::model::change::ChangeBatch;
 use pipeline::model::{Digest, ResourceId, Timestamp, json};
+use pipeline::s3::aws::listing::{self, ListingError};
+use pipeline::s3::{ListedVersion, NULL_VERSION, VersionPage};
 use pipeline::source::debezium;
 use pipeline::source::debezium::value::{self, Kind};
 use pipeline::target::directory::path;
 use pipeline::vault::body::{Body, SLICE_BYTES};
-use pipeline::vault::pack;
-use pipeline::vault::{Vault, record};
+use pipeline::vault::{FileRef, Vault, pack, record};
 
 /// A Parquet file of changes: rows that can all be looked at, or an error that names the file.
 pub fn segment(bytes: &[u8]) -> bool {
@@ -37,6 +39,67 @@ pub fn segment(bytes: &[u8]) -> bool {
             false
         }
     }
+}
+
+fn at_once<F: Future>(future: F) -> F::Output {
+    future.now_or_never().expect("memory answers at once")
+}
+
+/// A reply to the question for versions: a page that a listing can rest on and go on from, or an error.
+pub fn listing(document: &[u8]) -> bool {
+    let Ok(page) = listing::parse(document, None, None) else { return false };
+    let mut objects = BTreeSet::new();
+    for of_object in page.versions.chunk_by(|a, b| a.object == b.object) {
+        assert!(objects.insert(&of_object[0].object), "{:?} stands in two places", of_object[0].object);
+        let current = of_object.iter().position(|version| version.latest && version.version == NULL_VERSION);
+        assert!(current.is_none_or(|place| place == 0), "what a plain GET sees is not the newest: {of_object:?}");
+    }
+    for version in &page.versions {
+        assert!(!version.version.is_empty());
+        assert_eq!(version.size.is_none(), version.marker);
+        assert!(version.size.is_none_or(|size| size >= 0));
+        assert!(version.etag.as_deref() != Some("") && version.storage_class.as_deref() != Some(""));
+    }
+    // A page that leads to itself would be read for ever.
+    if let Some(next) = &page.next {
+        assert_eq!(listing::parse(document, Some(next), None), Err(ListingError::Next));
+    }
+    assert_eq!(listing::parse(written(&page).as_bytes(), None, None).as_ref(), Ok(&page));
+    true
+}
+
+/// The page as a server writes it that encodes keys.
+fn written(page: &VersionPage) -> String {
+    let mut text = "<ListVersionsResult><EncodingType>url</EncodingType>".to_owned();
+    for version in &page.versions {
+        let ListedVersion { object, version, marker, latest, modified, size, etag, storage_class } = version;
+        let name = if *marker { "DeleteMarker" } else { "Version" };
+        text += &format!("<{name}><Key>{}</Key><VersionId>{}</VersionId>", percent(object), escaped(version));
+        text += &format!("<IsLatest>{latest}</IsLatest><LastModified>{modified}</LastModified>");
+        text += &size.map(|size| format!("<Size>{size}</Size>")).unwrap_or_default();
+        text += &etag.as_deref().map(|etag| format!("<ETag>&quot;{}&quot;</ETag>", escaped(etag))).unwrap_or_default();
+        text += &storage_class.as_deref().map(|class| format!("<StorageClass>{}</StorageClass>", escaped(class))).unwrap_or_default();
+        text += &format!("</{name}>");
+    }
+    if let Some(next) = &page.next {
+        text += &format!("<IsTruncated>true</IsTruncated><NextKeyMarker>{}</NextKeyMarker>", percent(&next.key));
+        let version = next.version.as_deref().map(escaped);
+        text += &version.map(|version| format!("<NextVersionIdMarker>{version}</NextVersionIdMarker>")).unwrap_or_default();
+    }
+    text + "</ListVersionsResult>"
+}
+
+fn percent(key: &str) -> String {
+    key.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+/// As text of XML; a zero byte has no reference, and stands for itself.
+fn escaped(text: &str) -> String {
+    let each = |char: char| match char {
+        '<' | '&' | '>' | '\u{1}'..='\u{1f}' => format!("&#{};", u32::from(char)),
+        _ => char.to_string(),
+    };
+    text.chars().map(each).collect()
 }
 
 /// A record of a connector, its key before the first end of a line: told, ignored or kept whole, and never a panic; nor is there one where it is
@@ -130,7 +193,7 @@ pub fn manifest(payload: &[u8]) -> bool {
             let again: Manifest =
                 record::decode("manifest/v1/7", &record::encode("manifest/v1/7", &manifest)).expect("what was read can be written");
             assert_eq!(again, manifest);
-            let file = pipeline::vault::FileRef { path: "manifest/v1/7".to_owned(), size: 0, digest: Digest::of(b"") };
+            let file = FileRef { path: "manifest/v1/7".to_owned(), size: 0, digest: Digest::of(b"") };
             let inventory = Inventory {
                 resource: ResourceId::bucket("photos").expect("a name"),
                 segments: Vec::new(),
@@ -164,8 +227,7 @@ pub fn body(text: &[u8]) -> bool {
         assert!(path.starts_with("body/v1/res=bucket-") && !path.contains("..") && path.split('/').count() == 5, "{path}");
     }
     let empty = Vault::new(Arc::new(InMemory::new()), "");
-    let content = async { empty.read_body(&body, Some(Digest::of(b"x"))).await?.try_collect::<Vec<_>>().await };
-    let read = content.now_or_never().expect("memory answers at once");
+    let read = at_once(async { empty.read_body(&body, Some(Digest::of(b"x"))).await?.try_collect::<Vec<_>>().await });
     assert!(read.is_err(), "{text}");
     true
 }

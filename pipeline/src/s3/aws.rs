@@ -18,7 +18,7 @@
 mod access;
 mod classify;
 mod copy;
-mod listing;
+pub mod listing;
 mod probe;
 mod raw;
 mod read;

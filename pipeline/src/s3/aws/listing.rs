@@ -17,7 +17,7 @@ const ROOT: &str = "ListVersionsResult";
 
 /// A page that cannot be trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ListingError {
+pub enum ListingError {
     /// Not XML, or cut off.
     #[error(transparent)]
     Xml(#[from] XmlError),
@@ -45,7 +45,10 @@ pub(super) enum ListingError {
 }
 
 /// Reads the reply. `after` is where this page began.
-pub(super) fn parse(document: &[u8], after: Option<&ListMarker>, server_time: Option<Timestamp>) -> Result<VersionPage, ListingError> {
+///
+/// # Errors
+/// [`ListingError`]: what is not understood whole is no page.
+pub fn parse(document: &[u8], after: Option<&ListMarker>, server_time: Option<Timestamp>) -> Result<VersionPage, ListingError> {
     let raw = read(document)?;
     let decode = |text: &str| if raw.encoded { url_decode(text) } else { Some(text.to_owned()) };
 

@@ -19,7 +19,7 @@ pub(super) enum Node {
 /// A document that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the reply is no XML that we understand: {reason}")]
-pub(super) struct XmlError {
+pub struct XmlError {
     reason: String,
 }
 
