@@ -17,11 +17,44 @@ use pipeline::model::change::ChangeBatch;
 use pipeline::model::{Digest, ResourceId, Timestamp, json};
 use pipeline::s3::aws::listing::{self, ListingError};
 use pipeline::s3::{ListedVersion, NULL_VERSION, VersionPage};
-use pipeline::source::debezium;
 use pipeline::source::debezium::value::{self, Kind};
+use pipeline::source::s3_event::{KEY_BYTES_MAX, TEXT_BYTES_MAX};
+use pipeline::source::{debezium, s3_event};
 use pipeline::target::directory::path;
 use pipeline::vault::body::{Body, SLICE_BYTES};
 use pipeline::vault::{FileRef, Vault, pack, record};
+
+/// A message of a queue: each record in it is a change, a hint, ignored or a reject, within the bounds that are stated.
+pub fn s3_event(message: &[u8]) -> bool {
+    let feed = s3_event::Feed {
+        stream: "fuzz".to_owned(),
+        arrived: Timestamp::from_seconds(1_787_400_009),
+        arrived_by: Arc::default(),
+        emulated: false,
+    };
+    let decoded = s3_event::decode(feed.clone(), [message]);
+    let mut counted = decoded.rejects.len() as u64 + decoded.ignored.values().sum::<u64>();
+    for bucket in decoded.buckets.values() {
+        counted += (bucket.changes.len() + bucket.hints.len()) as u64;
+        for row in bucket.changes.object_columns().iter() {
+            assert!((1..=KEY_BYTES_MAX).contains(&row.object.len()));
+            assert!((1..=TEXT_BYTES_MAX).contains(&row.version.len()));
+            assert!(row.at > Timestamp::default());
+        }
+        assert!(bucket.hints.iter().all(|hint| (1..=KEY_BYTES_MAX).contains(&hint.object.len())));
+    }
+    assert!(decoded.records > 0);
+    assert_eq!(counted, decoded.records);
+    for reject in &decoded.rejects {
+        assert!(reject.reason.to_string().len() < 1_000);
+    }
+
+    // Two of the same are twice as many of everything.
+    let twice = s3_event::decode(feed, [message, message]);
+    assert_eq!(twice.records, 2 * decoded.records);
+    assert_eq!(twice.rejects.len(), 2 * decoded.rejects.len());
+    decoded.rejects.is_empty()
+}
 
 /// A Parquet file of changes: rows that can all be looked at, or an error that names the file.
 pub fn segment(bytes: &[u8]) -> bool {
