@@ -4,22 +4,25 @@
 //! us, it is made right first: what lies behind it is what is looked at.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{FutureExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use pipeline::base::Manifest;
 use pipeline::base::inputs::Inventory;
-use pipeline::changelog::read;
-use pipeline::fold::Cut;
-use pipeline::model::change::ChangeBatch;
-use pipeline::model::{Digest, ResourceId, Timestamp, json};
+use pipeline::changelog::{read, write};
+use pipeline::fold::tuple::{self, Moves, Resets, TupleJoin};
+use pipeline::fold::{Cut, Fold, Run};
+use pipeline::model::change::{ChangeBatch, TupleRow};
+use pipeline::model::{Digest, Op, ResourceId, Timestamp, json};
 use pipeline::s3::aws::listing::{self, ListingError};
 use pipeline::s3::{ListedVersion, NULL_VERSION, VersionPage};
 use pipeline::source::debezium::value::{self, Kind};
+use pipeline::source::pgoutput::{Begin, Decoder, Feed};
 use pipeline::source::s3_event::{KEY_BYTES_MAX, TEXT_BYTES_MAX};
-use pipeline::source::{debezium, s3_event};
+use pipeline::source::{control, debezium, s3_event};
 use pipeline::target::directory::path;
 use pipeline::vault::body::{Body, SLICE_BYTES};
 use pipeline::vault::{FileRef, Vault, pack, record};
@@ -133,6 +136,101 @@ fn escaped(text: &str) -> String {
         _ => char.to_string(),
     };
     text.chars().map(each).collect()
+}
+
+/// What PostgreSQL sends, each message behind its length in two bytes: told or kept whole, in order, with what it refers to; and
+/// folded without a panic.
+pub fn pgoutput(messages: &[u8]) -> bool {
+    let mut decoder = Decoder::new(Feed { stream: "slot".to_owned(), epoch: 1 });
+    decoder.set_key(8, vec!["id".to_owned()]);
+    let mut rest = messages;
+    let (mut kept, mut batches) = (Vec::new(), Vec::new());
+    while let Some((length, behind)) = rest.split_first_chunk::<2>() {
+        let (message, behind) = behind.split_at(behind.len().min(usize::from(u16::from_be_bytes(*length))));
+        rest = behind;
+        // These three the client of the protocol takes apart.
+        match message.split_first() {
+            Some((b'B', fields)) => {
+                // A batch is what lies between two beginnings.
+                batches.push(told(&mut decoder, &mut kept));
+                let commit = number(fields, 0);
+                let at = Timestamp::from_micros(number(fields, 8) as i64);
+                decoder.begin(Begin { commit, at, xid: number(fields, 16) as u32 });
+            }
+            Some((b'C', fields)) => {
+                decoder.commit(number(fields, 9));
+                assert!(!decoder.is_in_transaction());
+                batches.push(told(&mut decoder, &mut kept));
+            }
+            Some((b'M', fields)) => {
+                let (prefix, content) = fields.split_at(fields.len() / 2);
+                decoder.message(number(fields, 0), Timestamp::default(), &String::from_utf8_lossy(prefix), content);
+            }
+            _ => {
+                let (rows, raw) = (decoder.len(), decoder.raw());
+                decoder.data(message);
+                match decoder.raw() - raw {
+                    0 => assert!(decoder.len() > rows || !matches!(message[0], b'I' | b'U' | b'D'), "nothing came of {message:?}"),
+                    _ => kept.push(message.to_vec()),
+                }
+            }
+        }
+    }
+    batches.push(told(&mut decoder, &mut kept));
+    batches.into_iter().for_each(|batch| fold_tables(&batch));
+    decoder.raw() == 0
+}
+
+/// Eight bytes of a message's fields as a number; what is missing is 0.
+fn number(fields: &[u8], at: usize) -> u64 {
+    let byte = |place: usize| fields.get(at + place).copied().unwrap_or_default();
+    u64::from_be_bytes(std::array::from_fn(byte))
+}
+
+/// What was told since the last beginning or end. It has no other transaction's rows, so that their positions grow.
+fn told(decoder: &mut Decoder, kept: &mut Vec<Vec<u8>>) -> ChangeBatch {
+    let batch = decoder.finish();
+    let (mut shapes, mut raw, mut last) = (BTreeSet::new(), Vec::new(), None);
+    for row in batch.tuple_columns().iter() {
+        for image in [row.image, row.before].into_iter().flatten() {
+            assert!(json::entries(image).is_ok(), "{image}");
+        }
+        for texts in [row.unsent, row.identity].into_iter().flatten() {
+            assert!(json::entries(&json::object([("texts", texts)])).is_ok(), "{texts}");
+        }
+        assert!(row.shape.is_none_or(|shape| shapes.contains(&json::array([shape]))), "nothing says what {:?} is", row.shape);
+        raw.extend(row.raw.map(<[u8]>::to_vec));
+        if row.schema.is_empty() && row.table == control::SHAPE {
+            shapes.extend(row.identity.map(str::to_owned));
+        } else if row.request.is_some() {
+            assert!(last.is_none_or(|last| last < row.position), "the order of {row:?}");
+            last = Some(row.position);
+        }
+    }
+    assert_eq!(raw, std::mem::take(kept), "what cannot be decoded is kept whole");
+    batch
+}
+
+/// The state of the tables of a batch.
+fn fold_tables(batch: &ChangeBatch) {
+    let columns = batch.tuple_columns();
+    let resets_up_to = |position: &[u8]| {
+        let mut resets = Resets::default();
+        let is_reset = |row: &TupleRow<'_>| row.op == Op::Reset && row.position <= position;
+        columns.iter().filter(is_reset).for_each(|row| resets.table(row.schema, row.table, row.position));
+        resets
+    };
+    let mut moves = Moves::default();
+    columns.iter().enumerate().for_each(|(index, row)| moves.look_at(columns.key.value(index), &row));
+    columns.iter().enumerate().for_each(|(index, row)| moves.remember(columns.key.value(index), &row));
+    let carried = Arc::new(moves.carried(resets_up_to));
+    let run: Run<'static, Infallible> = futures::stream::iter([Ok(write::sort(batch).into_rows())]).boxed();
+    let mut fold = Fold::new(vec![run], TupleJoin::new(None, tuple::Keep::State, resets_up_to(&[0xFF])).carrying(carried));
+    let mut rows = 0;
+    while let Ok(Some(folded)) = at_once(fold.next()) {
+        rows += folded.rows.num_rows();
+    }
+    assert!(rows <= batch.len());
 }
 
 /// A record of a connector, its key before the first end of a line: told, ignored or kept whole, and never a panic; nor is there one where it is

@@ -172,6 +172,85 @@ fn a_page_of_a_listing_is_whole_or_refused() {
     check("listing", good.to_vec(), checks::listing);
 }
 
+/// A message behind its length.
+fn framed(message: &[u8]) -> Vec<u8> {
+    [&(message.len() as u16).to_be_bytes()[..], message].concat()
+}
+
+/// The table `public.orders` with this number and this replica identity.
+fn relation(oid: u32, identity: u8) -> Vec<u8> {
+    let mut message = [&b"R"[..], &oid.to_be_bytes(), b"public\0orders\0", &[identity], &3i16.to_be_bytes()].concat();
+    for (key, name, type_oid) in [(1, "id", 23u32), (0, "note", 25), (0, "price", 1_700)] {
+        message.extend([&[key], name.as_bytes(), b"\0", &type_oid.to_be_bytes()[..], &(-1i32).to_be_bytes()].concat());
+    }
+    message
+}
+
+/// The values of a row; `?` for one that was not sent, and nothing for NULL.
+fn row(values: [&str; 3]) -> Vec<u8> {
+    let mut message = (values.len() as i16).to_be_bytes().to_vec();
+    for value in values {
+        match value {
+            "" => message.push(b'n'),
+            "?" => message.push(b'u'),
+            text => message.extend([b"t", &(text.len() as i32).to_be_bytes()[..], text.as_bytes()].concat()),
+        }
+    }
+    message
+}
+
+/// A change of a table, each row behind its letter.
+fn of_table(kind: u8, oid: u32, rows: &[(u8, [&str; 3])]) -> Vec<u8> {
+    let rows = rows.iter().flat_map(|(letter, values)| [vec![*letter], row(*values)].concat());
+    [vec![kind], oid.to_be_bytes().to_vec(), rows.collect()].concat()
+}
+
+/// What PostgreSQL sends of some transactions.
+fn pgoutput_transactions() -> Vec<Vec<u8>> {
+    let begin = |commit: u64| [&b"B"[..], &commit.to_be_bytes(), &1_787_300_000_000_000i64.to_be_bytes(), &9u32.to_be_bytes()].concat();
+    let commit = |commit: u64| [&b"C\0"[..], &commit.to_be_bytes(), &(commit + 8).to_be_bytes(), &[0; 8]].concat();
+    let message = [&b"M"[..], &77u64.to_be_bytes(), b"hindsight"].concat();
+    let truncate = [&b"T"[..], &1i32.to_be_bytes(), &[0], &7u32.to_be_bytes()].concat();
+    let transaction = |number: u64, changes: &[Vec<u8>]| {
+        let messages = [&[begin(number)], changes, &[commit(number)]].concat();
+        messages.iter().flat_map(|message| framed(message)).collect::<Vec<u8>>()
+    };
+    let inserted: Vec<Vec<u8>> = (0..20)
+        .map(|id| {
+            let id = id.to_string();
+            of_table(b'I', 7, &[(b'N', [&id, "Größe \"L\"", if id.ends_with('3') { "" } else { "12.50" }])])
+        })
+        .collect();
+    let keyed = [
+        relation(7, b'd'),
+        of_table(b'I', 7, &[(b'N', ["1", "large", "12.50"])]),
+        of_table(b'U', 7, &[(b'N', ["1", "?", "13.00"])]),
+        of_table(b'U', 7, &[(b'K', ["1", "", ""]), (b'N', ["2", "?", "13.00"])]),
+        of_table(b'D', 7, &[(b'K', ["2", "", ""])]),
+        message.clone(),
+        truncate.clone(),
+    ];
+    let whole = [
+        relation(8, b'f'),
+        of_table(b'I', 8, &[(b'N', ["1", "large", "12.50"])]),
+        of_table(b'U', 8, &[(b'O', ["1", "large", "12.50"]), (b'N', ["1", "?", ""])]),
+        of_table(b'D', 8, &[(b'O', ["1", "large", ""])]),
+    ];
+    let both = [transaction(100, &keyed), framed(&message), transaction(200, &whole)].concat();
+    vec![
+        transaction(100, &[&[relation(7, b'd')], &inserted[..]].concat()),
+        transaction(100, &keyed),
+        transaction(200, &whole),
+        both,
+        transaction(300, &[b"Y\0\0\0\x19public\0mood\0".to_vec(), b"O\0\0\0\0\0\0\0\0there\0".to_vec(), relation(9, b'n')]),
+    ]
+}
+
+#[test]
+fn what_postgresql_sends_is_told_or_kept_whole() {
+    check("pgoutput", pgoutput_transactions(), checks::pgoutput);
+}
+
 #[test]
 fn a_record_of_a_connector_is_told_or_kept_whole() {
     let captured = include_str!("../events/debezium/types-toast-truncate-copy-keychange-messages.jsonl");
