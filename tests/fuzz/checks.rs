@@ -5,18 +5,24 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::ops::Range;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use pipeline::base::Manifest;
+use pipeline::base::file::{self, BucketFile, Holding, KeyRange, Part, SiftedFile};
 use pipeline::base::inputs::Inventory;
 use pipeline::changelog::{read, write};
+use pipeline::fold::object::{self, ObjectJoin};
+use pipeline::fold::sieve::{Sought, Wanted, sieve};
 use pipeline::fold::tuple::{self, Moves, Resets, TupleJoin};
-use pipeline::fold::{Cut, Fold, Run};
+use pipeline::fold::{Cut, Fold, Join, Run};
 use pipeline::model::change::{ChangeBatch, TupleRow};
-use pipeline::model::{Digest, Op, ResourceId, Timestamp, json};
+use pipeline::model::{Digest, Key, Op, ResourceId, ResourceKind, Timestamp, json};
 use pipeline::s3::aws::listing::{self, ListingError};
 use pipeline::s3::{ListedVersion, NULL_VERSION, VersionPage};
 use pipeline::source::debezium::value::{self, Kind};
@@ -25,7 +31,10 @@ use pipeline::source::s3_event::{KEY_BYTES_MAX, TEXT_BYTES_MAX};
 use pipeline::source::{control, debezium, s3_event};
 use pipeline::target::directory::path;
 use pipeline::vault::body::{Body, SLICE_BYTES};
-use pipeline::vault::{FileRef, Vault, pack, record};
+use pipeline::vault::{FileRef, Vault, VaultError, layout, pack, record};
+
+/// Batches that are looked at of one file: a row group may claim more rows than anybody has time for.
+const BATCHES_MAX: usize = 100;
 
 /// A message of a queue: each record in it is a change, a hint, ignored or a reject, within the bounds that are stated.
 pub fn s3_event(message: &[u8]) -> bool {
@@ -75,6 +84,127 @@ pub fn segment(bytes: &[u8]) -> bool {
             false
         }
     }
+}
+
+/// A bucket file whose digests are right, read in parts as a base is: rows that can be folded, or an error that names the file.
+pub fn ranged(bytes: &[u8]) -> bool {
+    let Some(Vouched { vault, file, kind }) = vouched(bytes) else { return false };
+    let key = |object: &str| Some(Key::object_version(object, "").as_bytes().to_vec());
+    let some = KeyRange { from: key("photos/00002"), until: key("photos/00030") };
+    let whole = Holding { batch_rows: 4_096, bytes_max: u64::MAX };
+    // It holds no row group, so that each batch begins to read anew.
+    let little = Holding { batch_rows: 7, bytes_max: 0 };
+    let mut taken = true;
+    for (range, holding) in [(KeyRange::default(), whole), (KeyRange::default(), little), (some.clone(), little)] {
+        for batch in at_once(file::stream(&vault, &file, &range, holding).take(BATCHES_MAX).collect::<Vec<_>>()) {
+            match batch {
+                Ok(rows) => look_at(&ChangeBatch::of(kind, rows).expect("what was read has the columns of changes")),
+                Err(error) => taken &= is_named(&error, &file),
+            }
+        }
+    }
+    if kind == ResourceKind::Bucket {
+        let cut = Cut::At(Timestamp::from_seconds(1_787_300_030));
+        let join = || ObjectJoin::new(cut, object::Keep::Current);
+        taken &=
+            is_folded(Fold::new(vec![file::stream(&vault, &file, &KeyRange::default(), whole).take(BATCHES_MAX).boxed()], join()), &file);
+        for (range, holding) in [(KeyRange::default(), whole), (some, little)] {
+            for wanted in [Wanted::Rows, Wanted::Versions] {
+                let sought = Sought { cut: Timestamp::from_seconds(1_787_300_030), newest: 1, wanted, only: None };
+                let kept = sieve(vec![SiftedFile::new(&vault, &file, &range, holding)], sought);
+                taken &= is_folded(Fold::of_whole_groups(kept, join()), &file);
+            }
+        }
+    }
+    taken
+}
+
+/// A file that a manifest vouches for.
+struct Vouched {
+    vault: Vault,
+    file: BucketFile,
+    kind: ResourceKind,
+}
+
+/// The same file with the digests of column chunks that it has, in a vault, and what a manifest says of it.
+fn vouched(bytes: &[u8]) -> Option<Vouched> {
+    const TRAILER_BYTES: usize = 8;
+    let trailer = bytes.len().checked_sub(TRAILER_BYTES)?;
+    let length = u32::from_le_bytes(bytes[trailer..trailer + 4].try_into().ok()?) as usize;
+    let footer = trailer.saturating_sub(length);
+    let mut bytes = bytes.to_vec();
+    let (mut groups, mut kind) = (0, ResourceKind::Bucket);
+    // What panics here panics in the reader as well, which is to say so.
+    let read = catch_unwind(|| ParquetMetaDataReader::new().parse_and_finish(&Bytes::copy_from_slice(&bytes)));
+    if let Ok(Ok(metadata)) = read {
+        let columns = metadata.file_metadata().schema_descr();
+        groups = metadata.num_row_groups();
+        kind = if columns.columns().iter().any(|column| column.name() == "image") { ResourceKind::Database } else { kind };
+        sign_chunks(&mut bytes, footer, &metadata);
+    }
+    let resource = match kind {
+        ResourceKind::Bucket => ResourceId::bucket("photos"),
+        ResourceKind::Database => ResourceId::database("shop"),
+    };
+    let footer = Part { offset: footer as u64, length: (bytes.len() - footer) as u64, digest: Digest::of(&bytes[footer..]) };
+    let path = layout::base_file(&resource.expect("a name"), &Digest::of(&bytes));
+    let vault = Vault::new(Arc::new(InMemory::new()), "");
+    let file = at_once(vault.create_named_by_content(&path, bytes.into())).expect("memory");
+    let last_keys = vec!["ff".to_owned(); groups];
+    Some(Vouched { vault, file: BucketFile { bucket: 0, rows: 0, file, last_keys, footer }, kind })
+}
+
+/// Writes over what the footer says are the digests of the column chunks.
+fn sign_chunks(bytes: &mut [u8], footer: usize, metadata: &ParquetMetaData) {
+    const DIGEST_DIGITS: usize = 64;
+    let entries = metadata.file_metadata().key_value_metadata().into_iter().flatten();
+    let Some(stated) = entries.filter(|entry| entry.key == "hindsight.chunks").find_map(|entry| entry.value.as_deref()) else { return };
+    let place = |stated: &str| bytes[footer..].windows(stated.len().max(1)).position(|window| window == stated.as_bytes());
+    let Some(at) = place(stated).map(|place| footer + place) else { return };
+    let ranges: Vec<Option<Range<usize>>> = metadata.row_groups().iter().flat_map(chunk_ranges).collect();
+    for (range, at) in ranges.into_iter().zip((at..at + stated.len()).step_by(DIGEST_DIGITS)) {
+        if let Some(chunk) = range.and_then(|range| bytes.get(range))
+            && at + DIGEST_DIGITS <= bytes.len()
+        {
+            let digest = Digest::of(chunk).to_string();
+            bytes[at..at + DIGEST_DIGITS].copy_from_slice(digest.as_bytes());
+        }
+    }
+}
+
+/// Where the column chunks of a row group lie, as far as such a place can be.
+fn chunk_ranges(group: &RowGroupMetaData) -> impl Iterator<Item = Option<Range<usize>>> {
+    group.columns().iter().map(|chunk| {
+        let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
+        let (start, length) = (usize::try_from(start).ok()?, usize::try_from(chunk.compressed_size()).ok()?);
+        Some(start..start.checked_add(length)?)
+    })
+}
+
+/// Every value of a batch.
+fn look_at(changes: &ChangeBatch) {
+    match changes.kind() {
+        ResourceKind::Bucket => changes.object_columns().iter().for_each(|row| drop(row.to_change())),
+        ResourceKind::Database => changes.tuple_columns().iter().for_each(|row| drop(row.to_change())),
+    }
+}
+
+/// Whether a fold of it gives rows, and no error.
+fn is_folded<J: Join>(mut fold: Fold<'_, J, VaultError>, file: &BucketFile) -> bool {
+    for _ in 0..BATCHES_MAX {
+        match at_once(fold.next()) {
+            Ok(Some(_)) => {}
+            Ok(None) => return true,
+            Err(error) => return is_named(&error, file),
+        }
+    }
+    true
+}
+
+/// It is damage, and says of which file.
+fn is_named(error: &VaultError, file: &BucketFile) -> bool {
+    assert!(error.to_string().contains(&file.file.path), "{error}");
+    false
 }
 
 fn at_once<F: Future>(future: F) -> F::Output {

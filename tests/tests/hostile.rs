@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use object_store::memory::InMemory;
+use parquet::arrow::ArrowWriter;
+use parquet::file::metadata::KeyValue;
 use pipeline::base::build::{Additions, base, merge, publish};
 use pipeline::base::inputs::Inventory;
 use pipeline::base::plan::BaseCut;
@@ -17,6 +19,7 @@ use pipeline::changelog::coverage::{RECONCILIATIONS, Reconciliation};
 use pipeline::changelog::{segments, write};
 use pipeline::model::change::{ChangeBatch, ObjectChange};
 use pipeline::model::{ResourceId, Timestamp};
+use pipeline::source::pgoutput::{Begin, Decoder, Feed};
 use pipeline::vault::pack::PackWriter;
 use pipeline::vault::{Vault, layout};
 
@@ -140,6 +143,31 @@ fn a_segment_is_read_or_named() {
     check("segment", [files(&vault, "log"), files(&vault, "base")].concat(), checks::segment);
 }
 
+/// Rows in row groups of eight. The digests of their column chunks are made right where it is looked at.
+fn in_small_groups(changes: &ChangeBatch) -> Vec<u8> {
+    let properties = write::writer_properties(8);
+    let mut writer = ArrowWriter::try_new(Vec::new(), changes.schema(), Some(properties)).expect("columns of changes");
+    writer.write(changes.rows()).expect("rows");
+    writer.flush().expect("memory");
+    let chunks: usize = writer.flushed_row_groups().iter().map(|group| group.num_columns()).sum();
+    writer.append_key_value_metadata(KeyValue::new("hindsight.chunks".to_owned(), "0".repeat(64 * chunks)));
+    writer.into_inner().expect("memory")
+}
+
+#[test]
+fn a_file_that_is_read_in_parts_is_read_or_named() {
+    let vault = vault_with_a_base();
+    let mut good = files(&vault, "base");
+    let of_tables = rows_of_tables(&pgoutput_transactions()[0]);
+    good.extend([changes(20), write::sort(&of_tables)].iter().map(in_small_groups));
+    let as_they_came = in_small_groups(&of_tables);
+    assert!(!checks::ranged(&as_they_came), "a fold of rows in any other order gives another state");
+    if std::env::var_os("HINDSIGHT_WRITE_CORPUS").is_some() {
+        std::fs::write(corpus("ranged").join("not-in-order"), as_they_came).expect("a file");
+    }
+    check("ranged", good, checks::ranged);
+}
+
 #[test]
 fn a_page_of_a_listing_is_whole_or_refused() {
     let version = |key: &str, id: &str, latest: bool| {
@@ -244,6 +272,22 @@ fn pgoutput_transactions() -> Vec<Vec<u8>> {
         both,
         transaction(300, &[b"Y\0\0\0\x19public\0mood\0".to_vec(), b"O\0\0\0\0\0\0\0\0there\0".to_vec(), relation(9, b'n')]),
     ]
+}
+
+/// The changes of such a transaction.
+fn rows_of_tables(messages: &[u8]) -> ChangeBatch {
+    let mut decoder = Decoder::new(Feed { stream: "slot".to_owned(), epoch: 1 });
+    decoder.begin(Begin { commit: 100, at: Timestamp::from_seconds(1_787_300_000), xid: 9 });
+    let mut rest = messages;
+    while let Some((length, behind)) = rest.split_first_chunk::<2>() {
+        let (message, behind) = behind.split_at(usize::from(u16::from_be_bytes(*length)));
+        rest = behind;
+        if matches!(message[0], b'R' | b'I') {
+            decoder.data(message);
+        }
+    }
+    decoder.commit(108);
+    decoder.finish()
 }
 
 #[test]
