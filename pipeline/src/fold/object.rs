@@ -74,6 +74,8 @@ struct VersionState<'a> {
     facets: Vec<Light<'a>>,
     /// What was set in the same second as one of these and could not be read: it may have been the last.
     unread: Vec<Light<'a>>,
+    /// Of these another reading of the same second says otherwise, and neither of them was behind the other for sure.
+    contested: Vec<Light<'a>>,
     /// It was deleted for good, and its facets with it.
     is_settled: bool,
     /// Rows that say nothing at this cut, but must stay in a base.
@@ -132,6 +134,7 @@ impl Join for ObjectJoin {
             if let Some(live) = &state.live {
                 self.name_uncertain(object, live, out);
                 name_unread(object, live, state.facets.iter().chain(&state.unread), columns, out);
+                name_contested(object, &state.contested, out);
             }
             states.push(state);
         }
@@ -293,11 +296,14 @@ impl ObjectJoin {
             let last =
                 set.iter().max_by_key(|row| (row.at, row.position, row.event, !read(row).0, row.bound, Reverse(content_of(row, columns))));
             let Some(&last) = last else { continue };
-            // What was read once the second was over was read behind all that was set in it.
+            // A reading that began once the second was over saw all that was set in it.
             let is_read_behind = last.bound.is_some_and(|bound| bound.floor_second() > last.at.floor_second());
             let beside = |row: &&&Light<'a>| row.row != last.row && (row.at, row.position) == (last.at, last.position);
             let in_doubt = |row: &&&Light<'a>| !is_read_behind && beside(row) && row.event && read(row).0;
             state.unread.extend(set.iter().filter(in_doubt).map(|row| (*row).clone()));
+            let values = |row: &Light<'a>| (full(row).tags, full(row).acl);
+            let rivals = || set.iter().any(|row| beside(&row) && row.event && !read(row).0 && values(row) != values(last));
+            state.contested.extend((!is_read_behind && last.event && rivals()).then(|| last.clone()));
             // An event that is told again is read again: a base must know of each of these changes that it had been read before.
             let base = matches!(self.keep, Keep::Base { .. });
             let stays = |row: &&&Light<'a>| row.row == last.row || base && (row.at, row.position) == (last.at, last.position);
@@ -396,6 +402,18 @@ fn name_unread<'a: 'b, 'b>(
             let reason = format!("its {} of {of} could not be read: {lost}", facet.facet.as_str());
             out.uncertain.push(Uncertain { object: object.to_owned(), version: facet.version.to_owned(), reason });
         }
+    }
+}
+
+/// What was set more than once within a second, and read before that was over.
+fn name_contested(object: &str, facets: &[Light<'_>], out: &mut Survivors) {
+    for facet in facets {
+        let reason = format!(
+            "its {} of {}: set more than once within that second, and which was the last is not known",
+            facet.facet.as_str(),
+            facet.at
+        );
+        out.uncertain.push(Uncertain { object: object.to_owned(), version: facet.version.to_owned(), reason });
     }
 }
 

@@ -81,7 +81,16 @@ impl Outcome {
         let name = format!("{} ({}): ", version.object, version.id);
         self.resumed || self.uncertain.iter().any(|named| named.starts_with(&name))
     }
+
+    /// Whether its tags are said to be one of several that were set within a second.
+    fn contests(&self, version: &Version) -> bool {
+        let name = format!("{} ({}): its tags ", version.object, version.id);
+        self.uncertain.iter().any(|named| named.starts_with(&name) && named.contains(CONTESTED))
+    }
 }
+
+/// With these words a restore says that it does not know which of several values that were set in a second was the last.
+const CONTESTED: &str = "set more than once within that second";
 
 /// What is restored, and how.
 pub fn options(versions: Versions) -> RestoreOptions {
@@ -303,7 +312,12 @@ impl Checker {
                 let untold = |change: usize| acknowledged(change).is_none_or(|at| at > readings.as_of);
                 // Its tags or its ACL may have been gone before they could be read.
                 let unread = version.purge.is_some() && named.contains("could not be read");
-                unread || version.purge.is_some_and(untold) || version.in_parts && untold(version.put) || version.id == NULL_VERSION
+                let contested = named.contains(CONTESTED) && books.was_set_twice_in_a_second(version);
+                unread
+                    || contested
+                    || version.purge.is_some_and(untold)
+                    || version.in_parts && untold(version.put)
+                    || version.id == NULL_VERSION
             });
             let disguised = named.contains(&format!("({DISGUISED_NULL})"));
             if !justified && !disguised && self.world.swarm.form != Form::Blind {
@@ -404,10 +418,11 @@ impl One<'_> {
 
     fn has_tags(&self, version: &Version, restored: &Restored) -> bool {
         let gone = version.purge.is_some() && self.outcome.names(version);
+        let contested = || self.outcome.contests(version) && version.tags.iter().any(|(_, tags)| *tags == restored.tags);
         if self.world.swarm.form == Form::Blind || version.id == NULL_VERSION {
             return gone || version.id == NULL_VERSION || version.tags.iter().any(|(_, tags)| *tags == restored.tags);
         }
-        gone || self.books.may_have_tags(version, &restored.tags, self.to, self.readings)
+        gone || contested() || self.books.may_have_tags(version, &restored.tags, self.to, self.readings)
     }
 
     fn may_fail(&self, version: &Version) -> Result<(), String> {

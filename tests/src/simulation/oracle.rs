@@ -241,6 +241,15 @@ impl Oracle {
         readings.of.iter().any(|&(began, ended)| was_there(one, began, ended) && was_there(other, began, ended))
     }
 
+    /// Whether its tags were changed twice within a second, as events tell the time.
+    pub fn was_set_twice_in_a_second(&self, version: &Version) -> bool {
+        let mut seconds: Vec<i64> = version.tags.iter().skip(1).map(|(change, _)| self.changes[*change].told.seconds()).collect();
+        let changes = seconds.len();
+        seconds.sort_unstable();
+        seconds.dedup();
+        seconds.len() < changes
+    }
+
     /// The tags that a backup may show for a version at an instant: those that were in force, and where they were read
     /// late, any that came after.
     pub fn may_have_tags(&self, version: &Version, tags: &Tags, to: Timestamp, readings: &Readings) -> bool {

@@ -1,13 +1,13 @@
 //! What is asked of the source beside contents: tags, ACLs, and whether a version is there.
 
 use futures::StreamExt;
+use pipeline::model::Timestamp;
 use pipeline::model::change::{Facet, ObjectChange};
-use pipeline::model::{Clock, Timestamp};
 use pipeline::s3::BucketError;
 use pipeline::source::s3_read::{GONE, Standing};
 
 use super::batch::Outcome;
-use super::{Capture, to_json};
+use super::{Capture, Shared, to_json};
 use crate::dating;
 
 /// Versions looked at at the same time.
@@ -16,7 +16,8 @@ const LOOKS_AT_ONCE: usize = 64;
 impl Capture {
     /// Reads what an event says was set, and not to what.
     pub(super) async fn read_facet(&self, change: &mut ObjectChange) -> Result<(), Outcome> {
-        let reader = &self.shared.reader;
+        let Shared { reader, clock, .. } = &*self.shared;
+        let asked = clock.own();
         let again = |error: BucketError| match error {
             BucketError::NotFound { .. } => Outcome::Lost(GONE.to_owned()),
             error => Outcome::Again(error.to_string()),
@@ -32,8 +33,8 @@ impl Capture {
             }
             Facet::Version | Facet::Class | Facet::Seen => return Ok(()),
         }
-        // When it was read: of the same change read again later, this reading is nearer to it.
-        change.at_bound = Some(self.shared.clock.now());
+        // It was not read before this. When it was, and what others have read meanwhile, nobody knows.
+        change.at_bound = Some(clock.not_after(&asked).unwrap_or(change.at).max(change.at));
         Ok(())
     }
 

@@ -426,6 +426,23 @@ fn tags_that_one_reader_could_not_read_another_one_knows() {
 }
 
 #[test]
+fn of_several_values_of_one_second_the_last_is_known_where_a_reading_began_behind_it() {
+    let told = |first: &str, second: &str| {
+        let rows = changes(&format!("put a v1 @1 #01 etag=x body=x\n tags a v1 @3 {first} request=A\n tags a v1 @3 {second} request=B"));
+        let (rows, uncertain) = fold_runs(vec![rows], Cut::At(Timestamp::from_seconds(5)), Keep::Live);
+        let set = rows.into_iter().find(|row| row.facet == Facet::Tags).and_then(|row| row.tags);
+        (set.unwrap_or_default(), uncertain.into_iter().map(|named| named.reason).collect::<Vec<_>>())
+    };
+    assert_eq!(told("~3 tags=4", "~4 tags=5"), ("5".to_owned(), vec![]));
+    assert_eq!(told("~5 tags=4", "~4 tags=5"), ("4".to_owned(), vec![]));
+    assert_eq!(told("~3 tags=5", "~3 tags=5"), ("5".to_owned(), vec![]), "whichever it was");
+    let (_, named) = told("~3 tags=4", "~3 tags=5");
+    assert_eq!(named, ["its tags of 1970-01-01T00:00:03Z: set more than once within that second, and which was the last is not known"]);
+    let early = "put a v1 @1 #01 etag=x body=x\n tags a v1 @3 ~3 tags=4 request=A";
+    check_base(early, 3, "tags a v1 @3 ~3 tags=5 request=B", 9);
+}
+
+#[test]
 fn a_base_knows_which_of_two_requests_of_one_second_was_read_first() {
     let told = "put a v1 @1 #01 etag=x body=x\n tags a v1 @3 ~4 tags=4 request=A\n tags a v1 @3 ~5 tags=5 request=B";
     check_base(told, 3, "tags a v1 @3 ~9 tags=9 request=A", 9);
