@@ -139,12 +139,18 @@ fn vouched(bytes: &[u8]) -> Option<Vouched> {
     if let Ok(Ok(metadata)) = read {
         let columns = metadata.file_metadata().schema_descr();
         groups = metadata.num_row_groups();
-        kind = if columns.columns().iter().any(|column| column.name() == "image") { ResourceKind::Database } else { kind };
+        let has = |name: &str| columns.columns().iter().any(|column| column.name() == name);
+        kind = match (has("image"), has("block")) {
+            (true, _) => ResourceKind::Database,
+            (_, true) => ResourceKind::Machine,
+            _ => kind,
+        };
         sign_chunks(&mut bytes, footer, &metadata);
     }
     let resource = match kind {
         ResourceKind::Bucket => ResourceId::bucket("photos"),
         ResourceKind::Database => ResourceId::database("shop"),
+        ResourceKind::Machine => ResourceId::machine("web"),
     };
     let footer = Part { offset: footer as u64, length: (bytes.len() - footer) as u64, digest: Digest::of(&bytes[footer..]) };
     let path = layout::base_file(&resource.expect("a name"), &Digest::of(&bytes));
@@ -186,6 +192,7 @@ fn look_at(changes: &ChangeBatch) {
     match changes.kind() {
         ResourceKind::Bucket => changes.object_columns().iter().for_each(|row| drop(row.to_change())),
         ResourceKind::Database => changes.tuple_columns().iter().for_each(|row| drop(row.to_change())),
+        ResourceKind::Machine => changes.block_columns().iter().for_each(|row| drop(row.to_change())),
     }
 }
 
