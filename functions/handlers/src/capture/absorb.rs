@@ -53,9 +53,11 @@ impl Capture {
         let mut batch = Batch::new(changes, tombstones_after);
         let mut tasks = self.sort_out(&mut batch);
         self.keep_contents(&mut batch, &mut tasks).await?;
-        for index in tasks.facets {
-            if let Err(outcome) = self.read_facet(&mut batch.changes[index]).await {
-                batch.settle(index, outcome);
+        let facets = tasks.facets.iter().map(|&index| (index, &batch.changes[index]));
+        for (index, read) in self.read_facets(facets).await {
+            match read {
+                Ok(change) => batch.changes[index] = change,
+                Err(outcome) => batch.settle(index, outcome),
             }
         }
         let markers = tasks.markers.iter().map(|&index| (index, &batch.changes[index]));

@@ -14,8 +14,17 @@ use crate::dating;
 const LOOKS_AT_ONCE: usize = 64;
 
 impl Capture {
-    /// Reads what an event says was set, and not to what.
-    pub(super) async fn read_facet(&self, change: &mut ObjectChange) -> Result<(), Outcome> {
+    /// Reads what events say was set, and not to what: each of these changes with that, or why there is none.
+    pub(super) async fn read_facets<'a>(
+        &self,
+        changes: impl Iterator<Item = (usize, &'a ObjectChange)>,
+    ) -> Vec<(usize, Result<ObjectChange, Outcome>)> {
+        let changes: Vec<(usize, ObjectChange)> = changes.map(|(index, change)| (index, change.clone())).collect();
+        let reads = futures::stream::iter(changes).map(|(index, change)| async move { (index, self.read_facet(change).await) });
+        reads.buffered(LOOKS_AT_ONCE).collect().await
+    }
+
+    async fn read_facet(&self, mut change: ObjectChange) -> Result<ObjectChange, Outcome> {
         let Shared { reader, clock, .. } = &*self.shared;
         let asked = clock.own();
         let again = |error: BucketError| match error {
@@ -31,11 +40,11 @@ impl Capture {
                 let acl = reader.read_acl(&change.object, &change.version).await.map_err(again)?;
                 change.acl = acl.map(|acl| to_json(&acl));
             }
-            Facet::Version | Facet::Class | Facet::Seen => return Ok(()),
+            Facet::Version | Facet::Class | Facet::Seen => return Ok(change),
         }
         // It was not read before this. When it was, and what others have read meanwhile, nobody knows.
         change.at_bound = Some(clock.not_after(&asked).unwrap_or(change.at).max(change.at));
-        Ok(())
+        Ok(change)
     }
 
     /// Asks the source for each of these versions.
