@@ -20,14 +20,14 @@ use pipeline::changelog::points::{self, FullReason, Point, PointDisk, PointId, P
 use pipeline::changelog::{Heads, write};
 use pipeline::model::change::BlockRows;
 use pipeline::model::{Clock, Digest, Position, ResourceId, Timestamp};
-use pipeline::replay::disks::{self, Stored};
+use pipeline::replay::disks::{self, DisksError, Stored};
 use pipeline::source::disk::{BLOCK_BYTES, DiskTeller, Stretches, grown, is_zeros};
 use pipeline::vault::body::{Body, Slice};
 use pipeline::vault::pack::{PACK_BYTES, PackWriter, Placed};
 use pipeline::vault::{Created, Vault, VaultError};
 use serde::Serialize;
 
-use crate::bitmaps::{Wanted, care, wanted};
+use crate::bitmaps::{BitmapId, Wanted, care, wanted};
 use crate::error::GatewayError;
 use crate::nbd::{Client, Patience, Wanted as NbdWanted};
 use crate::session::{LiveDisk, Session};
@@ -118,7 +118,8 @@ impl Job<'_> {
         let newest = self.points.newest().map(|newest| newest.record.clone());
         let mut disks = Vec::new();
         for disk in session.disks().await? {
-            let care = care(&disk.bitmaps, newest.as_ref().map(|newest| newest.id), disk.keeps_bitmaps);
+            let since = newest.as_ref().map(|newest| BitmapId::of(newest.id, &disk.name));
+            let care = care(&disk.bitmaps, since, disk.keeps_bitmaps);
             if !self.request.dry_run {
                 session.care_for(&disk.node, &care.steps).await?;
             }
@@ -227,15 +228,18 @@ impl Job<'_> {
             |wanted: &Wanted| matches!(wanted, Wanted::All(reason) if !matches!(reason, FullReason::First | FullReason::NewDisk));
         let (Some(newest), true) = (self.points.newest(), disks.iter().any(|(_, wanted)| is_again(wanted))) else { return Ok(known) };
         // That the old cannot be restored is no reason not to store the new.
-        match disks::of_point(self.vault, inventory, &self.points, newest).await {
-            Ok(plan) => {
-                plan.for_each_stored(self.vault, async |stored: Vec<Stored>| {
-                    stored.iter().for_each(|stored| known.remember(stored));
-                    Ok::<(), VaultError>(())
-                })
-                .await?;
-            }
-            Err(error) => tracing::warn!(resource = %self.request.resource, %error, "the point before is damaged; all is stored anew"),
+        let read = async {
+            let plan = disks::of_point(self.vault, inventory, &self.points, newest).await?;
+            plan.for_each_stored(self.vault, async |stored: Vec<Stored>| {
+                stored.iter().for_each(|stored| known.remember(stored));
+                Ok::<(), VaultError>(())
+            })
+            .await?;
+            Ok::<(), DisksError>(())
+        };
+        if let Err(error) = read.await {
+            tracing::warn!(resource = %self.request.resource, %error, "the point before cannot be read; all is stored anew");
+            return Ok(Known::default());
         }
         Ok(known)
     }
@@ -258,7 +262,7 @@ pub async fn let_go(reached: &Reached, clock: &dyn Clock) -> Result<(), GatewayE
 /// What becomes of the bitmaps once it is known what the newest point is.
 async fn settle(session: &mut Session, newest: Option<PointId>) -> Result<(), GatewayError> {
     for disk in session.disks().await? {
-        let care = care(&disk.bitmaps, newest, disk.keeps_bitmaps);
+        let care = care(&disk.bitmaps, newest.map(|newest| BitmapId::of(newest, &disk.name)), disk.keeps_bitmaps);
         session.care_for(&disk.node, &care.steps).await?;
     }
     Ok(())

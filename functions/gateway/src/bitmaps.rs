@@ -1,6 +1,7 @@
 //! What QEMU remembers of changed blocks: dirty bitmaps, and what each is worth.
 //!
-//! A bitmap of ours is called after the recovery point since which it records. While a backup runs there are two: the one since the point
+//! A bitmap of ours is called after the recovery point since which it records, and the disk: images whose places were exchanged tell
+//! nothing of each other's. While a backup runs there are two: the one since the point
 //! before, which records no longer and is read, and the one since the point that is being made. What has become of a backup is not written
 //! down anywhere but in the vault; so what to do with the bitmaps that are there follows from them and from the newest point of the vault:
 //!
@@ -13,22 +14,43 @@
 //!  L              M, or none                   another image, or a copy    remove, read all
 //! ```
 
+use std::fmt;
+
 use pipeline::changelog::points::{FullReason, Point, PointDisk, PointId};
+use pipeline::model::Digest;
 use pipeline::source::disk::BLOCK_BYTES;
 
 /// What the names of everything begin with that is made in a hypervisor.
 pub const OURS: &str = "hindsight-";
 
-/// The name of the bitmap that records since a point.
-pub fn name_of(point: PointId) -> String {
-    format!("{OURS}{point}")
+/// Of which point and which disk a bitmap is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BitmapId(u64);
+
+impl BitmapId {
+    /// That of the bitmap which records what has changed of a disk since a point.
+    pub fn of(point: PointId, disk: &str) -> BitmapId {
+        let digest = Digest::of(format!("{point}/{disk}").as_bytes()).to_string();
+        BitmapId(u64::from_str_radix(&digest[..16], 16).expect("digits of a digest"))
+    }
+
+    /// The name of the bitmap.
+    pub fn name(self) -> String {
+        format!("{OURS}{self}")
+    }
+}
+
+impl fmt::Display for BitmapId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
 }
 
 /// A bitmap of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bitmap {
-    /// The point since which it records.
-    pub point: PointId,
+    /// Since which point, and of which disk, it records.
+    pub id: BitmapId,
     /// Whether it still does.
     pub recording: bool,
     /// Whether what it says can be relied on.
@@ -40,7 +62,10 @@ pub struct Bitmap {
 impl Bitmap {
     /// A bitmap by its name; none if it is not one of ours.
     pub fn of(name: &str, recording: bool, consistent: bool, granularity: u64) -> Option<Bitmap> {
-        Some(Bitmap { point: name.strip_prefix(OURS)?.parse().ok()?, recording, consistent, granularity })
+        let digits = name.strip_prefix(OURS).filter(|digits| digits.len() == 16)?;
+        let id = BitmapId(u64::from_str_radix(digits, 16).ok()?);
+        // Other ways to write the same number are others' names.
+        (id.name() == name).then_some(Bitmap { id, recording, consistent, granularity })
     }
 
     fn is_good(&self) -> bool {
@@ -54,14 +79,14 @@ pub enum Step {
     /// Adds what one records to another.
     Merge {
         /// Whose.
-        from: PointId,
+        from: BitmapId,
         /// To which.
-        into: PointId,
+        into: BitmapId,
     },
     /// Lets it record again.
-    Enable(PointId),
+    Enable(BitmapId),
     /// Removes it.
-    Remove(PointId),
+    Remove(BitmapId),
 }
 
 /// What to do with the bitmaps of a disk, and what can then be relied on.
@@ -70,15 +95,16 @@ pub struct Care {
     /// In this order.
     pub steps: Vec<Step>,
     /// Whether the one since the newest point tells all that has changed since.
-    pub trusted: Result<PointId, FullReason>,
+    pub trusted: Result<BitmapId, FullReason>,
 }
 
-/// What to do with the bitmaps that a disk has, where this is the newest point of the machine. See the module.
-pub fn care(bitmaps: &[Bitmap], newest: Option<PointId>, keeps_bitmaps: bool) -> Care {
-    let remove_all = |reason| Care { steps: bitmaps.iter().map(|bitmap| Step::Remove(bitmap.point)).collect(), trusted: Err(reason) };
+/// What to do with the bitmaps that a disk has, where this is that of the newest point of the machine and the disk. See
+/// the module.
+pub fn care(bitmaps: &[Bitmap], newest: Option<BitmapId>, keeps_bitmaps: bool) -> Care {
+    let remove_all = |reason| Care { steps: bitmaps.iter().map(|bitmap| Step::Remove(bitmap.id)).collect(), trusted: Err(reason) };
     let Some(newest) = newest else { return remove_all(FullReason::First) };
-    let others = || bitmaps.iter().filter(|bitmap| bitmap.point != newest);
-    let Some(since) = bitmaps.iter().find(|bitmap| bitmap.point == newest) else {
+    let others = || bitmaps.iter().filter(|bitmap| bitmap.id != newest);
+    let Some(since) = bitmaps.iter().find(|bitmap| bitmap.id == newest) else {
         let reason = match () {
             () if bitmaps.iter().any(|bitmap| !bitmap.consistent) => FullReason::InconsistentBitmap,
             () if !keeps_bitmaps => FullReason::NoBitmaps,
@@ -99,9 +125,9 @@ pub fn care(bitmaps: &[Bitmap], newest: Option<PointId>, keeps_bitmaps: bool) ->
             return remove_all(FullReason::InconsistentBitmap);
         }
         steps.push(Step::Enable(newest));
-        steps.extend(others().map(|bitmap| Step::Merge { from: bitmap.point, into: newest }));
+        steps.extend(others().map(|bitmap| Step::Merge { from: bitmap.id, into: newest }));
     }
-    steps.extend(others().map(|bitmap| Step::Remove(bitmap.point)));
+    steps.extend(others().map(|bitmap| Step::Remove(bitmap.id)));
     Care { steps, trusted: Ok(newest) }
 }
 
@@ -111,11 +137,11 @@ pub enum Wanted {
     /// All of it, and why.
     All(FullReason),
     /// What changed since the newest point, and what the disk grew by since it had this size, in bytes.
-    Since(PointId, u64),
+    Since(BitmapId, u64),
 }
 
 /// What of a disk is to be read, where its bitmaps can be relied on so far, and it has this size in bytes now.
-pub fn wanted(trusted: Result<PointId, FullReason>, newest: Option<&Point>, disk: &str, size_bytes: u64, all: bool) -> Wanted {
+pub fn wanted(trusted: Result<BitmapId, FullReason>, newest: Option<&Point>, disk: &str, size_bytes: u64, all: bool) -> Wanted {
     let Some(newest) = newest else { return Wanted::All(FullReason::First) };
     let known = newest.disk(disk);
     match (known, trusted) {
@@ -132,23 +158,23 @@ pub fn wanted(trusted: Result<PointId, FullReason>, newest: Option<&Point>, disk
 mod tests {
     use super::*;
 
-    const L: PointId = PointId(0x1a);
-    const K: PointId = PointId(0x19);
-    const M: PointId = PointId(0x1b);
+    const L: BitmapId = BitmapId(0x1a);
+    const K: BitmapId = BitmapId(0x19);
+    const M: BitmapId = BitmapId(0x1b);
 
-    fn records(point: PointId) -> Bitmap {
-        Bitmap { point, recording: true, consistent: true, granularity: 65_536 }
+    fn records(id: BitmapId) -> Bitmap {
+        Bitmap { id, recording: true, consistent: true, granularity: 65_536 }
     }
 
-    fn rests(point: PointId) -> Bitmap {
-        Bitmap { recording: false, ..records(point) }
+    fn rests(id: BitmapId) -> Bitmap {
+        Bitmap { recording: false, ..records(id) }
     }
 
-    fn broken(point: PointId) -> Bitmap {
-        Bitmap { consistent: false, recording: false, ..records(point) }
+    fn broken(id: BitmapId) -> Bitmap {
+        Bitmap { consistent: false, recording: false, ..records(id) }
     }
 
-    fn check(bitmaps: &[Bitmap], steps: &[Step], trusted: Result<PointId, FullReason>) {
+    fn check(bitmaps: &[Bitmap], steps: &[Step], trusted: Result<BitmapId, FullReason>) {
         assert_eq!(care(bitmaps, Some(L), true), Care { steps: steps.to_vec(), trusted }, "{bitmaps:?}");
     }
 
@@ -180,9 +206,17 @@ mod tests {
     }
 
     #[test]
+    fn each_disk_has_its_own_for_each_point() {
+        let of = |point, disk| BitmapId::of(PointId(point), disk);
+        assert_eq!(of(7, "vda"), of(7, "vda"));
+        assert!(of(7, "vda") != of(7, "vdb") && of(7, "vda") != of(8, "vda"));
+        assert_eq!(Bitmap::of(&of(7, "vda").name(), true, true, 65_536), Some(records(of(7, "vda"))));
+    }
+
+    #[test]
     fn bitmaps_of_others_are_none_of_ours() {
         assert_eq!(Bitmap::of("hindsight-000000000000001a", true, true, 65_536), Some(records(L)));
-        for name in ["hindsight-x", "backup-000000000000001a", "hindsight-1a"] {
+        for name in ["hindsight-x", "backup-000000000000001a", "hindsight-1a", "hindsight-+00000000000001a"] {
             assert_eq!(Bitmap::of(name, true, true, 65_536), None, "{name}");
         }
     }

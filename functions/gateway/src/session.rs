@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use crate::bitmaps::{Bitmap, OURS, Step, name_of};
+use crate::bitmaps::{Bitmap, OURS, Step};
 use crate::error::GatewayError;
 use crate::qmp::{Qmp, QmpError};
 
@@ -218,10 +218,10 @@ impl Session {
         for step in steps {
             let (command, arguments) = match step {
                 Step::Merge { from, into } => {
-                    ("block-dirty-bitmap-merge", json!({"node": node, "target": name_of(*into), "bitmaps": [name_of(*from)]}))
+                    ("block-dirty-bitmap-merge", json!({"node": node, "target": into.name(), "bitmaps": [from.name()]}))
                 }
-                Step::Enable(point) => ("block-dirty-bitmap-enable", json!({"node": node, "name": name_of(*point)})),
-                Step::Remove(point) => ("block-dirty-bitmap-remove", json!({"node": node, "name": name_of(*point)})),
+                Step::Enable(id) => ("block-dirty-bitmap-enable", json!({"node": node, "name": id.name()})),
+                Step::Remove(id) => ("block-dirty-bitmap-remove", json!({"node": node, "name": id.name()})),
             };
             self.qmp.command(command, arguments).await?;
         }

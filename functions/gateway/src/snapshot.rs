@@ -20,7 +20,7 @@ use pipeline::source::disk::BLOCK_BYTES;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::bitmaps::{OURS, Wanted, name_of};
+use crate::bitmaps::{BitmapId, OURS, Wanted};
 use crate::error::GatewayError;
 use crate::nbd::Address;
 use crate::qmp::QmpError;
@@ -108,11 +108,12 @@ fn bitmaps(disks: &[(LiveDisk, Wanted)], point: PointId) -> Option<(&'static str
     for (disk, wanted) in disks {
         // Of an image that keeps none, one lasts as long as QEMU runs; the daemon ends with the backup.
         if disk.keeps_bitmaps || disk.device.is_some() {
-            let new = json!({"node": disk.node, "name": name_of(point), "persistent": disk.keeps_bitmaps, "granularity": BLOCK_BYTES});
+            let name = BitmapId::of(point, &disk.name).name();
+            let new = json!({"node": disk.node, "name": name, "persistent": disk.keeps_bitmaps, "granularity": BLOCK_BYTES});
             actions.push(json!({"type": "block-dirty-bitmap-add", "data": new}));
         }
         if let Wanted::Since(since, _) = wanted {
-            actions.push(json!({"type": "block-dirty-bitmap-disable", "data": {"node": disk.node, "name": name_of(*since)}}));
+            actions.push(json!({"type": "block-dirty-bitmap-disable", "data": {"node": disk.node, "name": since.name()}}));
         }
     }
     (!actions.is_empty()).then(|| ("transaction", json!({ "actions": actions })))
@@ -121,7 +122,7 @@ fn bitmaps(disks: &[(LiveDisk, Wanted)], point: PointId) -> Option<(&'static str
 /// The bitmap that limits what a snapshot can give, where nothing else is read of it. What a disk grew by is in no bitmap.
 fn limit(disk: &LiveDisk, wanted: &Wanted) -> Option<Value> {
     match wanted {
-        Wanted::Since(since, size_bytes) if *size_bytes == disk.size_bytes => Some(json!({"node": disk.node, "name": name_of(*since)})),
+        Wanted::Since(since, size_bytes) if *size_bytes == disk.size_bytes => Some(json!({"node": disk.node, "name": since.name()})),
         Wanted::Since(..) | Wanted::All(_) => None,
     }
 }
@@ -184,8 +185,8 @@ async fn export(session: &mut Session, index: usize, disk: &LiveDisk, wanted: &W
     let mut export = json!({"type": "nbd", "id": format!("{EXPORT}{index}"), "node-name": node, "name": name, "writable": false});
     let mut context = "base:allocation".to_owned();
     if let Wanted::Since(since, _) = wanted {
-        export["bitmaps"] = json!([{"node": disk.node, "name": name_of(*since)}]);
-        context = format!("qemu:dirty-bitmap:{}", name_of(*since));
+        export["bitmaps"] = json!([{"node": disk.node, "name": since.name()}]);
+        context = format!("qemu:dirty-bitmap:{}", since.name());
     }
     session.qmp.command("block-export-add", export).await?;
     Ok(Export { name, context })

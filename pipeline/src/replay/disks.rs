@@ -4,6 +4,7 @@
 //!  points ─→ the last at T ─→ what it rests on ─→ are all segments of that there? ─→ fold ─→ blocks, read and checked
 //! ```
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -161,7 +162,12 @@ pub async fn of_point(vault: &Vault, inventory: &Inventory, points: &Points, poi
         }
     }
     let cut = Cut::At(last);
-    let folding = Folding::new(vault, inventory.inputs(cut), cut, 0).await?;
+    let mut inputs = inventory.inputs(cut);
+    // What a point does not rest on, and what no point counts, may be damaged or anything else.
+    let needed: HashSet<&String> =
+        points.all().iter().filter(|known| rests_on.contains(&known.number)).flat_map(|known| &known.record.segments).collect();
+    inputs.segments.retain(|segment| needed.contains(&segment.path));
+    let folding = Folding::new(vault, inputs, cut, 0).await?;
     Ok(DisksPlan { point: point.clone(), rests_on, folding, scope: Arc::new(scope) })
 }
 

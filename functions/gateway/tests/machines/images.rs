@@ -3,9 +3,11 @@
 use object_store::ObjectStoreExt;
 use pipeline::base::plan::Policy;
 use pipeline::changelog::points::FullReason;
+use pipeline::changelog::segments;
 use pipeline::model::Timestamp;
 use pipeline::replay::disks::DisksPoint;
 
+use gateway::backup::{BackupRequest, backup};
 use gateway::restore::{MachineRestore, restore};
 
 use super::world::{World, bitmaps, is_here, run};
@@ -92,6 +94,46 @@ async fn another_image_is_read_whole_and_only_what_is_new_is_stored() {
         let report = world.backup().await;
         assert_eq!((report.point.disks[0].full, report.point.disks[0].stored_bytes), (Some(FullReason::NoBitmaps), 0));
     }
+    world.check_history().await;
+}
+
+#[tokio::test]
+async fn images_that_have_exchanged_their_places_are_read_whole() {
+    if !is_here(&PROGRAMS) {
+        return;
+    }
+    let mut world = World::new();
+    for (disk, pattern) in [("vda", 1), ("vdb", 2)] {
+        world.add_disk(disk, 4 << 20);
+        world.io(disk, &[&format!("write -P {pattern} 0 256k")]);
+    }
+    world.backup().await;
+    // Both record since the same point, and each what changed of the other disk.
+    let (first, second) = (world.images["vda"].clone(), world.images["vdb"].clone());
+    std::fs::rename(&first, world.path("aside")).unwrap();
+    std::fs::rename(&second, &first).unwrap();
+    std::fs::rename(world.path("aside"), &second).unwrap();
+    world.io("vda", &["write -P 3 1M 64k"]);
+    world.check_backup(&[("vda", Some(FullReason::ChainMismatch), 5 * K), ("vdb", Some(FullReason::ChainMismatch), 4 * K)]).await;
+    world.check_backup(&[("vda", None, 0), ("vdb", None, 0)]).await;
+    world.check_history().await;
+}
+
+#[tokio::test]
+async fn what_a_point_does_not_rest_on_may_be_damaged() {
+    if !is_here(&PROGRAMS) {
+        return;
+    }
+    let mut world = World::new();
+    world.add_disk("vda", 4 << 20);
+    world.io("vda", &["write -P 1 0 256k"]);
+    world.backup().await;
+    let segments = segments(&world.vault, &world.resource).await.unwrap();
+    world.store.put(&segments[0].path.as_str().into(), "damaged".into()).await.unwrap();
+    let request = BackupRequest { full: true, ..world.request() };
+    let contents = world.contents();
+    let report = backup(&world.vault, &request, &world.clock).await.unwrap();
+    world.history = vec![(report.point.at, contents)];
     world.check_history().await;
 }
 
