@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use gateway::backup::{BackupReport, BackupRequest, backup, let_go};
 use gateway::restore::{MachineRestore, restore};
-use handlers::protection::{How, MachineProtection, Reached};
+use handlers::protection::{How, MachineProtection, Reached, Status};
 use pipeline::changelog::points::{Point, PointDisk, Points};
 use pipeline::model::{ResourceId, ResourceKind};
 use pipeline::replay::disks::DisksPoint;
@@ -148,6 +148,10 @@ pub struct Backup {
 pub async fn run_backup(app: &App, command: Backup) -> Result<Ended> {
     let resource = machine(&command.machine)?;
     let Protected { opened, protection, .. } = app.protected(&command.vault, &resource).await?;
+    if protection.status == Status::Stopped {
+        let next = "its points can be restored; `hindsight protect` it again to make more";
+        return Err(Failure::refused(format!("{resource} is not protected any more: {next}")).into());
+    }
     let how = protection.machine().ok_or_else(|| Failure::broken(format!("the record of how {resource} is protected is damaged")))?;
     let request = BackupRequest { resource, protection: how.clone(), full: command.full, dry_run: command.dry_run };
     let report = backup(&opened.vault, &request, app.clock.as_ref()).await?;

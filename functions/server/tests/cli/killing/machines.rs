@@ -143,6 +143,9 @@ fn whatever_it_was_doing_with_a_machine_every_point_is_whole() {
         assert!(last["disks"][0]["full"].is_null(), "after {point} the next one is incremental: {last}");
     }
     machine.check("killed at every point");
+    machine.program.ok(&["unprotect", MACHINE, "--vault", VAULT]);
+    let refused = machine.program.run(&["backup", MACHINE, "--vault", VAULT]);
+    assert_eq!((refused.code, refused.errors.contains("not protected any more")), (4, true), "{}", refused.errors);
 }
 
 #[test]
