@@ -224,6 +224,10 @@ impl Job<'_> {
     /// Where the blocks of the point before lie, where a disk is read whole that was in it: most of them are as they were.
     async fn known(&self, inventory: &Inventory, disks: &[(LiveDisk, Wanted)]) -> Result<Known, GatewayError> {
         let mut known = Known::default();
+        // Who asks for all of it may have lost what the vault had.
+        if self.request.full {
+            return Ok(known);
+        }
         let is_again =
             |wanted: &Wanted| matches!(wanted, Wanted::All(reason) if !matches!(reason, FullReason::First | FullReason::NewDisk));
         let (Some(newest), true) = (self.points.newest(), disks.iter().any(|(_, wanted)| is_again(wanted))) else { return Ok(known) };

@@ -1,6 +1,7 @@
 //! Machines that are off.
 
-use object_store::ObjectStoreExt;
+use futures::TryStreamExt;
+use object_store::{ObjectStore, ObjectStoreExt};
 use pipeline::base::plan::Policy;
 use pipeline::changelog::points::FullReason;
 use pipeline::changelog::segments;
@@ -133,6 +134,27 @@ async fn what_a_point_does_not_rest_on_may_be_damaged() {
     let request = BackupRequest { full: true, ..world.request() };
     let contents = world.contents();
     let report = backup(&world.vault, &request, &world.clock).await.unwrap();
+    world.history = vec![(report.point.at, contents)];
+    world.check_history().await;
+}
+
+#[tokio::test]
+async fn a_full_backup_does_not_rest_on_packs_that_were_lost() {
+    if !is_here(&PROGRAMS) {
+        return;
+    }
+    let mut world = World::new();
+    world.add_disk("vda", 4 << 20);
+    world.io("vda", &["write -P 1 0 256k", "write -P 2 1M 256k"]);
+    world.backup().await;
+    let packs: Vec<_> = world.store.list(Some(&"pack".into())).map_ok(|pack| pack.location).try_collect().await.unwrap();
+    assert!(!packs.is_empty());
+    for pack in packs {
+        world.store.delete(&pack).await.unwrap();
+    }
+    let request = BackupRequest { full: true, ..world.request() };
+    let (contents, report) = (world.contents(), backup(&world.vault, &request, &world.clock).await.unwrap());
+    assert!(report.point.disks[0].stored_bytes > 0);
     world.history = vec![(report.point.at, contents)];
     world.check_history().await;
 }

@@ -137,7 +137,7 @@ pub struct Backup {
     machine: String,
     #[command(flatten)]
     vault: VaultFlag,
-    /// Read everything, whatever has changed.
+    /// Read everything, whatever has changed, and store it anew: where the vault has lost something.
     #[arg(long)]
     full: bool,
     /// Only say what would be read, and why.
