@@ -16,7 +16,7 @@ use std::ops::Range;
 use fail::fail_point;
 use handlers::protection::{MachineProtection, Reached};
 use pipeline::base::inputs::Inventory;
-use pipeline::changelog::points::{self, FullReason, Point, PointDisk, PointId, Points};
+use pipeline::changelog::points::{self, Excluded, FullReason, Point, PointDisk, PointId, Points};
 use pipeline::changelog::{Heads, write};
 use pipeline::model::change::BlockRows;
 use pipeline::model::{Clock, Digest, Position, ResourceId, Timestamp};
@@ -117,13 +117,22 @@ impl Job<'_> {
         snapshot::clear(session).await?;
         let newest = self.points.newest().map(|newest| newest.record.clone());
         let mut disks = Vec::new();
+        let inventory = Inventory::load(self.vault, &self.request.resource).await?;
+        let is_whole = self.points.newest().is_none_or(|newest| match disks::check(&inventory, &self.points, newest) {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(resource = %self.request.resource, %error, "the point before cannot be restored; all is read");
+                false
+            }
+        });
         for disk in session.disks().await? {
             let since = newest.as_ref().map(|newest| BitmapId::of(newest.id, &disk.name));
             let care = care(&disk.bitmaps, since, disk.keeps_bitmaps);
             if !self.request.dry_run {
                 session.care_for(&disk.node, &care.steps).await?;
             }
-            let wanted = wanted(care.trusted, newest.as_ref(), &disk.name, disk.size_bytes, self.request.full);
+            let trusted = if is_whole { care.trusted } else { care.trusted.and(Err(FullReason::BrokenChain)) };
+            let wanted = wanted(trusted, newest.as_ref(), &disk.name, disk.size_bytes, self.request.full);
             if !self.request.dry_run
                 && let (Wanted::All(_), Ok(since)) = (&wanted, care.trusted)
             {
@@ -131,6 +140,13 @@ impl Job<'_> {
                 session.care_for(&disk.node, &[crate::bitmaps::Step::Remove(since)]).await?;
             }
             disks.push((disk, wanted));
+        }
+        for known in newest.iter().flat_map(|newest| &newest.disks) {
+            let is_named = session.excluded.iter().any(|excluded| excluded.disk == known.disk);
+            if !is_named && disks.iter().all(|(disk, _)| disk.name != known.disk) {
+                let reason = "it was in the point before, and the machine has it no more".to_owned();
+                session.excluded.push(Excluded { disk: known.disk.clone(), reason });
+            }
         }
         if disks.is_empty() {
             return Err(GatewayError::refused(format!("{} has no disk that can be backed up", self.request.resource)));

@@ -9,9 +9,9 @@
 //! the next restore of the same name begins anew.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -56,6 +56,8 @@ pub struct MachineRestoreReport {
     pub at: Timestamp,
     /// The point.
     pub point: Point,
+    /// Points that say that they are of before the instant that was asked for, too, but were made behind one that is later, by number.
+    pub passed_over: Vec<u64>,
     /// The points whose changes it rests on.
     pub rests_on: u64,
     /// The files.
@@ -112,7 +114,7 @@ pub async fn restore(vault: &Vault, request: &MachineRestore, clock: &dyn Clock)
         .await?;
         for (restored, disk) in files.iter().zip(&disks) {
             disk.sync_all().map_err(file("write", &restored.path))?;
-            publish(&part(&restored.path), &restored.path)?;
+            publish(disk, &part(&restored.path), &restored.path)?;
         }
         describe(&document, &point)?;
     }
@@ -122,6 +124,7 @@ pub async fn restore(vault: &Vault, request: &MachineRestore, clock: &dyn Clock)
         number: plan.point.number,
         at: point.at,
         point,
+        passed_over: if let DisksPoint::Time(to) = request.point { points.passed_over(to) } else { Vec::new() },
         rests_on: plan.rests_on.len() as u64,
         files,
         began,
@@ -164,13 +167,28 @@ fn part(path: &Path) -> PathBuf {
 fn open(restored: &RestoredDisk) -> Result<Arc<File>, GatewayError> {
     let path = part(&restored.path);
     // Of a restore that was broken off nobody knows what is in it. A link would lead out of the folder.
+    if path.symlink_metadata().is_ok_and(|there| there.is_file()) {
+        lock(&File::open(&path).map_err(file("open", &path))?, &path)?;
+    }
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(broken(&path, error)),
         _ => {}
     }
     let disk = OpenOptions::new().write(true).create_new(true).open(&path).map_err(file("make", &path))?;
+    lock(&disk, &path)?;
     disk.set_len(restored.size_bytes).map_err(file("make room in", &path))?;
     Ok(Arc::new(disk))
+}
+
+/// Keeps other restores away from a file, for as long as it is open.
+fn lock(disk: &File, path: &Path) -> Result<(), GatewayError> {
+    match disk.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            Err(GatewayError::refused(format!("another restore writes {}: wait for it, or choose another folder", path.display())))
+        }
+        Err(TryLockError::Error(source)) => Err(broken(path, source)),
+    }
 }
 
 /// Writes blocks, and leaves zeros out. Says at which disk it ended.
@@ -190,7 +208,11 @@ fn write(disks: &[Arc<File>], blocks: &[Block]) -> (usize, io::Result<()>) {
 }
 
 /// Gives a file that is whole its name, unless something has it.
-fn publish(part: &Path, path: &Path) -> Result<(), GatewayError> {
+fn publish(disk: &File, part: &Path, path: &Path) -> Result<(), GatewayError> {
+    let (ours, there) = (disk.metadata().map_err(file("look at", part))?, part.symlink_metadata().map_err(file("look at", part))?);
+    if (ours.dev(), ours.ino()) != (there.dev(), there.ino()) {
+        return Err(GatewayError::refused(format!("somebody else has put another file in place of {}", part.display())));
+    }
     std::fs::hard_link(part, path).map_err(file("give its name to", path))?;
     std::fs::remove_file(part).map_err(file("take the old name from", path))?;
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -211,6 +233,14 @@ impl fmt::Display for MachineRestoreReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let MachineRestoreReport { resource, number, at, point, rests_on, .. } = self;
         writeln!(f, "{resource}, recovery point {number} of {at} ({}), which rests on {rests_on}", point.consistency)?;
+        if !self.passed_over.is_empty() {
+            let numbers: Vec<String> = self.passed_over.iter().map(u64::to_string).collect();
+            let numbers = numbers.join(", ");
+            writeln!(
+                f,
+                "NOT TAKEN: points {numbers} say that they are of before, too, but were made after one that is later: a clock was wrong; --to latest takes the newest"
+            )?;
+        }
         for RestoredDisk { disk, path, size_bytes, written_bytes } in &self.files {
             match self.dry_run {
                 true => writeln!(f, "{disk}: {size_bytes} bytes would be {}", path.display())?,

@@ -131,12 +131,7 @@ impl Session {
         for (index, (name, path)) in images.iter().enumerate() {
             if let Err(error) = session.qmp.command("blockdev-add", image(index, path)).await {
                 session.close().await?;
-                return Err(match error {
-                    QmpError::Refused { reason, .. } if reason.contains("lock") => GatewayError::refused(format!(
-                        "disk {name} is in use ({reason}): if its machine runs, say where its monitor is with --qmp, or stop it first"
-                    )),
-                    error => error.into(),
-                });
+                return Err(in_use(name, error));
             }
         }
         Ok(session)
@@ -254,14 +249,23 @@ impl Session {
     }
 }
 
+/// Why an image cannot be had, in words for people where somebody else has it.
+pub(crate) fn in_use(disk: &str, error: QmpError) -> GatewayError {
+    match error {
+        QmpError::Refused { reason, .. } if reason.contains("lock") => GatewayError::refused(format!(
+            "disk {disk} is in use ({reason}): if its machine runs, say where its monitor is with --qmp, or stop it first; another backup of it \
+             may be under way"
+        )),
+        error => error.into(),
+    }
+}
+
 /// How the daemon opens an image.
 fn image(index: usize, path: &str) -> Value {
     let node = format!("{OURS}disk-{index}");
     match path.strip_prefix(RAW) {
-        // A raw image keeps no bitmaps, so nothing is written to it.
-        Some(path) => {
-            json!({"driver": "raw", "node-name": node, "read-only": true, "file": {"driver": "file", "filename": path, "read-only": true}})
-        }
+        // Nothing is written to it. But only who might write is kept apart by QEMU's locks from a machine that does.
+        Some(path) => json!({"driver": "raw", "node-name": node, "file": {"driver": "file", "filename": path}}),
         None => json!({"driver": "qcow2", "node-name": node, "file": {"driver": "file", "filename": path}}),
     }
 }

@@ -24,7 +24,7 @@ use crate::bitmaps::{BitmapId, OURS, Wanted};
 use crate::error::GatewayError;
 use crate::nbd::Address;
 use crate::qmp::QmpError;
-use crate::session::{LiveDisk, Session};
+use crate::session::{LiveDisk, Session, in_use};
 
 /// The guest may wait so long for what it overwrites to be saved, in seconds; then the snapshot breaks.
 const SAVE_WITHIN_SECONDS: u64 = 45;
@@ -182,13 +182,15 @@ async fn export(session: &mut Session, index: usize, disk: &LiveDisk, wanted: &W
         session.qmp.command("blockdev-add", access).await?;
     }
     let name = format!("{OURS}{index}");
-    let mut export = json!({"type": "nbd", "id": format!("{EXPORT}{index}"), "node-name": node, "name": name, "writable": false});
+    // Of a raw image that is off this takes the lock of who writes; one of qcow2 is locked since it was opened.
+    let writable = disk.device.is_none() && !disk.keeps_bitmaps;
+    let mut export = json!({"type": "nbd", "id": format!("{EXPORT}{index}"), "node-name": node, "name": name, "writable": writable});
     let mut context = "base:allocation".to_owned();
     if let Wanted::Since(since, _) = wanted {
         export["bitmaps"] = json!([{"node": disk.node, "name": since.name()}]);
         context = format!("qemu:dirty-bitmap:{}", since.name());
     }
-    session.qmp.command("block-export-add", export).await?;
+    session.qmp.command("block-export-add", export).await.map_err(|error| in_use(&disk.name, error))?;
     Ok(Export { name, context })
 }
 

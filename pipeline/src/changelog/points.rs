@@ -163,6 +163,8 @@ pub enum FullReason {
     InconsistentBitmap,
     /// The image is of a form that keeps no record of what changes.
     NoBitmaps,
+    /// Something that the point before rests on is missing from the vault.
+    BrokenChain,
     /// The disk became smaller.
     SizeChange,
     /// It was asked for.
@@ -179,6 +181,7 @@ impl fmt::Display for FullReason {
             }
             FullReason::InconsistentBitmap => "the hypervisor ended without writing down what had changed",
             FullReason::NoBitmaps => "the image is of a form that keeps no record of changes",
+            FullReason::BrokenChain => "the vault has lost something that the point before rests on",
             FullReason::SizeChange => "the disk became smaller",
             FullReason::Asked => "it was asked for",
         })
@@ -231,6 +234,12 @@ impl Points {
     /// last before the first that is too late.
     pub fn at(&self, to: Timestamp) -> Option<&Numbered<Point>> {
         self.all.iter().take_while(|point| point.record.at <= to).last()
+    }
+
+    /// The points at or before an instant that [`Points::at`] passes over, because they were made behind one that is later.
+    pub fn passed_over(&self, to: Timestamp) -> Vec<u64> {
+        let behind = self.all.iter().skip_while(|point| point.record.at <= to);
+        behind.filter(|point| point.record.at <= to).map(|point| point.number).collect()
     }
 
     /// What a point amounts to.
@@ -341,6 +350,8 @@ mod tests {
         let points = Points { all: vec![point(1, 10, &[]), point(2, 30, &[]), point(3, 20, &[]), point(4, 40, &[])] };
         let at = |second| points.at(Timestamp::from_seconds(second)).map(|point| point.number);
         assert_eq!([9, 10, 25, 30, 99].map(at), [None, Some(1), Some(1), Some(3), Some(4)]);
+        let passed_over = |second| points.passed_over(Timestamp::from_seconds(second));
+        assert_eq!([9, 25, 30, 99].map(passed_over), [vec![], vec![3], vec![], vec![]]);
     }
 
     #[test]

@@ -150,8 +150,24 @@ pub async fn plan(
 /// # Errors
 /// As [`plan`].
 pub async fn of_point(vault: &Vault, inventory: &Inventory, points: &Points, point: &Numbered<Point>) -> Result<DisksPlan, DisksError> {
+    let (Chain { scope, rests_on }, cut) = check(inventory, points, point)?;
+    let mut inputs = inventory.inputs(cut);
+    // What a point does not rest on, and what no point counts, may be damaged or anything else.
+    let needed: HashSet<&String> =
+        points.all().iter().filter(|known| rests_on.contains(&known.number)).flat_map(|known| &known.record.segments).collect();
+    inputs.segments.retain(|segment| needed.contains(&segment.path));
+    let folding = Folding::new(vault, inputs, cut, 0).await?;
+    Ok(DisksPlan { point: point.clone(), rests_on, folding, scope: Arc::new(scope) })
+}
+
+/// That all that a point rests on is there, by name: what that is, and up to when.
+///
+/// # Errors
+/// As [`plan`].
+pub fn check(inventory: &Inventory, points: &Points, point: &Numbered<Point>) -> Result<(Chain, Cut), DisksError> {
     let resource = &inventory.resource;
-    let Chain { scope, rests_on } = points.chain(resource, point.number)?;
+    let chain = points.chain(resource, point.number)?;
+    let Chain { rests_on, .. } = &chain;
     let counted = points.all().iter().filter(|known| rests_on.contains(&known.number));
     let mut last = point.record.at;
     for known in counted {
@@ -161,14 +177,7 @@ pub async fn of_point(vault: &Vault, inventory: &Inventory, points: &Points, poi
             return Err(DisksError::MissingSegment { resource, at: point.record.at, segment, number: known.number });
         }
     }
-    let cut = Cut::At(last);
-    let mut inputs = inventory.inputs(cut);
-    // What a point does not rest on, and what no point counts, may be damaged or anything else.
-    let needed: HashSet<&String> =
-        points.all().iter().filter(|known| rests_on.contains(&known.number)).flat_map(|known| &known.record.segments).collect();
-    inputs.segments.retain(|segment| needed.contains(&segment.path));
-    let folding = Folding::new(vault, inputs, cut, 0).await?;
-    Ok(DisksPlan { point: point.clone(), rests_on, folding, scope: Arc::new(scope) })
+    Ok((chain, Cut::At(last)))
 }
 
 /// Whether a segment is listed, or stands in a merge.

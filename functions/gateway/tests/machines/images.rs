@@ -160,6 +160,65 @@ async fn a_full_backup_does_not_rest_on_packs_that_were_lost() {
 }
 
 #[tokio::test]
+async fn a_disk_that_is_there_no_more_is_named_once() {
+    if !is_here(&PROGRAMS) {
+        return;
+    }
+    let mut world = World::new();
+    world.add_disk("vda", 1 << 20);
+    world.add_disk("vdb", 1 << 20);
+    world.backup().await;
+    world.images.remove("vdb");
+    let excluded = world.backup().await.point.excluded;
+    assert_eq!((excluded.len(), excluded[0].disk.as_str()), (1, "vdb"), "{excluded:?}");
+    assert_eq!(excluded[0].reason, "it was in the point before, and the machine has it no more");
+    assert!(world.backup().await.point.excluded.is_empty());
+}
+
+#[tokio::test]
+async fn what_was_lost_from_the_vault_is_read_again() {
+    if !is_here(&PROGRAMS) {
+        return;
+    }
+    let mut world = World::new();
+    world.add_disk("vda", 4 << 20);
+    world.io("vda", &["write -P 1 0 256k"]);
+    world.backup().await;
+    world.io("vda", &["write -P 2 1M 64k"]);
+    world.backup().await;
+    let segments = segments(&world.vault, &world.resource).await.unwrap();
+    world.store.delete(&segments[0].path.as_str().into()).await.unwrap();
+    world.history.clear();
+    world.check_backup(&[("vda", Some(FullReason::BrokenChain), 5 * K)]).await;
+    world.check_backup(&[("vda", None, 0)]).await;
+    world.check_history().await;
+}
+
+#[tokio::test]
+async fn two_restores_into_one_folder_do_not_mix() {
+    if !is_here(&PROGRAMS) {
+        return;
+    }
+    let mut world = World::new();
+    world.add_disk("vda", 1 << 20);
+    world.io("vda", &["write -P 1 0 64k"]);
+    world.backup().await;
+    let target = world.path("out");
+    std::fs::create_dir(&target).unwrap();
+    let asked = MachineRestore { resource: world.resource.clone(), point: DisksPoint::Latest, target: target.clone(), dry_run: false };
+    // Another restore is at it.
+    let other = std::fs::File::create(target.join("vda.raw.part")).unwrap();
+    other.lock().unwrap();
+    let error = restore(&world.vault, &asked, &world.clock).await.unwrap_err().to_string();
+    assert!(error.contains("another restore writes"), "{error}");
+    assert!(target.join("vda.raw.part").exists() && !target.join("vda.raw").exists());
+    // It broke off.
+    drop(other);
+    restore(&world.vault, &asked, &world.clock).await.unwrap();
+    assert!(std::fs::read(target.join("vda.raw")).unwrap() == world.content("vda"));
+}
+
+#[tokio::test]
 async fn merging_the_log_changes_no_point_and_a_missing_segment_is_named() {
     if !is_here(&PROGRAMS) {
         return;

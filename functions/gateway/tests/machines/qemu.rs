@@ -28,8 +28,9 @@ impl Machine {
         command.args(["-nodefaults", "-display", "none", "-machine", "pc,accel=tcg", "-m", "64"]);
         command.args(["-qmp", &format!("unix:{socket},server=on,wait=off")]);
         for (disk, image) in &world.images {
+            let (form, image) = image.strip_prefix("raw:").map_or(("qcow2", image.as_str()), |image| ("raw", image));
             let file = format!("driver=file,node-name=f-{disk},filename={image},discard=unmap");
-            command.args(["-blockdev", &file, "-blockdev", &format!("driver=qcow2,node-name=n-{disk},file=f-{disk},discard=unmap")]);
+            command.args(["-blockdev", &file, "-blockdev", &format!("driver={form},node-name=n-{disk},file=f-{disk},discard=unmap")]);
             command.args(["-device", &format!("virtio-blk-pci,drive=n-{disk},id={disk}")]);
         }
         let machine = Machine(command.stdin(Stdio::null()).spawn().unwrap());

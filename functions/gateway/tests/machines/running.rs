@@ -53,3 +53,25 @@ async fn a_running_machine_is_backed_up_forever_and_so_it_is_when_it_is_off() {
     assert!(report.point.disks[0].stored_bytes < K, "only one block is new: {report:?}");
     world.check_history().await;
 }
+
+#[tokio::test]
+async fn a_raw_image_on_which_a_machine_runs_is_not_taken_for_one_that_is_off() {
+    if !is_here(&PROGRAMS) {
+        return;
+    }
+    let mut world = World::new();
+    let raw = world.path("vda.raw").display().to_string();
+    std::fs::write(&raw, vec![7; 1 << 20]).unwrap();
+    world.images.insert("vda".to_owned(), format!("raw:{raw}"));
+    let machine = Machine::start(&mut world).await;
+    // Nobody said where the monitor is, or somebody said it wrong.
+    for qmp in [None, Some(world.path("nobody").display().to_string())] {
+        let monitor = std::mem::replace(&mut world.qmp, qmp);
+        let error = world.try_backup().await.unwrap_err().to_string();
+        assert!(error.starts_with("disk vda is in use ("), "{error}");
+        world.qmp = monitor;
+    }
+    machine.quit(&world).await;
+    world.backup().await;
+    world.check_history().await;
+}
