@@ -18,6 +18,13 @@ use crate::serve::troubles::Troubles;
 /// How long after a backup that went wrong the next is tried, at least; and how often it is looked whether one is due, at least.
 const AGAIN: Duration = Duration::from_secs(60);
 
+/// How long it is until the next point is due; none where it is.
+fn left(newest: Option<Timestamp>, every: Duration, now: Timestamp) -> Option<Duration> {
+    // One of a time to come was made while a clock was ahead: nobody waits until then.
+    let due = newest.filter(|newest| *newest <= now)?.plus(every);
+    (due > now).then(|| due.since(now))
+}
+
 impl Keeper {
     /// Keeps a machine, for ever.
     pub(super) async fn keep_machine(&self, protection: &MachineProtection, troubles: &Troubles) -> Result<()> {
@@ -33,9 +40,8 @@ impl Keeper {
         let request = BackupRequest { resource: resource.clone(), protection: protection.clone(), full: false, dry_run: false };
         loop {
             let newest = Points::read(vault, resource).await?.newest().map(|newest| newest.record.at);
-            let due = newest.map_or(Timestamp::MIN, |newest| newest.plus(every));
-            if due > clock.now() {
-                clock.sleep(due.since(clock.now()).min(AGAIN)).await;
+            if let Some(left) = left(newest, every, clock.now()) {
+                clock.sleep(left.min(AGAIN)).await;
                 continue;
             }
             // On a thread of its own: it compresses, and others wait for nothing of that.
@@ -58,5 +64,18 @@ impl Keeper {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_of_a_time_to_come_holds_up_no_other() {
+        let at = Timestamp::from_seconds;
+        let left = |newest| left(newest, Duration::from_secs(10), at(100)).map(|left| left.as_secs());
+        assert_eq!([None, Some(at(80)), Some(at(90)), Some(at(95)), Some(at(100))].map(left), [None, None, None, Some(5), Some(10)]);
+        assert_eq!(left(Some(at(1_000_000))), None);
     }
 }
