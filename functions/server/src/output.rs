@@ -51,6 +51,14 @@ impl Output {
         self.writer.write_all(b"\n")
     }
 
+    /// A report: as JSON, or as people read it.
+    ///
+    /// # Errors
+    /// What standard output says.
+    pub fn report(&mut self, report: &(impl Serialize + ToString)) -> io::Result<()> {
+        if self.json { self.document(report) } else { self.bytes(report.to_string().as_bytes()) }
+    }
+
     /// One of many things: as JSON, or as a line for people.
     ///
     /// # Errors

@@ -269,11 +269,7 @@ pub async fn run_restore(app: &App, command: &Restore, asked: &Asked, resource: 
     let request = MachineRestore { resource, point, target: PathBuf::from(target), dry_run: asked.dry_run };
     let report = restore(&opened.vault, &request, app.clock.as_ref()).await?;
     let mut output = Output::new(app.flags.json);
-    if output.json {
-        output.document(&report)?;
-    } else {
-        output.bytes(report.to_string().as_bytes())?;
-    }
+    output.report(&report)?;
     output.finish()?;
     Ok(Ended::Whole)
 }

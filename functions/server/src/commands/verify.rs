@@ -47,11 +47,7 @@ pub async fn run(app: &App, command: Verify) -> Result<Ended> {
         report.sound = false;
     }
     let mut output = Output::new(app.flags.json);
-    if output.json {
-        output.document(&report)?;
-    } else {
-        output.bytes(report.to_string().as_bytes())?;
-    }
+    output.report(&report)?;
     output.finish()?;
     Ok(if report.sound { Ended::Whole } else { Ended::InPart })
 }

@@ -46,11 +46,7 @@ pub async fn run(app: &App, command: &Restore, asked: &Asked, resource: Resource
     let request = DatabaseRestore { resource, point, target, chosen, dry_run: asked.dry_run };
     let report = restore(&opened.vault, &request, app.clock.as_ref()).await?;
     let mut output = Output::new(app.flags.json);
-    if output.json {
-        output.document(&report)?;
-    } else {
-        output.bytes(report.to_string().as_bytes())?;
-    }
+    output.report(&report)?;
     output.finish()?;
     Ok(if report.is_whole() { Ended::Whole } else { Ended::InPart })
 }
