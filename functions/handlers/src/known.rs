@@ -183,7 +183,7 @@ impl Known {
                     known.dated_by_listing = false;
                 }
             }
-            (Op::Put, None) => versions.push(known_of(row, reading)),
+            (Op::Put, None) => add(versions, known_of(row, reading)),
             (_, Some(_)) => versions.retain(|known| &*known.version != row.version),
             _ => {}
         }
@@ -256,6 +256,14 @@ impl Known {
     pub fn is_empty(&self) -> bool {
         self.objects.is_empty()
     }
+}
+
+/// Most objects have one version: a list grows to room for four by itself, which took half of all that is held.
+fn add(versions: &mut Vec<KnownVersion>, version: KnownVersion) {
+    if versions.is_empty() {
+        versions.reserve_exact(1);
+    }
+    versions.push(version);
 }
 
 fn known_of(row: &ObjectRow<'_>, reading: u64) -> KnownVersion {

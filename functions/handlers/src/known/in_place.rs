@@ -10,7 +10,7 @@ use pipeline::model::change::{NULL_VERSION, ObjectRow, Op, is_in_parts};
 use pipeline::s3::ListedVersion;
 use pipeline::source::s3_read::is_lost_for_good;
 
-use super::{Known, KnownVersion, is_told, known_of};
+use super::{Known, KnownVersion, add, is_told, known_of};
 
 /// A removal is remembered until a listing has begun so many seconds after it: what it shows then was put after that.
 const SETTLED_SECONDS: i64 = 2;
@@ -36,7 +36,7 @@ impl Known {
             return;
         }
         let Some(known) = known else {
-            versions.push(known_of(row, reading));
+            add(versions, known_of(row, reading));
             return;
         };
         // Of an event and a listing in one second a fold takes the event for the last.

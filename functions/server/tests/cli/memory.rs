@@ -15,12 +15,14 @@ use pipeline::model::change::{ChangeBatch, Facet, ObjectChange};
 use pipeline::model::{Position, ResourceId, Timestamp};
 use pipeline::vault::Vault;
 
-use super::program::Program;
+use super::program::{Program, memory_mib};
 use super::traffic::now;
 use super::world::{World, seaweed};
 
 /// No command may hold more at once, in MiB.
 const CAP_MIB: u64 = 512;
+/// So many bytes `serve` may hold for a version of a bucket, and for whatever else it holds.
+const SERVE_BYTES_MAX: u64 = 600;
 const SEGMENT_ROWS: usize = 20_000;
 /// Objects under the prefix that is restored.
 const RESTORED: usize = 2_000;
@@ -32,7 +34,8 @@ fn keys() -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_of_many_keys_takes_no_more_memory() {
-    let world = World::kept(seaweed(), "cli-many", &[("a.txt", "content")]).await;
+    let mut world = World::kept(seaweed(), "cli-many", &[("a.txt", "content")]).await;
+    world.program = world.program.with([("HINDSIGHT_WEBHOOK_TOKEN", "open sesame")]);
     let (program, url) = (&world.program, world.url());
     let resource: ResourceId = url.parse().expect("a resource");
     let latest = enlarge(program, &resource).await;
@@ -57,6 +60,32 @@ async fn a_bucket_of_many_keys_takes_no_more_memory() {
     assert_eq!(lines, 1 + 1 + keys(), "a head, the real object, and all others");
     assert_eq!(fs::read_dir(program.folder().join("target/many/0000000")).expect("a folder").count(), RESTORED);
     assert!(peaks.iter().all(|(_, peak)| *peak < CAP_MIB), "{peaks:?}");
+    let (held, peak) = held_by_serve(program, &url);
+    println!("serve holds {held} MiB, {peak} at most: {} bytes a version", (held << 20) / keys() as u64);
+    assert!((held << 20) / keys() as u64 <= SERVE_BYTES_MAX, "{held} MiB for {} versions", keys());
+    assert!(peak < held + CAP_MIB, "{peak} MiB");
+}
+
+/// What `serve` holds in memory once it has opened a bucket, and the most that it did until then, in MiB.
+fn held_by_serve(program: &Program, url: &str) -> (u64, u64) {
+    program.ok(&["protect", url, "--vault", "./vault", "--events", "webhook"]);
+    let serving = program.serve(&["--vault", "./vault"]);
+    // An answer is the answer of a bucket that is open.
+    let event = r#"{"version":"0","id":"1","detail-type":"Object Created","source":"aws.s3","time":"TIME","region":"x","resources":["arn:aws:s3:::cli-many"],"detail":{"version":"0","bucket":{"name":"cli-many"},"object":{"key":"none.txt","size":7},"reason":"PutObject"}}"#
+        .replace("TIME", &now().to_string());
+    let request = format!(
+        "POST /webhook?token=open%20sesame HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{event}",
+        event.len()
+    );
+    let answered = (0..600).any(|_| {
+        let answer = serving.ask(&request);
+        std::thread::park_timeout(Duration::from_millis(500));
+        answer.starts_with("HTTP/1.1 200")
+    });
+    assert!(answered, "{}", serving.running.log());
+    let held = (serving.running.memory_mib("VmRSS").expect("it runs"), serving.running.memory_mib("VmHWM").expect("it runs"));
+    assert_eq!(serving.stop(), 0);
+    held
 }
 
 /// Has the log tell of as many objects as asked, all with the content of the real one. Returns when the last of them was put.
@@ -100,18 +129,15 @@ async fn enlarge(program: &Program, resource: &ResourceId) -> Timestamp {
 fn peak_mib(program: &Program, arguments: &[&str]) -> u64 {
     let output = File::create(program.folder().join("output")).expect("a file");
     let mut child = program.command(arguments).stdout(output).spawn().expect("the binary starts");
-    let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     loop {
         let ended = child.try_wait().expect("it can be waited for");
         // Nothing is said of one that has ended.
-        let text = fs::read_to_string(&status).unwrap_or_default();
-        let high = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).and_then(|line| line.trim().strip_suffix(" kB"));
-        peak = peak.max(high.map_or(0, |kib| kib.trim().parse::<u64>().expect("a number")));
+        peak = peak.max(memory_mib(&child, "VmHWM").unwrap_or(0));
         if let Some(ended) = ended {
             assert!(ended.success(), "{arguments:?}");
             assert!(peak > 0, "{arguments:?} was seen");
-            return peak >> 10;
+            return peak;
         }
         std::thread::park_timeout(Duration::from_millis(10));
     }

@@ -220,6 +220,11 @@ impl Running {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How much memory it has, by what the kernel calls it.
+    pub fn memory_mib(&self, what: &str) -> Option<u64> {
+        memory_mib(&self.child, what)
+    }
+
     /// Whether it has ended by now.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("it can be asked").is_some()
@@ -282,6 +287,13 @@ impl Serving {
     pub fn ask(&self, request: &str) -> String {
         ask(&self.address, request).expect("it answers")
     }
+}
+
+/// How much memory a process has, by what the kernel calls it (`VmRSS`, `VmHWM`); nothing is said of one that has ended.
+pub fn memory_mib(child: &Child, what: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'))?;
+    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().expect("a number") >> 10)
 }
 
 /// What a server at an address answers to this.
