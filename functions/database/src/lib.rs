@@ -16,7 +16,9 @@ pub mod address;
 pub mod begin;
 pub mod catalogue;
 pub mod connector;
+pub mod diff;
 pub mod follow;
+pub mod history;
 pub mod incarnation;
 pub mod passfile;
 pub mod restore;
@@ -71,7 +73,7 @@ pub enum DatabaseError {
         reason: String,
     },
     /// No table of that name.
-    #[error("cannot restore table {table} of {resource}: it has no such table at that time; it has {}", some(known))]
+    #[error("{resource} has no table {table} at that time; it has {}", some(known))]
     NoTable {
         /// Whose.
         resource: pipeline::model::ResourceId,
@@ -79,6 +81,17 @@ pub enum DatabaseError {
         table: String,
         /// The tables that there are.
         known: Vec<String>,
+    },
+    /// More changes than can be sorted.
+    #[error(
+        "there are more than {changes_max} changes, or {mib_max} MiB of them; name a shorter time with --from and --to, a table, or a value that \
+         the row has, with --row"
+    )]
+    TooMany {
+        /// How many can be.
+        changes_max: usize,
+        /// How much text, in MiB.
+        mib_max: usize,
     },
     /// Its tables are not those any more that are known.
     #[error("{address}: its tables have been changed: a new snapshot is needed")]

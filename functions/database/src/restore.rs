@@ -54,14 +54,12 @@ pub async fn restore(vault: &Vault, request: &DatabaseRestore, clock: &dyn Clock
     let inventory = Inventory::load(vault, resource).await?;
     let tables = Tables::read(vault, &inventory).await?;
     let cut = tables.cut(point)?;
-    let known = incarnation::newest(vault, resource).await?.map(|known| known.record.epoch).unwrap_or_default();
-    let epoch = cut.until.first_chunk::<4>().map_or(known, |bytes| u32::from_be_bytes(*bytes));
     let until = match point {
         TablesPoint::Time(to) => *to,
         TablesPoint::Transaction(_) => cut.at,
         TablesPoint::Latest => Timestamp::MAX,
     };
-    let schema = schema::of_epoch(vault, resource, epoch, until).await?;
+    let schema = schema::at_cut(vault, resource, &cut, until).await?;
     let schema = schema.ok_or_else(|| refused(target, format!("the vault has no schema of {resource} for that time")))?;
     if let Some((unknown, known)) = chosen.unknown(&schema) {
         return Err(DatabaseError::NoTable { resource: resource.clone(), table: unknown.to_owned(), known: known.into_iter().collect() });

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pipeline::model::{ResourceId, Timestamp};
+use pipeline::replay::tables::TablesCut;
 use pipeline::vault::record::Record;
 use pipeline::vault::{Vault, VaultError, layout};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
 use crate::catalogue::{Catalogue, KnownTable};
+use crate::incarnation;
 use crate::restore::chosen;
 use crate::{Address, DatabaseError};
 
@@ -124,6 +126,15 @@ impl Schema {
     pub async fn store(&self, vault: &Vault, resource: &ResourceId) -> Result<(), VaultError> {
         vault.append_record(&layout::state_folder(SCHEMAS, resource), self).await.map(drop)
     }
+}
+
+/// The schema at a cut, as it was read by then.
+pub async fn at_cut(vault: &Vault, resource: &ResourceId, cut: &TablesCut, read_by: Timestamp) -> Result<Option<Schema>, VaultError> {
+    let epoch = match cut.until.first_chunk::<4>() {
+        Some(bytes) => u32::from_be_bytes(*bytes),
+        None => incarnation::newest(vault, resource).await?.map(|known| known.record.epoch).unwrap_or_default(),
+    };
+    of_epoch(vault, resource, epoch, read_by).await
 }
 
 /// The schema of an incarnation at a time: the last that was read by then, or else the first.

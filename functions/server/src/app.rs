@@ -211,6 +211,17 @@ pub fn bucket_and_rest(text: &str) -> Result<(ResourceId, String)> {
     Err(Failure::usage(format!("{text:?} names {is}, and this is done for buckets: write s3://BUCKET")).into())
 }
 
+/// A database, and the tables that are named behind it; nothing for anything else.
+///
+/// # Errors
+/// A name that no database has.
+pub fn database_and_tables(text: &str) -> Result<Option<(ResourceId, Option<String>)>> {
+    let Some(rest) = text.strip_prefix("db://") else { return Ok(None) };
+    let (name, tables) = rest.split_once('/').map_or((rest, None), |(name, tables)| (name, Some(tables)));
+    let tables = tables.filter(|tables| !tables.is_empty()).map(str::to_owned);
+    Ok(Some((format!("db://{name}").parse()?, tables)))
+}
+
 /// A bucket, a database or a virtual machine, and nothing behind it.
 ///
 /// # Errors

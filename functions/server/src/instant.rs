@@ -14,6 +14,7 @@ use handlers::restore::RestoreJobError;
 use pipeline::base::inputs::Inventory;
 use pipeline::model::{ResourceId, Timestamp};
 use pipeline::replay::plan::plan;
+use pipeline::replay::tables::TablesPoint;
 use pipeline::replay::{Certainty, ReplayPlan, RestorePoint};
 
 use crate::app::App;
@@ -22,6 +23,9 @@ use crate::output::span;
 
 /// What is no older than this may be restored for what is now.
 const NOW_LAG_MAX: Duration = Duration::from_secs(120);
+
+/// What a state of a database begins with that is behind the transaction of a number.
+const TRANSACTION: &str = "xid:";
 
 /// An instant as somebody wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +48,22 @@ impl App {
             text if text.eq_ignore_ascii_case("now") => Instant::Now,
             text if text.eq_ignore_ascii_case("latest") => Instant::Latest,
             text => Instant::At(Timestamp::parse(text, self.clock.now())?),
+        })
+    }
+}
+
+impl App {
+    /// Reads which state of a database somebody wants: behind a transaction, or at an instant.
+    ///
+    /// # Errors
+    /// As [`Timestamp::parse`].
+    pub fn tables_point(&self, text: &str) -> Result<TablesPoint> {
+        if let Some(number) = text.trim().strip_prefix(TRANSACTION) {
+            return Ok(TablesPoint::Transaction(number.trim().to_owned()));
+        }
+        Ok(match self.instant(text)? {
+            Instant::At(at) => TablesPoint::Time(at),
+            Instant::Latest | Instant::Now => TablesPoint::Latest,
         })
     }
 }

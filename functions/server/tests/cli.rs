@@ -23,6 +23,8 @@ mod hindered;
 mod killing;
 #[path = "cli/listener.rs"]
 mod listener;
+#[path = "cli/looking.rs"]
+mod looking;
 #[path = "cli/memory.rs"]
 mod memory;
 #[path = "cli/mistakes.rs"]

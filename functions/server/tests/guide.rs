@@ -90,6 +90,8 @@ fn the_commands_of_the_page_on_databases_do_what_it_says() {
     let told = run_with(folder.path(), server.programs(), &environment, &page);
     assert!(told.lines().any(|line| line == "1000"), "all rows are back\n{told}");
     assert!(told.contains("dry run: nothing was written; the database would be made"), "{told}");
+    assert!(told.contains("public.customer: 990 deleted") && told.contains("id=11 name=customer 11"), "the culprit is seen\n{told}");
+    assert!(told.lines().any(|line| line.split_whitespace().eq(["public.customer", "0", "0", "990", "10"])), "{told}");
     assert!(told.contains("COMPLETED") && told.contains("all of it is as it was written"), "{told}");
     let script = "psql -d shop -A -t -c 'SELECT count(*) FROM pg_replication_slots, pg_publication'";
     assert_eq!(run_with(folder.path(), server.programs(), &environment, script).trim(), "0");

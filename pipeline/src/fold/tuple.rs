@@ -110,7 +110,7 @@ impl<'a> Told<'a> {
 }
 
 /// An image that was put together, and the columns that are missing in it still.
-type Laid = (String, Vec<String>);
+pub(crate) type Laid = (String, Vec<String>);
 
 /// What a row with a key is, as far as its changes have been gone through.
 struct Standing<'a> {
@@ -205,7 +205,7 @@ fn overlay(row: &TupleRow<'_>, unsent: &str, before: Option<&Standing<'_>>) -> L
 }
 
 /// An image without these columns, laid over another one that misses some; and what is missing still.
-fn laid_over(image: &str, unsent: &str, earlier: Option<(&str, &[String])>) -> Laid {
+pub(crate) fn laid_over(image: &str, unsent: &str, earlier: Option<(&str, &[String])>) -> Laid {
     let names: Vec<String> = serde_json::from_str(unsent).unwrap_or_default();
     let (earlier, missing) = earlier.unwrap_or(("{}", &[]));
     let (Ok(entries), Ok(earlier)) = (json::entries(image), json::entries(earlier)) else { return (image.to_owned(), names) };

@@ -8,6 +8,8 @@
 //! The state at T ends between two commits ([`commits`](crate::changelog::commits)). What is behind the last transaction that has
 //! ended is in no state: the rest of it is still to come.
 
+mod changes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,6 +24,8 @@ use crate::model::change::{ChangeBatch, TupleRow};
 use crate::model::{Op, ResourceId, ResourceKind, Timestamp};
 use crate::source::control;
 use crate::vault::{Vault, VaultError};
+
+pub use self::changes::{Emptied, Happened, RowChange};
 
 /// Which state of a database is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,8 +112,7 @@ pub enum TablesError {
 #[derive(Debug, Clone, Default)]
 pub struct DatabaseLog {
     commits: Commits,
-    /// Tables that were emptied, each with the position of that.
-    resets: Vec<(String, String, Vec<u8>)>,
+    emptied: Vec<Emptied>,
     shapes: BTreeMap<String, String>,
     /// Where messages stand that could not be decoded.
     raw: BTreeSet<Vec<u8>>,
@@ -134,10 +137,10 @@ impl DatabaseLog {
     /// Up to where tables had been emptied at a position.
     fn resets_up_to(&self, until: &[u8]) -> Resets {
         let mut resets = Resets::default();
-        for (schema, table, position) in self.resets.iter().filter(|(_, _, position)| position.as_slice() <= until) {
-            match schema.as_str() {
-                control::NO_SCHEMA => resets.everything(position),
-                schema => resets.table(schema, table, position),
+        for emptied in self.emptied.iter().filter(|emptied| emptied.position.as_slice() <= until) {
+            match emptied.schema.as_str() {
+                control::NO_SCHEMA => resets.everything(&emptied.position),
+                schema => resets.table(schema, &emptied.table, &emptied.position),
             }
         }
         resets
@@ -145,7 +148,7 @@ impl DatabaseLog {
 
     fn take(&mut self, row: &TupleRow<'_>, commits: &mut Vec<Commit>) {
         match (row.op, row.schema, row.table) {
-            (Op::Reset, schema, table) => self.resets.push((schema.to_owned(), table.to_owned(), row.position.to_vec())),
+            (Op::Reset, ..) => self.emptied.push(Emptied::of(row)),
             (Op::Raw, ..) => drop(self.raw.insert(row.position.to_vec())),
             (Op::Put, control::NO_SCHEMA, control::TRANSACTION) => {
                 let transaction = row.request.map(str::to_owned);
@@ -170,7 +173,7 @@ async fn every_change(vault: &Vault, folding: &Folding, mut look: impl FnMut(&[u
             let join = TupleJoin::new(None, Keep::Changes, Resets::default());
             let mut fold = folding.fold_by(vault, &loose, bucket, &KeyRange::default(), join);
             while let Some(folded) = fold.next().await? {
-                let rows = changes(folded.rows)?;
+                let rows = batch_of(folded.rows)?;
                 let columns = rows.tuple_columns();
                 columns.iter().enumerate().for_each(|(index, row)| look(columns.key.value(index), &row));
             }
@@ -294,7 +297,7 @@ impl Tables {
     }
 }
 
-fn changes(rows: arrow::array::RecordBatch) -> Result<ChangeBatch, VaultError> {
+fn batch_of(rows: arrow::array::RecordBatch) -> Result<ChangeBatch, VaultError> {
     ChangeBatch::of(ResourceKind::Database, rows).map_err(|error| VaultError::damaged("the rows of a database", error))
 }
 
@@ -367,7 +370,7 @@ mod tests {
             for bucket in tables.occupied(&loose, pass) {
                 let mut fold = tables.rows(vault, &loose, bucket, &cut);
                 while let Some(folded) = fold.next().await.unwrap() {
-                    images.extend(changes(folded.rows).unwrap().tuple_columns().iter().map(|row| row.image.unwrap().to_owned()));
+                    images.extend(batch_of(folded.rows).unwrap().tuple_columns().iter().map(|row| row.image.unwrap().to_owned()));
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! `hindsight diff`: what changed between two times, or what a place holds that is not as it was.
 
 mod against;
+mod database;
 
 use anyhow::Result;
 use clap::Args;
@@ -9,20 +10,22 @@ use pipeline::base::inputs::Inventory;
 use pipeline::target::Aspect;
 
 use super::ls::warn_uncertain;
-use crate::app::{App, VaultFlag, bucket_and_rest};
+use crate::app::{App, VaultFlag, bucket_and_rest, database_and_tables};
 use crate::exit::{Ended, Failure};
 use crate::output::{Output, bytes, escaped};
 use crate::protected::Protected;
 
-/// Show which objects were added, changed and removed between two times, or differ from what a place holds now.
+/// Show which objects, or rows of a database, were added, changed and removed between two times; or which objects differ from what a place
+/// holds now.
 ///
 /// Objects are the same if their bytes, metadata, tags, ACL and storage class are: another version id alone is no difference.
 #[derive(Debug, Args)]
-#[command(override_usage = "hindsight diff s3://BUCKET[/PREFIX] --from TIME [--to TIME] [OPTIONS]\n       \
+#[command(override_usage = "hindsight diff s3://BUCKET[/PREFIX]|db://NAME[/TABLE] --from TIME [--to TIME] [OPTIONS]\n       \
                             hindsight diff s3://BUCKET[/PREFIX] --target PLACE [--at TIME] [OPTIONS]")]
 pub struct Diff {
-    /// The bucket, and the beginning of the keys that are compared.
-    #[arg(value_name = "s3://BUCKET[/PREFIX]")]
+    /// The bucket, and the beginning of the keys that are compared. Or the database, and the tables: TABLE, SCHEMA.TABLE, with `*`, `?`
+    /// and `[a-z]` for others.
+    #[arg(value_name = "s3://BUCKET[/PREFIX]|db://NAME[/TABLE]")]
     bucket: String,
     #[command(flatten)]
     vault: VaultFlag,
@@ -54,6 +57,9 @@ pub struct Diff {
 }
 
 pub async fn run(app: &App, command: Diff) -> Result<Ended> {
+    if let Some(of) = database_and_tables(&command.bucket)? {
+        return database::run(app, &command, of).await;
+    }
     if let Some(target) = &command.target {
         return against::run(app, &command, target).await;
     }

@@ -1,31 +1,23 @@
-//! `hindsight history`: everything that ever happened to one key.
+//! `hindsight history`: everything that ever happened to an object, to a row of a table, or to all of them.
+
+mod bucket;
+mod database;
 
 use anyhow::Result;
 use clap::Args;
-use handlers::browse::{self, HistoryOf, State};
-use pipeline::base::inputs::Inventory;
-use pipeline::fold::Cut;
-use pipeline::fold::object::Keep;
 use pipeline::model::Timestamp;
-use pipeline::model::change::{Facet, ObjectChange, Op, is_in_parts};
-use serde::Serialize;
 
-use crate::app::{App, VaultFlag, bucket_and_rest};
+pub use self::database::{all_of, changed, key};
+use crate::app::{App, VaultFlag, database_and_tables};
 use crate::exit::{Ended, Failure};
-use crate::nearest::{did_you_mean, nearest_keys};
-use crate::output::{Output, Table, escaped};
-use crate::protected::Protected;
-use crate::vaults::OpenVault;
 
-/// Changes that are sorted in memory.
-const CHANGES_MAX: usize = 1_000_000;
-
-/// Show every change that the vault knows of an object, or of many: when, what, which version, who.
+/// Show every change that the vault knows of: of an object, or of many; of a database by transaction, or row by row.
 #[derive(Debug, Args)]
 pub struct History {
-    /// The object; with --recursive the beginning of keys.
-    #[arg(value_name = "s3://BUCKET/KEY")]
-    object: String,
+    /// The object; with --recursive the beginning of keys. Or the database, or tables of it: TABLE, SCHEMA.TABLE, with `*`, `?` and
+    /// `[a-z]` for others.
+    #[arg(value_name = "s3://BUCKET/KEY|db://NAME[/TABLE]")]
+    what: String,
     #[command(flatten)]
     vault: VaultFlag,
     /// All objects whose keys begin so, in order of time.
@@ -37,133 +29,47 @@ pub struct History {
     /// Only what happened at this time or earlier.
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
+    #[command(flatten)]
+    database: DatabaseFlags,
 }
 
-/// One change, as JSON.
-#[derive(Serialize)]
-struct Line<'a> {
-    at: Timestamp,
-    /// The other end of the interval in which it happened, where that is not exact.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    at_bound: Option<Timestamp>,
-    change: &'static str,
-    object: &'a str,
-    version: &'a str,
-    size: Option<i64>,
-    etag: Option<&'a str>,
-    requester: Option<&'a str>,
-    request: Option<&'a str>,
-    via: &'a str,
-    stream: &'a str,
-    lost: Option<&'a str>,
+/// What is shown of a database.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options for a database")]
+struct DatabaseFlags {
+    /// Show each row that was changed, as it was before and after, instead of how many were changed by which transaction.
+    #[arg(long)]
+    rows: bool,
+    /// Only rows that had, or got, this value in a column; may be given several times. NULL is written NULL.
+    #[arg(long, value_name = "COLUMN=VALUE")]
+    row: Vec<String>,
+    /// Only what this transaction did to rows.
+    #[arg(long, value_name = "NUMBER")]
+    transaction: Option<String>,
 }
 
 pub async fn run(app: &App, command: History) -> Result<Ended> {
-    let (resource, key) = bucket_and_rest(&command.object)?;
-    if key.is_empty() && !command.recursive {
-        let text = format!("{:?} names no object; write s3://BUCKET/KEY, or --recursive for all of them", command.object);
-        return Err(Failure::usage(text).into());
-    }
     let end = |text: &Option<String>| text.as_deref().map(|text| Timestamp::parse(text, app.clock.now())).transpose();
-    let (from, to) = (end(&command.from)?, end(&command.to)?);
-    if let (Some(from), Some(to)) = (from, to)
-        && from > to
-    {
+    let (from, to) = (end(&command.from)?.unwrap_or(Timestamp::MIN), end(&command.to)?.unwrap_or(Timestamp::MAX));
+    if from > to {
         return Err(Failure::usage(format!("--from {from} is later than --to {to}; write the earlier time first")).into());
     }
-    let of =
-        HistoryOf { object: key, recursive: command.recursive, from: from.unwrap_or(Timestamp::MIN), to: to.unwrap_or(Timestamp::MAX) };
-    let Protected { opened, .. } = app.kept(&command.vault, &resource).await?;
-    let inventory = Inventory::load(&opened.vault, &resource).await?;
-    let changes = browse::history(&opened.vault, &inventory, &of, CHANGES_MAX).await?;
-    let mut output = Output::new(app.flags.json);
-    let mut table = Table::new(match of.recursive {
-        true => &["when", "change", "object", "version", "size", "who", "via"][..],
-        false => &["when", "change", "version", "size", "who", "via"],
-    });
-    for change in &changes {
-        if output.json {
-            output.document(&line(change))?;
-        } else {
-            let mut cells = row(change);
-            if of.recursive {
-                cells.insert(2, escaped(&change.object));
+    match database_and_tables(&command.what)? {
+        Some(of) => database::run(app, &command, of, (from, to)).await,
+        None => {
+            if let Some(flag) = command.database.given() {
+                return Err(Failure::usage(format!("{flag} is for databases, and {:?} is none", command.what)).into());
             }
-            table.row(cells);
+            bucket::run(app, &command, (from, to)).await
         }
     }
-    if !output.json {
-        match table.len() {
-            0 => output.line(nothing(&opened, &inventory, &of).await?)?,
-            _ => output.line(table)?,
-        }
-    }
-    output.finish()?;
-    Ok(Ended::Whole)
 }
 
-/// What to say where there is no change.
-async fn nothing(opened: &OpenVault, inventory: &Inventory, of: &HistoryOf) -> Result<String> {
-    let then = if of.from > Timestamp::MIN || of.to < Timestamp::MAX { " in that time" } else { "" };
-    let of_what = match (of.recursive, of.object.as_str()) {
-        (true, "") => "any object".to_owned(),
-        (true, beginning) => format!("any object whose key begins with {}", escaped(beginning)),
-        (false, object) => escaped(object),
-    };
-    let text = format!("the vault knows of no change of {of_what}{then}");
-    if of.recursive || !then.is_empty() {
-        return Ok(text);
+impl DatabaseFlags {
+    /// The flag of these that is given.
+    fn given(&self) -> Option<&'static str> {
+        let DatabaseFlags { rows, row, transaction } = self;
+        let all = [("--rows", *rows), ("--row", !row.is_empty()), ("--transaction", transaction.is_some())];
+        all.into_iter().find_map(|(name, given)| given.then_some(name))
     }
-    let state = State::new(&opened.vault, inventory.inputs(Cut::At(Timestamp::MAX)), Cut::At(Timestamp::MAX), Keep::Last(1), "").await?;
-    Ok(format!("{text}{}", did_you_mean(&nearest_keys(&state, &of.object).await?)))
-}
-
-fn what(change: &ObjectChange) -> &'static str {
-    match (change.op, change.facet) {
-        (Op::Put, Facet::Version) if change.marker => "delete marker",
-        (Op::Put, Facet::Version) => "put",
-        (Op::Delete, _) => "purge",
-        (_, Facet::Tags) => "tags",
-        (_, Facet::Acl) => "acl",
-        (_, Facet::Class) => "storage class",
-        (_, Facet::Seen) => "seen after its purge",
-        (Op::Reset, _) => "reset",
-        (Op::Raw, _) => "raw",
-    }
-}
-
-fn line(change: &ObjectChange) -> Line<'_> {
-    Line {
-        at: change.at,
-        at_bound: change.at_bound,
-        change: what(change),
-        object: &change.object,
-        version: &change.version,
-        size: change.size,
-        etag: change.etag.as_deref(),
-        requester: change.requester.as_deref(),
-        request: change.request.as_deref(),
-        via: &change.via,
-        stream: &change.stream,
-        lost: change.lost.as_deref(),
-    }
-}
-
-fn row(change: &ObjectChange) -> Vec<String> {
-    let in_parts = change.etag.as_deref().is_some_and(is_in_parts);
-    // Where the time is exact the bound says something else: when an upload in parts began, or when version `null` was listed.
-    let is_exact = change.op == Op::Put && change.at_bound.is_some_and(|bound| bound < change.at || !in_parts);
-    let looked = browse::is_look(change);
-    let when = match change.at_bound.filter(|_| looked || !is_exact) {
-        Some(seen) if looked => seen.to_string(),
-        Some(bound) => format!("{} to {}", change.at.min(bound), change.at.max(bound)),
-        None => change.at.to_string(),
-    };
-    let mut what = what(change).to_owned();
-    if change.lost.is_some() && change.body.is_none() {
-        what.push_str(if change.facet == Facet::Version { " (content lost)" } else { " (not to be read)" });
-    }
-    let who = change.requester.as_deref().map_or_else(|| "-".to_owned(), escaped);
-    let size = change.size.map_or_else(|| "-".to_owned(), |size| size.to_string());
-    vec![when, what, escaped(&change.version), size, who, escaped(&change.via)]
 }

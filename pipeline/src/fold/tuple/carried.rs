@@ -37,7 +37,7 @@ pub struct Carried {
 
 impl Carried {
     /// The image of a row that came to this key there.
-    pub(super) fn of(&self, key: &[u8], position: &[u8]) -> Option<&Laid> {
+    pub(crate) fn of(&self, key: &[u8], position: &[u8]) -> Option<&Laid> {
         self.images.get(key)?.get(position)
     }
 }

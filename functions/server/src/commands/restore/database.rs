@@ -4,7 +4,6 @@ use anyhow::Result;
 use database::restore::{Chosen, DatabaseRestore, restore};
 use pipeline::base::inputs::Inventory;
 use pipeline::model::ResourceId;
-use pipeline::replay::tables::TablesPoint;
 
 use super::Restore;
 use super::options::Asked;
@@ -14,9 +13,6 @@ use crate::exit::{Ended, Failure};
 use crate::instant::Instant;
 use crate::output::Output;
 use crate::protected::Protected;
-
-/// What a time that is the number of a transaction begins with.
-const TRANSACTION: &str = "xid:";
 
 /// Restores a database.
 pub async fn run(app: &App, command: &Restore, asked: &Asked, resource: ResourceId) -> Result<Ended> {
@@ -30,18 +26,11 @@ pub async fn run(app: &App, command: &Restore, asked: &Asked, resource: Resource
     }
     let target = databases::address(target)?;
     let Protected { opened, .. } = app.kept(&command.vault, &resource).await?;
-    let point = match asked.to()?.trim().strip_prefix(TRANSACTION) {
-        Some(number) => TablesPoint::Transaction(number.trim().to_owned()),
-        None => match app.instant(asked.to()?)? {
-            Instant::At(at) => TablesPoint::Time(at),
-            Instant::Latest => TablesPoint::Latest,
-            now @ Instant::Now => {
-                let latest = Inventory::load(&opened.vault, &resource).await?.latest();
-                latest.map_or(Ok(()), |latest| now.is_recent(app, &resource, latest, "what is known"))?;
-                TablesPoint::Latest
-            }
-        },
-    };
+    let point = app.tables_point(asked.to()?)?;
+    if let Ok(now @ Instant::Now) = app.instant(asked.to()?) {
+        let latest = Inventory::load(&opened.vault, &resource).await?.latest();
+        latest.map_or(Ok(()), |latest| now.is_recent(app, &resource, latest, "what is known"))?;
+    }
     let chosen = Chosen::new(asked.tables().to_vec()).map_err(|error| Failure::usage(format!("--table {error}")))?;
     let request = DatabaseRestore { resource, point, target, chosen, dry_run: asked.dry_run };
     let report = restore(&opened.vault, &request, app.clock.as_ref()).await?;
