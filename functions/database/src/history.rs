@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pipeline::base::inputs::Inventory;
 use pipeline::model::change::TupleRow;
 use pipeline::model::{Position, ResourceId, Timestamp, json};
-use pipeline::replay::tables::{Emptied, Happened, RowChange, Tables};
+use pipeline::replay::tables::{Emptied, Happened, RowChange, Tables, lsn_text};
 use pipeline::vault::Vault;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -61,6 +61,9 @@ pub struct TransactionLine {
     /// Tables that it emptied.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub emptied: Vec<String>,
+    /// Markers that it set.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub markers: Vec<String>,
 }
 
 /// How many rows were changed, and how.
@@ -135,6 +138,7 @@ pub async fn transactions(vault: &Vault, resource: &ResourceId, of: &HistoryOf) 
         lsn: lsn(position),
         tables: BTreeMap::new(),
         emptied: Vec::new(),
+        markers: Vec::new(),
     };
     tables
         .changes(vault, |change| {
@@ -161,6 +165,12 @@ pub async fn transactions(vault: &Vault, resource: &ResourceId, of: &HistoryOf) 
         let transaction =
             found.entry(commit(&emptied.position)).or_insert_with(|| line(emptied.at, emptied.transaction.as_deref(), &emptied.position));
         transaction.emptied.push(format!("{}.{}", emptied.schema, emptied.table));
+    }
+    let is_of_all = of.values.is_empty() && of.chosen.is_all();
+    for marker in tables.markers().iter().filter(|marker| is_of_all && of.is_in_time(marker.at, marker.transaction.as_deref())) {
+        let transaction =
+            found.entry(commit(&marker.position)).or_insert_with(|| line(marker.at, marker.transaction.as_deref(), &marker.position));
+        transaction.markers.push(marker.name.clone());
     }
     is_not_too_much(found.len(), 0)?;
     Ok(Found { found: found.into_values().collect(), tables: names })
@@ -253,7 +263,7 @@ fn commit(position: &[u8]) -> Vec<u8> {
 /// The place of a commit in the log of the server, as PostgreSQL writes it.
 fn lsn(position: &[u8]) -> Option<String> {
     let (commit, _) = Position::commit_of(position).filter(|(commit, _)| *commit > 0)?;
-    Some(format!("{:X}/{:X}", commit >> 32, commit & u64::from(u32::MAX)))
+    Some(lsn_text(commit))
 }
 
 /// Whether an image has these values.

@@ -56,7 +56,7 @@ pub async fn restore(vault: &Vault, request: &DatabaseRestore, clock: &dyn Clock
     let cut = tables.cut(point)?;
     let until = match point {
         TablesPoint::Time(to) => *to,
-        TablesPoint::Transaction(_) => cut.at,
+        TablesPoint::Transaction(_) | TablesPoint::Lsn(_) | TablesPoint::Marker(_) => cut.at,
         TablesPoint::Latest => Timestamp::MAX,
     };
     let schema = schema::at_cut(vault, resource, &cut, until).await?;

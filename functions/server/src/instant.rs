@@ -26,6 +26,10 @@ const NOW_LAG_MAX: Duration = Duration::from_secs(120);
 
 /// What a state of a database begins with that is behind the transaction of a number.
 const TRANSACTION: &str = "xid:";
+/// That is behind the last commit up to a place in the log of the server.
+const LSN: &str = "lsn:";
+/// That somebody gave a name.
+const MARKER: &str = "marker:";
 
 /// An instant as somebody wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,13 +57,24 @@ impl App {
 }
 
 impl App {
-    /// Reads which state of a database somebody wants: behind a transaction, or at an instant.
+    /// Reads which state of a database somebody wants: behind a transaction, a place in the log of its server, at a marker, or at an
+    /// instant.
     ///
     /// # Errors
-    /// As [`Timestamp::parse`].
+    /// As [`Timestamp::parse`]; and a place that cannot be read.
     pub fn tables_point(&self, text: &str) -> Result<TablesPoint> {
-        if let Some(number) = text.trim().strip_prefix(TRANSACTION) {
-            return Ok(TablesPoint::Transaction(number.trim().to_owned()));
+        let behind = |word: &str| text.trim().strip_prefix(word).map(str::trim);
+        if let Some(number) = behind(TRANSACTION) {
+            return Ok(TablesPoint::Transaction(number.to_owned()));
+        }
+        if let Some(name) = behind(MARKER) {
+            return Ok(TablesPoint::Marker(name.to_owned()));
+        }
+        if let Some(lsn) = behind(LSN) {
+            let half = |text: &str| u32::from_str_radix(text, 16).ok().map(u64::from);
+            let read = lsn.split_once('/').and_then(|(high, low)| Some(half(high)? << 32 | half(low)?));
+            let wrong = || Failure::usage(format!("{lsn:?} is no place in the log of a server; write lsn:0/16B3748, as PostgreSQL does"));
+            return Ok(TablesPoint::Lsn(read.ok_or_else(wrong)?));
         }
         Ok(match self.instant(text)? {
             Instant::At(at) => TablesPoint::Time(at),

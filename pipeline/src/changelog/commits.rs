@@ -11,7 +11,7 @@
 //!
 //! A transaction belongs to it whole or not at all.
 
-use crate::model::Timestamp;
+use crate::model::{Position, Timestamp};
 
 /// A transaction that is complete: all of its changes are durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,13 @@ pub struct Commit {
     pub at: Timestamp,
     /// Its number in the database, where that is known.
     pub transaction: Option<String>,
+}
+
+impl Commit {
+    /// Where it stands in the log of the server; none of a snapshot that began an incarnation.
+    fn lsn(&self) -> Option<u64> {
+        Position::commit_of(&self.until).map(|(commit, _)| commit).filter(|commit| *commit > 0)
+    }
 }
 
 /// Where a time is among the commits.
@@ -79,6 +86,27 @@ impl Commits {
         self.commits.iter().rev().find(|commit| commit.transaction.as_deref() == Some(transaction))
     }
 
+    /// The last whose place in the log of the server is not behind this one.
+    pub fn up_to_lsn(&self, lsn: u64) -> Option<&Commit> {
+        let first = self.commits.iter().find_map(Commit::lsn)?;
+        self.commits.iter().rev().find(|commit| commit.lsn().is_some_and(|of_commit| of_commit <= lsn)).filter(|_| first <= lsn)
+    }
+
+    /// The places of the first commit and the last in the log of the server; none while there is nothing but a snapshot.
+    pub fn lsns(&self) -> (Option<u64>, Option<u64>) {
+        (self.commits.iter().find_map(Commit::lsn), self.commits.iter().rev().find_map(Commit::lsn))
+    }
+
+    /// The commit of the transaction in which this position is.
+    pub fn with(&self, position: &[u8]) -> Option<&Commit> {
+        self.commits.get(self.commits.partition_point(|commit| commit.until.as_slice() < position))
+    }
+
+    /// The last commit before a position.
+    pub fn before(&self, position: &[u8]) -> Option<&Commit> {
+        self.commits.get(self.commits.partition_point(|commit| commit.until.as_slice() < position).checked_sub(1)?)
+    }
+
     /// Commits whose clock went back by more than this: the times between name fewer transactions than they had.
     pub fn steps_back(&self, more_than: std::time::Duration) -> impl Iterator<Item = &Commit> {
         let before = std::iter::once(Timestamp::MIN).chain(self.latest.iter().copied());
@@ -110,6 +138,23 @@ mod tests {
             _ => None,
         };
         assert_eq!(place, expected, "{times:?} at {at}");
+    }
+
+    #[test]
+    fn a_commit_is_found_by_its_place_in_the_log_of_the_server() {
+        let commit = |epoch, lsn| Commit {
+            until: Position::committed(epoch, lsn, u64::MAX).as_bytes().to_vec(),
+            at: Timestamp::from_seconds(lsn as i64),
+            transaction: None,
+        };
+        let commits = Commits::new(vec![commit(1, 0), commit(1, 100), commit(1, 200), commit(2, 0), commit(2, 300)]);
+        let found = |lsn| commits.up_to_lsn(lsn).map(|commit| commit.at.seconds());
+        assert_eq!([99, 100, 199, 200, 300].map(found), [None, Some(100), Some(100), Some(200), Some(300)]);
+        assert_eq!(commits.lsns(), (Some(100), Some(300)));
+        let at = |place: u64| Position::committed(1, 200, place).as_bytes().to_vec();
+        assert_eq!(commits.with(&at(3)).map(|commit| commit.at.seconds()), Some(200));
+        assert_eq!(commits.before(&at(3)).map(|commit| commit.at.seconds()), Some(100));
+        assert_eq!(Commits::new(vec![commit(1, 0)]).lsns(), (None, None));
     }
 
     #[test]

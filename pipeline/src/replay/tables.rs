@@ -9,6 +9,7 @@
 //! ended is in no state: the rest of it is still to come.
 
 mod changes;
+mod marker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -26,6 +27,7 @@ use crate::source::control;
 use crate::vault::{Vault, VaultError};
 
 pub use self::changes::{Emptied, Happened, RowChange};
+pub use self::marker::Marker;
 
 /// Which state of a database is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +36,10 @@ pub enum TablesPoint {
     Time(Timestamp),
     /// That behind a transaction, by its number.
     Transaction(String),
+    /// That behind the last transaction whose commit stands there in the log of the server, or before.
+    Lsn(u64),
+    /// That at a marker, by its name: the last of that name.
+    Marker(String),
     /// The last there is.
     Latest,
 }
@@ -106,6 +112,49 @@ pub enum TablesError {
         /// What was asked for.
         transaction: String,
     },
+    /// No commit stands there yet, or the log does not go back so far.
+    #[error("cannot restore {resource} to lsn {}: {}", lsn_text(*lsn), nearest_lsn(*first, *last))]
+    NoLsn {
+        /// Whose.
+        resource: ResourceId,
+        /// What was asked for.
+        lsn: u64,
+        /// The first commit of the log.
+        first: Option<u64>,
+        /// The last.
+        last: Option<u64>,
+    },
+    /// No marker of that name.
+    #[error("cannot restore {resource} to marker {name:?}: there is no such marker{}", others(known))]
+    NoMarker {
+        /// Whose.
+        resource: ResourceId,
+        /// What was asked for.
+        name: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+}
+
+/// A place in the log of the server, as PostgreSQL writes it.
+pub fn lsn_text(lsn: u64) -> String {
+    format!("{:X}/{:X}", lsn >> 32, lsn & u64::from(u32::MAX))
+}
+
+fn nearest_lsn(first: Option<u64>, last: Option<u64>) -> String {
+    match (first, last) {
+        (Some(first), Some(last)) => {
+            format!("commits are known from lsn {} to {}; write one of these or between them, or `latest`", lsn_text(first), lsn_text(last))
+        }
+        _ => "nothing was committed since its snapshot; write `latest`".to_owned(),
+    }
+}
+
+fn others(known: &[String]) -> String {
+    if known.is_empty() {
+        return ", nor any other; one is made by SELECT pg_logical_emit_message(true, 'hindsight', 'NAME')".to_owned();
+    }
+    format!("; there are {}", known.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", "))
 }
 
 /// What the log says of a database itself.
@@ -114,6 +163,7 @@ pub struct DatabaseLog {
     commits: Commits,
     emptied: Vec<Emptied>,
     shapes: BTreeMap<String, String>,
+    markers: Vec<Marker>,
     /// Where messages stand that could not be decoded.
     raw: BTreeSet<Vec<u8>>,
 }
@@ -154,6 +204,7 @@ impl DatabaseLog {
                 let transaction = row.request.map(str::to_owned);
                 commits.push(Commit { until: row.position.to_vec(), at: row.at, transaction });
             }
+            (Op::Put, control::NO_SCHEMA, control::MESSAGE) => self.markers.extend(Marker::of(row)),
             (Op::Put, control::NO_SCHEMA, control::SHAPE) => {
                 let name = row.identity.and_then(|identity| serde_json::from_str::<[String; 1]>(identity).ok());
                 if let (Some([name]), Some(document)) = (name, row.image) {
@@ -221,6 +272,11 @@ impl Tables {
         self.log.shapes.get(name).map(String::as_str)
     }
 
+    /// The markers that were set, in no order.
+    pub fn markers(&self) -> &[Marker] {
+        &self.log.markers
+    }
+
     /// How many messages could not be decoded.
     pub fn raw(&self) -> u64 {
         self.log.raw.len() as u64
@@ -241,6 +297,22 @@ impl Tables {
             TablesPoint::Transaction(transaction) => {
                 let unknown = || TablesError::NoTransaction { resource: resource(), transaction: transaction.clone() };
                 let commit = self.log.commits.behind(transaction).ok_or_else(unknown)?;
+                (commit, commit.at)
+            }
+            TablesPoint::Lsn(lsn) => {
+                let (first, last) = self.log.commits.lsns();
+                let no_lsn = || TablesError::NoLsn { resource: resource(), lsn: *lsn, first, last };
+                // Another may still come that stands before it.
+                let is_known = last.is_some_and(|last| *lsn <= last);
+                let commit = self.log.commits.up_to_lsn(*lsn).filter(|_| is_known).ok_or_else(no_lsn)?;
+                (commit, commit.at)
+            }
+            TablesPoint::Marker(name) => {
+                let known = || self.log.markers.iter().map(|marker| marker.name.clone()).collect::<BTreeSet<_>>().into_iter().collect();
+                let unknown = || TablesError::NoMarker { resource: resource(), name: name.clone(), known: known() };
+                let named = self.log.markers.iter().filter(|marker| marker.name == *name);
+                let commit = named.max_by(|a, b| a.position.cmp(&b.position)).and_then(|marker| marker.state(&self.log.commits));
+                let commit = commit.ok_or_else(unknown)?;
                 (commit, commit.at)
             }
             TablesPoint::Time(to) => match self.log.commits.at(*to) {

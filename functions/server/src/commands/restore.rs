@@ -36,7 +36,8 @@ use crate::vaults::OpenVault;
 /// none of the same name.
 ///
 /// A database is restored into a new one (--target postgres://USER@HOST:PORT/NEW), which is made where there is none. --to takes
-/// the number of its last transaction, too: xid:NUMBER.
+/// the number of its last transaction, too: xid:NUMBER; a place in the log of its server: lsn:0/16B3748; and the name of a state that was
+/// marked by `SELECT pg_logical_emit_message(true, 'hindsight', 'NAME')`: marker:NAME.
 ///
 /// Of a bucket:
 ///

@@ -98,6 +98,54 @@ fn what_happened_is_told_by_transaction_and_by_row_and_the_time_before_the_damag
 }
 
 #[test]
+fn a_state_has_a_name_a_number_and_a_place_in_the_log_of_its_server() {
+    let shop = Shop::new();
+    shop.protect();
+    let serving = shop.serve();
+    shop.settle();
+    let mark = |transactional, name| shop.run(&format!("SELECT pg_logical_emit_message({transactional}, 'hindsight', '{name}')"));
+    shop.run("TRUNCATE orders; DELETE FROM customer WHERE id > 400");
+    mark(true, "four hundred");
+    shop.run("DELETE FROM customer WHERE id > 300");
+    let place = shop.run("SELECT pg_current_wal_lsn()");
+    // The second of a name counts; and one that is set at once stands behind what had been committed by then.
+    mark(true, "late");
+    shop.run("BEGIN; DELETE FROM customer WHERE id > 200; SELECT pg_logical_emit_message(false, 'hindsight', 'late'); COMMIT");
+    shop.run("SELECT pg_logical_emit_message(true, 'somebody else', 'other')");
+    shop.run("DELETE FROM customer WHERE id > 100");
+    shop.settle();
+    let rows = |at: &str| {
+        let lines = shop.program.json(&["diff", "db://shop/customer", "--vault", VAULT, "--from", at, "--to", at, "--summary"]);
+        lines[0]["summary"]["public.customer"]["same"].as_u64()
+    };
+    assert_eq!(rows("marker:four hundred"), Some(400));
+    assert_eq!(rows(&format!("lsn:{place}")), Some(300));
+    assert_eq!(rows("marker:late"), Some(300));
+    assert_eq!(rows("latest"), Some(100));
+    let history = shop.program.json(&["history", "db://shop", "--vault", VAULT]);
+    let marks: Vec<&Value> = history.iter().map(|line| &line["markers"]).filter(|markers| !markers.is_null()).collect();
+    assert_eq!(marks, [&json!(["four hundred"]), &json!(["late"]), &json!(["late"])], "{history:?}");
+    // Each transaction is found again by its own place.
+    for line in history.iter().filter(|line| !line["lsn"].is_null() && line["tables"] != json!({})) {
+        let number = line["transaction"].as_str().expect("a number");
+        assert_eq!(rows(&format!("lsn:{}", line["lsn"].as_str().expect("text"))), rows(&format!("xid:{number}")), "{line}");
+    }
+    let said = shop.restore("marker:four hundred", "shop_marked");
+    assert!(said.contains("COMPLETED"), "{said}");
+    assert_eq!(shop.sql("shop_marked", "SELECT count(*) FROM customer"), "400");
+    for (at, code, expected) in [
+        ("marker:none", 4, "there is no such marker; there are \"four hundred\", \"late\""),
+        ("lsn:FF/0", 4, "commits are known from lsn 0/"),
+        ("lsn:0/1", 4, "commits are known from lsn 0/"),
+        ("lsn:x", 2, "write lsn:0/16B3748"),
+    ] {
+        let ended = shop.program.run(&["restore", "db://shop", "--vault", VAULT, "--to", at, "--target", &shop.server.url("none")]);
+        assert_eq!((ended.code, ended.errors.contains(expected)), (code, true), "{at}: {}", ended.errors);
+    }
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
 fn what_cannot_be_looked_at_is_named() {
     let shop = Shop::new();
     shop.protect();

@@ -100,7 +100,8 @@ fn number(transaction: Option<&str>) -> String {
 fn transaction(line: &TransactionLine) -> Vec<String> {
     let counts = line.tables.iter().map(|(table, counts)| format!("{}: {}", escaped(table), words(counts)));
     let emptied = line.emptied.iter().map(|table| format!("{}: emptied", escaped(table)));
-    let what: Vec<String> = emptied.chain(counts).collect();
+    let markers = line.markers.iter().map(|name| format!("marker {}", escaped(name)));
+    let what: Vec<String> = markers.chain(emptied).chain(counts).collect();
     let lsn = line.lsn.clone().unwrap_or_else(|| "-".to_owned());
     vec![line.at.to_string(), number(line.transaction.as_deref()), lsn, what.join("; ")]
 }

@@ -23,7 +23,7 @@ pub struct Asked {
     #[arg(value_name = "s3://BUCKET|db://NAME|vm://NAME")]
     #[serde(alias = "bucket")]
     resource: Option<String>,
-    /// The time: RFC 3339, 5m ago, now, or latest; of a database also xid:NUMBER, behind that transaction.
+    /// The time: RFC 3339, 5m ago, now, or latest; of a database also xid:NUMBER, lsn:X/Y or marker:NAME.
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
     /// Where to: a bucket (s3://OTHER or s3://OTHER/prefix) or a directory; of a database a new one.
