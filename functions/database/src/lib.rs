@@ -20,6 +20,7 @@ pub mod diff;
 pub mod follow;
 pub mod history;
 pub mod incarnation;
+pub mod look;
 pub mod passfile;
 pub mod restore;
 mod schema;

@@ -53,7 +53,7 @@ impl Chosen {
     }
 
     /// The same, knowing what the tables are at that time, and were before.
-    pub(super) fn among(&self, schema: &Schema, earlier: &[Schema]) -> Chosen {
+    pub(crate) fn among(&self, schema: &Schema, earlier: &[Schema]) -> Chosen {
         let divided = parts(&schema.before_rows).filter(|part| part.contains("\nPARTITION BY ")).filter_map(table);
         let now = tables(&schema.before_rows);
         let before: BTreeSet<(String, String)> = earlier.iter().flat_map(|earlier| tables(&earlier.before_rows)).collect();
@@ -63,7 +63,7 @@ impl Chosen {
 
     /// Whether a row belongs into what is restored. A snapshot of a connector has those of a table that is divided twice, and of one that
     /// was dropped nobody says that its rows are gone.
-    pub(super) fn wants(&self, row: &TupleRow<'_>) -> bool {
+    pub(crate) fn wants(&self, row: &TupleRow<'_>) -> bool {
         let is_of =
             |tables: &BTreeSet<(String, String)>| !tables.is_empty() && tables.contains(&(row.schema.to_owned(), row.table.to_owned()));
         let is_left_out = row.stream.starts_with(debezium::STREAM) && (is_of(&self.dropped) || row.via == "scan" && is_of(&self.divided));

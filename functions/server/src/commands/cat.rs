@@ -1,4 +1,6 @@
-//! `hindsight cat`: one object's content as it was.
+//! `hindsight cat`: one object's content, or one table's rows, as they were.
+
+mod table;
 
 use std::io::Write as _;
 
@@ -13,22 +15,24 @@ use pipeline::fold::object::Keep;
 use pipeline::model::Timestamp;
 use pipeline::model::change::{Facet, ObjectChange, Op};
 
-use crate::app::{App, VaultFlag, bucket_and_rest};
+use crate::app::{App, VaultFlag, bucket_and_rest, database_and_tables};
 use crate::exit::{Ended, Failure};
 use crate::nearest::{did_you_mean, nearest_keys};
 use crate::output::Output;
 use crate::protected::Protected;
 use crate::vaults::OpenVault;
 
-/// Write the content of an object as it was at a time to standard output.
+/// Write the content of an object, or the rows of a table, as they were at a time to standard output.
+///
+/// Rows are written as CSV, as `COPY ... WITH (FORMAT csv, HEADER)` of PostgreSQL takes it, in no order.
 #[derive(Debug, Args)]
 pub struct Cat {
-    /// The object.
-    #[arg(value_name = "s3://BUCKET/KEY")]
+    /// The object, or the table.
+    #[arg(value_name = "s3://BUCKET/KEY|db://NAME/TABLE")]
     object: String,
     #[command(flatten)]
     vault: VaultFlag,
-    /// When: RFC 3339, 5m ago, or latest; now means latest, too.
+    /// When: RFC 3339, 5m ago, or latest; now means latest, too. Of a database also xid:NUMBER, lsn:X/Y or marker:NAME.
     #[arg(long, value_name = "TIME", default_value = "latest")]
     at: String,
     /// Not the current version of that time, but this one.
@@ -37,6 +41,9 @@ pub struct Cat {
 }
 
 pub async fn run(app: &App, command: Cat) -> Result<Ended> {
+    if let Some(of) = database_and_tables(&command.object)? {
+        return table::run(app, &command, of).await;
+    }
     let (resource, key) = bucket_and_rest(&command.object)?;
     if key.is_empty() {
         return Err(Failure::usage(format!("{:?} names no object; write s3://BUCKET/KEY", command.object)).into());

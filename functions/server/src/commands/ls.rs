@@ -1,4 +1,6 @@
-//! `hindsight ls`: the objects of a bucket as they were.
+//! `hindsight ls`: the objects of a bucket, or the tables of a database, as they were.
+
+mod tables;
 
 use anyhow::Result;
 use clap::Args;
@@ -9,20 +11,21 @@ use pipeline::fold::object::Keep;
 use pipeline::view::ObjectVersion;
 use serde::Serialize;
 
-use crate::app::{App, VaultFlag, bucket_and_rest};
+use crate::app::{App, VaultFlag, bucket_and_rest, database_and_tables};
 use crate::exit::Ended;
 use crate::output::{Output, escaped};
 use crate::protected::Protected;
 
-/// List the objects of a bucket as they were at a time.
+/// List the objects of a bucket, or the tables of a database with the number of their rows, as they were at a time.
 #[derive(Debug, Args)]
 pub struct Ls {
-    /// The bucket, and the beginning of the keys that are listed.
-    #[arg(value_name = "s3://BUCKET[/PREFIX]")]
+    /// The bucket, and the beginning of the keys that are listed. Or the database, and the tables: TABLE, SCHEMA.TABLE, with `*`, `?` and
+    /// `[a-z]` for others.
+    #[arg(value_name = "s3://BUCKET[/PREFIX]|db://NAME[/TABLE]")]
     bucket: String,
     #[command(flatten)]
     vault: VaultFlag,
-    /// When: RFC 3339, 5m ago, or latest; now means latest, too.
+    /// When: RFC 3339, 5m ago, or latest; now means latest, too. Of a database also xid:NUMBER, lsn:X/Y or marker:NAME.
     #[arg(long, value_name = "TIME", default_value = "latest")]
     at: String,
     /// All versions that were live, and delete markers; the newest first.
@@ -44,6 +47,9 @@ struct Line<'a> {
 }
 
 pub async fn run(app: &App, command: Ls) -> Result<Ended> {
+    if let Some(of) = database_and_tables(&command.bucket)? {
+        return tables::run(app, &command, of).await;
+    }
     let (resource, prefix) = bucket_and_rest(&command.bucket)?;
     let at = app.instant(&command.at)?;
     let Protected { opened, .. } = app.kept(&command.vault, &resource).await?;

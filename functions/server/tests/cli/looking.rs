@@ -92,6 +92,27 @@ fn what_happened_is_told_by_transaction_and_by_row_and_the_time_before_the_damag
     assert_eq!((&customer["columns"], &customer["after"]["name"]), (&json!(["name", "note"]), &json!("another")));
     let none = diff(&["db://shop/customer", "--from", &good, "--to", &good]);
     assert_eq!(none.iter().map(|line| line["summary"].clone()).collect::<Vec<_>>(), [json!({ "public.customer": counted(0, 0, 0, 500) })]);
+    // The tables and rows of a state; a table goes back by PostgreSQL's own COPY.
+    let there = shop.program.json(&["ls", "db://shop", "--vault", VAULT, "--at", &good]);
+    let there: Vec<Value> = there.iter().map(|line| json!([line["table"], line["rows"]])).collect();
+    assert_eq!(json!(there), json!([["public.audit", 1], ["public.customer", 500], ["public.orders", 300], ["public.two keys", 2]]));
+    let page = shop.program.ok(&["ls", "db://shop/customer", "--vault", VAULT]);
+    assert_eq!(
+        page.lines().map(|line| line.split_whitespace().collect()).collect::<Vec<Vec<_>>>(),
+        [["rows", "table"], ["500", "public.customer"]]
+    );
+    shop.run(r#"UPDATE "two keys" SET c = E'"quoted", \n and' WHERE a = 2; INSERT INTO "two keys" VALUES (4, '', ' '), (5, '\.', NULL)"#);
+    shop.settle();
+    for table in ["two keys", "customer"] {
+        let rows = shop.program.ok(&["cat", &format!("db://shop/public.{table}"), "--vault", VAULT]);
+        std::fs::write(shop.program.folder().join("rows.csv"), rows).expect("a file");
+        shop.run(&format!("CREATE TABLE back (LIKE \"{table}\")"));
+        shop.run(&format!("\\copy back FROM '{}' WITH (FORMAT csv, HEADER)", shop.program.folder().join("rows.csv").display()));
+        let differ = format!("SELECT count(*) FROM (TABLE \"{table}\" EXCEPT ALL TABLE back) a, (SELECT count(*) FROM back) b");
+        assert_eq!(shop.run(&differ), "0", "{table}");
+        assert_eq!(shop.run(&format!("SELECT (SELECT count(*) FROM back) = (SELECT count(*) FROM \"{table}\")")), "t");
+        shop.run("DROP TABLE back");
+    }
     let page = shop.program.ok(&["diff", "db://shop", "--vault", VAULT, "--from", &good, "--to", &format!("xid:{culprit}")]);
     assert!(page.contains("- public.customer  7  id=7 name=renamed note=nnnnnnn") && page.contains("- public.orders  7  "), "{page}");
     assert_eq!(serving.stop(), 0);
@@ -158,6 +179,10 @@ fn what_cannot_be_looked_at_is_named() {
         (&["history", "s3://shop/x", "--rows"], 2, "--rows is for databases"),
         (&["history", "db://other"], 4, "db://other is not protected"),
         (&["diff", "db://shop/custmer", "--from", "latest"], 4, "db://shop has no table custmer at that time; it has public.audit"),
+        (&["cat", "db://shop"], 2, "names no table; write db://shop/TABLE"),
+        (&["cat", "db://shop/*"], 4, "there is more than one such table: public."),
+        (&["cat", "db://shop/custmer"], 4, "db://shop has no table custmer at that time; it has public.audit"),
+        (&["ls", "db://shop", "--versions"], 2, "--versions is for buckets"),
         (&["diff", "db://shop", "--target", "./out"], 2, "--target is for buckets"),
         (&["diff", "db://shop", "--from", "2001-01-01T00:00:00Z"], 4, "the earliest restorable time is"),
     ] {
