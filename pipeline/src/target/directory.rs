@@ -45,7 +45,7 @@ use crate::model::checksum::Verifier;
 use crate::model::digest::Hasher;
 use crate::s3::Content;
 use crate::vault::body::Whole;
-use crate::vault::directory::make;
+use crate::vault::directory::{is_settled, make};
 use crate::vault::{layout, record as record_of_vault};
 
 const LOCK: &str = "lock";
@@ -107,6 +107,7 @@ impl DirectoryTarget {
 
     /// A vault is no place for a restore: what is put there would be taken for a part of it, and what is removed is lost.
     fn check_outside_of_vaults(&self) -> Result<(), TargetError> {
+        is_settled(&self.root).map_err(|error| self.refused(error.to_string()))?;
         let path = std::path::absolute(&self.root).map_err(|error| self.unusable(&error))?;
         let existing = path.ancestors().find_map(|path| path.canonicalize().ok()).unwrap_or(path);
         match existing.ancestors().find(|folder| is_vault(folder)) {

@@ -141,11 +141,28 @@ impl DirectoryStore {
     }
 }
 
+/// That a path leads to the same place before its folders are made and after: it has no `..` behind one that is not there.
+///
+/// # Errors
+/// Why it does not.
+pub fn is_settled(path: &Path) -> std::io::Result<()> {
+    let mut walked = PathBuf::new();
+    for component in path.components() {
+        if component == std::path::Component::ParentDir && !walked.as_os_str().is_empty() && !walked.exists() {
+            let reason = format!("its path has `..` behind {}, which is not there; write where it leads", walked.display());
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, reason));
+        }
+        walked.push(component);
+    }
+    Ok(())
+}
+
 /// Makes a directory where it does not exist, and every name durable that leads to it.
 ///
 /// # Errors
-/// What making it says, and syncing what was made.
+/// What making it says, and syncing what was made; a path that would lead elsewhere once its folders are made.
 pub fn make(path: &Path) -> Result<(), DirectoryError> {
+    is_settled(path).map_err(refused("find", path))?;
     let path = std::path::absolute(path).map_err(refused("find", path))?;
     let made = path.ancestors().take_while(|folder| !folder.exists()).count();
     std::fs::create_dir_all(&path).map_err(refused("make", &path))?;

@@ -168,6 +168,9 @@ fn refusals(world: &World, before: &str) {
         (&["--to", before, "--target", "./vault", "--mode", "exact", "--yes"], "lies within it"),
         (&["--to", before, "--target", ".", "--mode", "exact", "--yes"], "lies within it"),
         (&["--to", before, "--target", "./vault/new"], "is a vault"),
+        // What the guards look at must be what is written to.
+        (&["--to", before, "--target", "./none/../out"], "has `..` behind ./none, which is not there"),
+        (&["--to", before, "--target", "./none/../vault", "--mode", "exact", "--yes"], "has `..` behind"),
     ] {
         let ended = program.run(&[&["restore", &url, "--vault", "./vault"], arguments].concat());
         assert_eq!(ended.code, 4, "{arguments:?}: {}", ended.errors);
