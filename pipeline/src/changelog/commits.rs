@@ -26,7 +26,7 @@ pub struct Commit {
 
 impl Commit {
     /// Where it stands in the log of the server; none of a snapshot that began an incarnation.
-    fn lsn(&self) -> Option<u64> {
+    pub fn lsn(&self) -> Option<u64> {
         Position::commit_of(&self.until).map(|(commit, _)| commit).filter(|commit| *commit > 0)
     }
 }
@@ -100,6 +100,11 @@ impl Commits {
     /// The commit of the transaction in which this position is.
     pub fn with(&self, position: &[u8]) -> Option<&Commit> {
         self.commits.get(self.commits.partition_point(|commit| commit.until.as_slice() < position))
+    }
+
+    /// The commit behind this one.
+    pub fn after(&self, commit: &Commit) -> Option<&Commit> {
+        self.commits.get(self.commits.partition_point(|known| known.until <= commit.until))
     }
 
     /// The last commit before a position.

@@ -292,6 +292,8 @@ impl Tables {
         if self.latest < first.at && *point != TablesPoint::Latest {
             return Err(TablesError::NoData { resource: resource() });
         }
+        // What lies between a commit and the next may belong to what was asked for, if anything of it is missing.
+        let mut is_between = false;
         let (commit, to) = match point {
             TablesPoint::Latest => (last, last.at),
             TablesPoint::Transaction(transaction) => {
@@ -305,14 +307,16 @@ impl Tables {
                 // Another may still come that stands before it.
                 let is_known = last.is_some_and(|last| *lsn <= last);
                 let commit = self.log.commits.up_to_lsn(*lsn).filter(|_| is_known).ok_or_else(no_lsn)?;
+                is_between = commit.lsn() != Some(*lsn);
                 (commit, commit.at)
             }
             TablesPoint::Marker(name) => {
                 let known = || self.log.markers.iter().map(|marker| marker.name.clone()).collect::<BTreeSet<_>>().into_iter().collect();
                 let unknown = || TablesError::NoMarker { resource: resource(), name: name.clone(), known: known() };
                 let named = self.log.markers.iter().filter(|marker| marker.name == *name);
-                let commit = named.max_by(|a, b| a.position.cmp(&b.position)).and_then(|marker| marker.state(&self.log.commits));
-                let commit = commit.ok_or_else(unknown)?;
+                let marker = named.max_by(|a, b| a.position.cmp(&b.position)).ok_or_else(unknown)?;
+                let commit = marker.state(&self.log.commits).ok_or_else(unknown)?;
+                is_between = marker.transaction.is_none();
                 (commit, commit.at)
             }
             TablesPoint::Time(to) => match self.log.commits.at(*to) {
@@ -328,11 +332,15 @@ impl Tables {
                 }
             },
         };
-        let is_within = |gap: &&Gap| gap.from < to && gap.to.is_none_or(|ended| to < ended);
+        let next = self.log.commits.after(commit).filter(|_| is_between).map(|next| next.at);
+        let is_within = |gap: &&Gap| {
+            gap.from < to && gap.to.is_none_or(|ended| to < ended)
+                || next.is_some_and(|next| gap.from < next && gap.to.is_none_or(|ended| to < ended))
+        };
         if let Some(gap) = self.gaps.iter().find(is_within) {
             return Err(TablesError::Within { resource: resource(), to, gap: Box::new(gap.clone()) });
         }
-        if let Some(from) = self.missing_from.filter(|from| *from <= to) {
+        if let Some(from) = self.missing_from.filter(|from| *from <= next.map_or(to, |next| next.max(to))) {
             return Err(TablesError::Gap { resource: resource(), to, from });
         }
         Ok(TablesCut { until: commit.until.clone(), at: commit.at, transaction: commit.transaction.clone() })
@@ -508,6 +516,17 @@ mod tests {
             assert_eq!(numbers(&images(&vault, &tables, &TablesPoint::Time(seconds(29))).await), ["0", "1"]);
             let error = tables.cut(&TablesPoint::Latest).unwrap_err().to_string();
             assert!(error.contains("nothing from 1970-01-01T00:00:30Z on is complete"), "{error}");
+            // The commit that is missing stands at 200: at 150 nobody knows that, and at 100 it does not matter.
+            assert_eq!(numbers(&images(&vault, &tables, &TablesPoint::Lsn(100)).await), ["0", "1"]);
+            for lsn in [150, 250] {
+                let error = tables.cut(&TablesPoint::Lsn(lsn)).unwrap_err().to_string();
+                assert!(error.contains("nothing from 1970-01-01T00:00:30Z on is complete"), "{lsn}: {error}");
+            }
+            let gap = Gap::without_events(seconds(22), Some(seconds(38)), "the slot was lost");
+            let tables = Tables { gaps: vec![gap], missing_from: None, ..tables };
+            assert!(tables.cut(&TablesPoint::Lsn(100)).is_ok());
+            let error = tables.cut(&TablesPoint::Lsn(150)).unwrap_err().to_string();
+            assert!(error.contains("the slot was lost"), "{error}");
         });
     }
 }

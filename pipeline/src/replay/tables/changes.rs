@@ -7,9 +7,8 @@
 
 use std::collections::HashMap;
 
-use super::{Tables, batch_of};
-use crate::base::KeyRange;
-use crate::fold::tuple::{Keep, Laid, Resets, TupleJoin, laid_over};
+use super::{Tables, every_change};
+use crate::fold::tuple::{Laid, laid_over};
 use crate::model::change::TupleRow;
 use crate::model::{Op, Timestamp};
 use crate::source::control;
@@ -122,25 +121,14 @@ impl Tables {
     pub async fn changes(&self, vault: &Vault, mut look: impl FnMut(&RowChange<'_>)) -> Result<(), VaultError> {
         let Some((_, last)) = self.log.commits.ends() else { return Ok(()) };
         let ends = Ends::of(&self.log.emptied);
-        for pass in self.folding.passes() {
-            let loose = self.folding.load(vault, pass.clone()).await?;
-            for bucket in self.folding.occupied(&loose, pass) {
-                let join = TupleJoin::new(None, Keep::Changes, Resets::default());
-                let mut fold = self.folding.fold_by(vault, &loose, bucket, &KeyRange::default(), join);
-                let mut standing = Standing::default();
-                while let Some(folded) = fold.next().await? {
-                    let rows = batch_of(folded.rows)?;
-                    let columns = rows.tuple_columns();
-                    for (index, row) in columns.iter().enumerate() {
-                        let is_row = matches!(row.op, Op::Put | Op::Delete) && row.schema != control::NO_SCHEMA;
-                        if is_row && row.position <= last.until.as_slice() {
-                            self.step(&ends, &mut standing, (columns.key.value(index), &row), &mut look);
-                        }
-                    }
-                }
+        let mut standing = Standing::default();
+        every_change(vault, &self.folding, |key, row| {
+            let is_row = matches!(row.op, Op::Put | Op::Delete) && row.schema != control::NO_SCHEMA;
+            if is_row && row.position <= last.until.as_slice() {
+                self.step(&ends, &mut standing, (key, row), &mut look);
             }
-        }
-        Ok(())
+        })
+        .await
     }
 
     /// Tables that lost all rows at once, in no order.
