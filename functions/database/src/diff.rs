@@ -8,8 +8,8 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 
-use pipeline::fold::Fold;
 use pipeline::fold::tuple::TupleJoin;
+use pipeline::fold::{Fold, Uncertain};
 use pipeline::model::change::ChangeBatch;
 use pipeline::model::{ResourceId, ResourceKind, json};
 use pipeline::replay::tables::{Tables, TablesCut};
@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::DatabaseError;
-use crate::restore::Chosen;
+use crate::restore::{Chosen, of_chosen};
 use crate::schema;
 
 /// A row that is not the same.
@@ -64,35 +64,28 @@ pub struct Differences {
     pub same: u64,
 }
 
-impl Differences {
-    /// Whether there are any.
-    pub fn are_any(&self) -> bool {
-        self.added + self.changed + self.removed > 0
-    }
-}
-
-/// That the tables that are named are there at one of two cuts at least.
+/// What is chosen, knowing what the tables are: those that are named must be there at one of two cuts at least.
 ///
 /// # Errors
 /// [`DatabaseError::NoTable`]; and as reading the vault.
-pub async fn known_at_either(
+pub async fn chosen_at_either(
     vault: &Vault,
     resource: &ResourceId,
     (from, to): (&TablesCut, &TablesCut),
     chosen: &Chosen,
-) -> Result<(), DatabaseError> {
+) -> Result<Chosen, DatabaseError> {
     let (before, after) = (schema::at_cut(vault, resource, from, from.at).await?, schema::at_cut(vault, resource, to, to.at).await?);
-    let (Some(before), Some(after)) = (before, after) else { return Ok(()) };
+    let (Some(before), Some(after)) = (before, after) else { return Ok(chosen.clone()) };
     match (chosen.unknown(&before), chosen.unknown(&after)) {
         (Some(_), Some((unknown, known))) => {
             Err(DatabaseError::NoTable { resource: resource.clone(), table: unknown.to_owned(), known: known.into_iter().collect() })
         }
-        _ => Ok(()),
+        _ => Ok(chosen.among(&after, &schema::earlier(vault, resource, &after).await?)),
     }
 }
 
 /// Compares the rows of tables at two cuts, and hands over each that is not the same: those of a table by key within each hash
-/// bucket. Returns how many there are, by table.
+/// bucket. Returns how many there are, by table, and of which rows nobody knows all.
 ///
 /// # Errors
 /// As reading the vault; and what `each` says.
@@ -102,14 +95,14 @@ pub async fn diff<E: From<DatabaseError>>(
     (from, to): (&TablesCut, &TablesCut),
     chosen: &Chosen,
     mut each: impl FnMut(RowDifference) -> Result<(), E>,
-) -> Result<BTreeMap<String, Differences>, E> {
-    let mut counts = BTreeMap::new();
+) -> Result<(BTreeMap<String, Differences>, Vec<Uncertain>), E> {
+    let (mut counts, mut doubts) = (BTreeMap::new(), Vec::new());
     let failed = |error| E::from(DatabaseError::from(error));
     for pass in tables.passes() {
         let loose = tables.load(vault, pass.clone()).await.map_err(failed)?;
         for bucket in tables.occupied(&loose, pass) {
             let [mut before, mut after] =
-                [from, to].map(|cut| Groups { fold: tables.rows(vault, &loose, bucket, cut), read: VecDeque::new() });
+                [from, to].map(|cut| Groups { fold: tables.rows(vault, &loose, bucket, cut), read: VecDeque::new(), doubts: Vec::new() });
             let (mut one, mut other) = (before.next(chosen).await.map_err(failed)?, after.next(chosen).await.map_err(failed)?);
             loop {
                 let order = match (&one, &other) {
@@ -127,9 +120,13 @@ pub async fn diff<E: From<DatabaseError>>(
                     other = after.next(chosen).await.map_err(failed)?;
                 }
             }
+            // What is not known of a row at both is one doubt.
+            after.doubts.retain(|doubt| !before.doubts.contains(doubt));
+            doubts.append(&mut before.doubts);
+            doubts.append(&mut after.doubts);
         }
     }
-    Ok(counts)
+    Ok((counts, doubts))
 }
 
 /// The rows of one key: one, or of a table without a key as many as are equal.
@@ -145,6 +142,7 @@ struct Group {
 struct Groups {
     fold: Fold<'static, TupleJoin, VaultError>,
     read: VecDeque<Group>,
+    doubts: Vec<Uncertain>,
 }
 
 impl Groups {
@@ -152,10 +150,11 @@ impl Groups {
         // The last may go on in the next batch.
         while self.read.len() < 2 {
             let Some(folded) = self.fold.next().await? else { break };
+            self.doubts.extend(of_chosen(folded.uncertain, chosen));
             let batch = ChangeBatch::of(ResourceKind::Database, folded.rows)
                 .map_err(|error| VaultError::damaged("the rows of a database", error))?;
             let columns = batch.tuple_columns();
-            for (index, row) in columns.iter().enumerate().filter(|(_, row)| chosen.has(row.schema, row.table)) {
+            for (index, row) in columns.iter().enumerate().filter(|(_, row)| chosen.wants(row)) {
                 let key = columns.key.value(index);
                 match self.read.back_mut().filter(|group| group.key == key) {
                     Some(group) => group.rows += 1,

@@ -148,10 +148,7 @@ pub async fn transactions(vault: &Vault, resource: &ResourceId, of: &HistoryOf) 
                 return;
             }
             let transaction = found.entry(commit(row.position)).or_insert_with(|| line(row.at, row.request, row.position));
-            let counts = match transaction.tables.get_mut(name(row).as_ref()) {
-                Some(counts) => counts,
-                None => transaction.tables.entry(name(row).into_owned()).or_default(),
-            };
+            let counts = transaction.tables.entry(name(row)).or_default();
             let count = match change.happened {
                 Happened::Read => &mut counts.read,
                 Happened::Inserted => &mut counts.inserted,
@@ -231,7 +228,7 @@ fn line_of(change: &RowChange<'_>) -> RowLine {
             Happened::Updated => "updated",
             Happened::Deleted => "deleted",
         },
-        table: name(row).into_owned(),
+        table: name(row),
         key: row.identity.and_then(raw),
         before: change.before.and_then(raw),
         after: change.after.and_then(raw),
@@ -244,14 +241,14 @@ fn raw(text: &str) -> Option<Box<RawValue>> {
     RawValue::from_string(text.to_owned()).ok()
 }
 
-fn name<'a>(row: &TupleRow<'a>) -> Cow<'a, str> {
-    Cow::Owned(format!("{}.{}", row.schema, row.table))
+fn name(row: &TupleRow<'_>) -> String {
+    format!("{}.{}", row.schema, row.table)
 }
 
 fn see(names: &mut BTreeSet<String>, row: &TupleRow<'_>) {
     let name = name(row);
-    if !names.contains(name.as_ref()) {
-        names.insert(name.into_owned());
+    if !names.contains(&name) {
+        names.insert(name);
     }
 }
 

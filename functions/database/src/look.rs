@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use pipeline::fold::Uncertain;
 use pipeline::model::change::{ChangeBatch, TupleRow};
 use pipeline::model::{ResourceId, ResourceKind, json};
 use pipeline::replay::tables::{Tables, TablesCut};
@@ -9,10 +10,10 @@ use pipeline::source::debezium;
 use pipeline::vault::{Vault, VaultError};
 
 use crate::DatabaseError;
-use crate::restore::Chosen;
+use crate::restore::{Chosen, of_chosen};
 use crate::schema;
 
-/// Hands over every row of the tables that are wanted, those of a table by key within each hash bucket.
+/// Hands over every row of the tables that are wanted, those of a table by key within each hash bucket. Returns of which nobody knows all.
 ///
 /// # Errors
 /// No table of a name; as reading the vault; and what `each` says.
@@ -22,7 +23,8 @@ pub async fn rows<E: From<DatabaseError>>(
     (tables, cut): (&Tables, &TablesCut),
     chosen: &Chosen,
     mut each: impl FnMut(&TupleRow<'_>) -> Result<(), E>,
-) -> Result<(), E> {
+) -> Result<Vec<Uncertain>, E> {
+    let mut doubts = Vec::new();
     let failed = |error: VaultError| E::from(DatabaseError::from(error));
     let mut chosen = chosen.clone();
     if let Some(schema) = schema::at_cut(vault, resource, cut, cut.at).await.map_err(failed)? {
@@ -37,13 +39,14 @@ pub async fn rows<E: From<DatabaseError>>(
         for bucket in tables.occupied(&loose, pass) {
             let mut fold = tables.rows(vault, &loose, bucket, cut);
             while let Some(folded) = fold.next().await.map_err(failed)? {
+                doubts.extend(of_chosen(folded.uncertain, &chosen));
                 let batch = ChangeBatch::of(ResourceKind::Database, folded.rows)
                     .map_err(|error| failed(VaultError::damaged("the rows of a database", error)))?;
                 batch.tuple_columns().iter().filter(|row| chosen.wants(row)).try_for_each(|row| each(&row))?;
             }
         }
     }
-    Ok(())
+    Ok(doubts)
 }
 
 /// How many rows each table has at a cut; those without any are not among them.
@@ -55,10 +58,10 @@ pub async fn counts(
     resource: &ResourceId,
     at: (&Tables, &TablesCut),
     chosen: &Chosen,
-) -> Result<BTreeMap<String, u64>, DatabaseError> {
+) -> Result<(BTreeMap<String, u64>, Vec<Uncertain>), DatabaseError> {
     let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
     let mut last: Option<((String, String), u64)> = None;
-    rows(vault, resource, at, chosen, |row| {
+    let doubts = rows(vault, resource, at, chosen, |row| {
         match &mut last {
             Some(((schema, table), count)) if schema == row.schema && table == row.table => *count += 1,
             _ => {
@@ -70,7 +73,7 @@ pub async fn counts(
     })
     .await?;
     last.into_iter().for_each(|(table, count)| *counts.entry(table).or_default() += count);
-    Ok(counts.into_iter().map(|((schema, table), count)| (format!("{schema}.{table}"), count)).collect())
+    Ok((counts.into_iter().map(|((schema, table), count)| (format!("{schema}.{table}"), count)).collect(), doubts))
 }
 
 /// A table as CSV, as `COPY ... WITH (FORMAT csv, HEADER)` of PostgreSQL reads it: NULL is nothing, and an empty text `""`.

@@ -26,6 +26,7 @@ use tokio_postgres::Client;
 pub use self::chosen::Chosen;
 use self::progress::{Found, Progress};
 pub use self::report::{DatabaseReport, Rows};
+pub(crate) use self::rows::of_chosen;
 use crate::schema::{Defaults, Schema};
 use crate::{Address, DatabaseError, incarnation, schema};
 

@@ -88,7 +88,7 @@ pub(super) async fn count(
 }
 
 /// Doubts about tables that are wanted.
-fn of_chosen(doubts: Vec<Uncertain>, chosen: &Chosen) -> Vec<Uncertain> {
+pub(crate) fn of_chosen(doubts: Vec<Uncertain>, chosen: &Chosen) -> Vec<Uncertain> {
     let is_chosen = |doubt: &Uncertain| doubt.object.split_once('.').is_none_or(|(schema, table)| chosen.has(schema, table));
     doubts.into_iter().filter(is_chosen).collect()
 }

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use super::Cat;
 use crate::app::App;
+use crate::commands::ls::warn_uncertain;
 use crate::exit::{Ended, Failure};
 use crate::output::{Output, escaped};
 use crate::protected::Protected;
@@ -29,7 +30,7 @@ pub async fn run(app: &App, command: &Cat, (resource, table): (ResourceId, Optio
     let cut = tables.cut(&point).map_err(DatabaseError::from)?;
     let mut output = Output::new(app.flags.json);
     let (mut csv, mut lines) = (Csv::default(), Vec::new());
-    rows(&opened.vault, &resource, (&tables, &cut), &chosen, |row| -> Result<()> {
+    let doubts = rows(&opened.vault, &resource, (&tables, &cut), &chosen, |row| -> Result<()> {
         if output.json {
             let image: Option<&RawValue> = row.image.map(serde_json::from_str).transpose()?;
             output.document(&serde_json::json!({ "table": format!("{}.{}", row.schema, row.table), "row": image }))?;
@@ -41,5 +42,6 @@ pub async fn run(app: &App, command: &Cat, (resource, table): (ResourceId, Optio
     })
     .await?;
     output.finish()?;
+    warn_uncertain(&doubts);
     Ok(Ended::Whole)
 }

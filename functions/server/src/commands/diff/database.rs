@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use database::DatabaseError;
-use database::diff::{Differences, RowChanged, RowDifference, diff, known_at_either};
+use database::diff::{Differences, RowChanged, RowDifference, chosen_at_either, diff};
 use database::restore::Chosen;
 use pipeline::base::inputs::Inventory;
 use pipeline::model::ResourceId;
@@ -13,6 +13,7 @@ use pipeline::replay::tables::Tables;
 use super::Diff;
 use crate::app::App;
 use crate::commands::history::{all_of, changed, key};
+use crate::commands::ls::warn_uncertain;
 use crate::exit::{Ended, Failure};
 use crate::output::{Output, Table, escaped};
 use crate::protected::Protected;
@@ -34,9 +35,9 @@ pub async fn run(app: &App, command: &Diff, (resource, tables): (ResourceId, Opt
         let text = format!("--from is behind --to: {} and {}; write the earlier state first", from.at, to.at);
         return Err(Failure::usage(text).into());
     }
-    known_at_either(&opened.vault, &resource, (&from, &to), &chosen).await?;
+    let chosen = chosen_at_either(&opened.vault, &resource, (&from, &to), &chosen).await?;
     let mut output = Output::new(app.flags.json);
-    let counts = diff(&opened.vault, &tables, (&from, &to), &chosen, |difference: RowDifference| -> Result<()> {
+    let (counts, doubts) = diff(&opened.vault, &tables, (&from, &to), &chosen, |difference: RowDifference| -> Result<()> {
         if !command.summary {
             output.show(&difference, || line(&difference))?;
         }
@@ -44,12 +45,13 @@ pub async fn run(app: &App, command: &Diff, (resource, tables): (ResourceId, Opt
     })
     .await?;
     if output.json {
-        output.document(&serde_json::json!({ "from": from.at, "to": to.at, "summary": counts }))?;
+        output.document(&serde_json::json!({ "from": from.at, "to": to.at, "summary": counts, "uncertain": doubts }))?;
     } else {
         output.line(summary(&counts))?;
         output.line(format_args!("{} to {}", from.at, to.at))?;
     }
     output.finish()?;
+    warn_uncertain(&doubts);
     Ok(Ended::Whole)
 }
 

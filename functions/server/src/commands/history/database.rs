@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use database::history::{self, Counts, HistoryOf, RowLine, TransactionLine, shown};
+use database::history::{self, Counts, Found, HistoryOf, RowLine, TransactionLine, shown};
 use database::restore::Chosen;
 use pipeline::model::{ResourceId, Timestamp, json};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::History;
@@ -42,32 +43,30 @@ pub async fn run(
     };
     let Protected { opened, .. } = app.kept(&command.vault, &resource).await?;
     let mut output = Output::new(app.flags.json);
-    let by_row = command.database.given().is_some();
-    let there = if by_row {
-        let found = history::rows(&opened.vault, &resource, &of).await?;
-        let mut table = Table::new(&["when", "transaction", "change", "table", "key", "row"]);
-        for line in &found.found {
-            if output.json {
-                output.document(line)?;
-            } else {
-                table.row(row(line));
-            }
-        }
-        end(&mut output, table, &found.tables, &of, tables.as_deref())?
+    let ended = if command.database.given().is_some() {
+        let Found { found, tables: known } = history::rows(&opened.vault, &resource, &of).await?;
+        let table = show(&mut output, &found, &["when", "transaction", "change", "table", "key", "row"], row)?;
+        end(&mut output, table, &known, &of, tables.as_deref())?
     } else {
-        let found = history::transactions(&opened.vault, &resource, &of).await?;
-        let mut table = Table::new(&["when", "transaction", "lsn", "what"]);
-        for line in &found.found {
-            if output.json {
-                output.document(line)?;
-            } else {
-                table.row(transaction(line));
-            }
-        }
-        end(&mut output, table, &found.tables, &of, tables.as_deref())?
+        let Found { found, tables: known } = history::transactions(&opened.vault, &resource, &of).await?;
+        let table = show(&mut output, &found, &["when", "transaction", "lsn", "what"], transaction)?;
+        end(&mut output, table, &known, &of, tables.as_deref())?
     };
     output.finish()?;
-    Ok(there)
+    Ok(ended)
+}
+
+/// Writes what was found as documents, or makes a table of it.
+fn show<T: Serialize>(output: &mut Output, found: &[T], head: &[&str], cells: impl Fn(&T) -> Vec<String>) -> Result<Table> {
+    let mut table = Table::new(head);
+    for line in found {
+        if output.json {
+            output.document(line)?;
+        } else {
+            table.row(cells(line));
+        }
+    }
+    Ok(table)
 }
 
 /// Writes the table, or says that there is nothing, and what there is instead.

@@ -8,7 +8,7 @@ use pipeline::base::inputs::Inventory;
 use pipeline::model::ResourceId;
 use pipeline::replay::tables::Tables;
 
-use super::Ls;
+use super::{Ls, warn_uncertain};
 use crate::app::App;
 use crate::exit::{Ended, Failure};
 use crate::output::{Output, Table, escaped};
@@ -25,7 +25,7 @@ pub async fn run(app: &App, command: &Ls, (resource, tables): (ResourceId, Optio
     let Protected { opened, .. } = app.kept(&command.vault, &resource).await?;
     let tables = Tables::read(&opened.vault, &Inventory::load(&opened.vault, &resource).await?).await?;
     let cut = tables.cut(&point).map_err(DatabaseError::from)?;
-    let counts = counts(&opened.vault, &resource, (&tables, &cut), &chosen).await?;
+    let (counts, doubts) = counts(&opened.vault, &resource, (&tables, &cut), &chosen).await?;
     let mut output = Output::new(app.flags.json);
     let mut table = Table::new(&["rows", "table"]);
     for (name, rows) in &counts {
@@ -42,5 +42,6 @@ pub async fn run(app: &App, command: &Ls, (resource, tables): (ResourceId, Optio
         }
     }
     output.finish()?;
+    warn_uncertain(&doubts);
     Ok(Ended::Whole)
 }
