@@ -12,12 +12,13 @@
 //! What is read is checked against the content's digest before its last byte is handed on, so that nobody completes a
 //! write of damaged content.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use fail::fail_point;
 use futures::StreamExt;
+use futures::future::try_join_all;
 use futures::stream::BoxStream;
 
 use super::ahead::Ahead;
@@ -72,6 +73,8 @@ pub struct PackWriter {
     first: usize,
     known: HashMap<Digest, Slice>,
     waiting: HashMap<Digest, Pending>,
+    /// Packs of which something was referred to since the last flush that was stored before.
+    referred: BTreeSet<String>,
 }
 
 struct SealedPack {
@@ -79,6 +82,9 @@ struct SealedPack {
     bytes: Option<Bytes>,
     slices: Vec<Slice>,
 }
+
+/// Packs that are looked for at the same time.
+const CHECKS_AT_ONCE: usize = 16;
 
 /// How many contents a writer remembers to recognise them when they come again.
 const REMEMBERED_MAX: usize = 100_000;
@@ -101,7 +107,14 @@ impl Default for PackWriter {
 impl PackWriter {
     /// A writer without packs.
     pub fn new() -> PackWriter {
-        PackWriter { open: PackBuilder::default(), sealed: Vec::new(), first: 0, known: HashMap::new(), waiting: HashMap::new() }
+        PackWriter {
+            open: PackBuilder::default(),
+            sealed: Vec::new(),
+            first: 0,
+            known: HashMap::new(),
+            waiting: HashMap::new(),
+            referred: BTreeSet::new(),
+        }
     }
 
     /// Takes in one slice of at most [`SLICE_BYTES`].
@@ -114,6 +127,7 @@ impl PackWriter {
         assert!(content.len() <= SLICE_BYTES, "contents are cut into slices before they are added");
         debug_assert_eq!(Digest::of(content), digest);
         if let Some(slice) = self.known.get(&digest) {
+            self.referred.insert(slice.pack.clone());
             return Placed::Known(slice.clone());
         }
         if let Some(pending) = self.waiting.get(&digest) {
@@ -143,9 +157,19 @@ impl PackWriter {
 
     /// Writes every pack that waits. On error what was not written waits on, and flushing again is safe.
     ///
+    /// A pack that is referred to again may have been taken away since: then nothing that was stored is trusted any more, and whoever
+    /// reads the contents again has them stored anew.
+    ///
     /// # Errors
-    /// As [`Vault::create_named_by_content`].
+    /// As [`Vault::create_named_by_content`] and [`Vault::size`].
     pub async fn flush(&mut self, vault: &Vault) -> Result<(), VaultError> {
+        let referred: Vec<String> = std::mem::take(&mut self.referred).iter().map(|pack| layout::pack_file(pack)).collect();
+        for paths in referred.chunks(CHECKS_AT_ONCE) {
+            if let Err(error) = try_join_all(paths.iter().map(|path| vault.size(path))).await {
+                self.known.clear();
+                return Err(error);
+            }
+        }
         self.seal();
         for pack in &mut self.sealed {
             if let Some(bytes) = &pack.bytes {
@@ -428,6 +452,27 @@ mod tests {
         fn what_goes_in_comes_out(contents in proptest::collection::vec(proptest::collection::vec(0u8..4, 0..600), 1..20)) {
             round_trip(&contents);
         }
+    }
+
+    #[test]
+    fn a_content_whose_pack_was_taken_away_is_stored_anew_when_it_comes_again() {
+        block_on(async {
+            let store = std::sync::Arc::new(InMemory::new());
+            let vault = Vault::new(std::sync::Arc::clone(&store) as _, "v");
+            let mut writer = PackWriter::new();
+            let placed = writer.add(b"again and again");
+            writer.flush(&vault).await.unwrap();
+            let lay = writer.find(&placed);
+            writer.settle();
+            object_store::ObjectStoreExt::delete(&*store, &format!("v/{}", layout::pack_file(&lay.pack)).into()).await.unwrap();
+            assert_eq!(writer.add(b"again and again"), Placed::Known(lay.clone()));
+            assert!(writer.flush(&vault).await.is_err(), "whoever refers to it must not believe that it is there");
+            let placed = writer.add(b"again and again");
+            writer.flush(&vault).await.unwrap();
+            let body = Body::Slices(vec![writer.find(&placed)]);
+            let read: Vec<Bytes> = vault.read_body(&body, Some(Digest::of(b"again and again"))).await.unwrap().try_collect().await.unwrap();
+            assert_eq!(read.concat(), b"again and again");
+        });
     }
 
     #[test]
