@@ -26,7 +26,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 pub use self::relation::{Column, Relation};
-use self::wire::{Bytes, Value};
+use self::wire::{Bytes, Old, Value};
 use super::control;
 use crate::model::change::{ChangeBatch, TupleRow, TupleRows};
 use crate::model::{Op, Position, Timestamp, json};
@@ -64,6 +64,10 @@ pub enum PgOutputError {
     NotUtf8 { valid: usize },
     #[error("a value in it has the unknown form {form:#04x}")]
     Form { form: u8 },
+    #[error("{bytes} bytes are left behind its end")]
+    Longer { bytes: usize },
+    #[error("where a row begins it has {mark:#04x}")]
+    Mark { mark: u8 },
     #[error("messages of the kind {kind:#04x} are unknown")]
     Kind { kind: u8 },
     #[error("nothing was said of the table with the number {oid}")]
@@ -93,17 +97,6 @@ struct Known {
     relation: Relation,
     shape: String,
     document: String,
-}
-
-/// What a message says of how a row was.
-#[derive(Debug, Clone)]
-enum Old<'a> {
-    /// Nothing: its key is as it was, or it is new.
-    Untold,
-    /// What identified it.
-    Key(Vec<Value<'a>>),
-    /// All of it.
-    Whole(Vec<Value<'a>>),
 }
 
 /// Takes messages one at a time and gives back what they amount to.
@@ -277,36 +270,36 @@ impl Decoder {
         match bytes.byte()? {
             b'R' => {
                 let relation = Relation::read(&mut bytes)?;
+                bytes.end()?;
                 let key = self.keys.get(&relation.oid).map_or(&[][..], Vec::as_slice);
                 self.learn(relation.with_key(key));
             }
             b'I' => {
                 let table = self.table(bytes.u32()?)?;
-                bytes.byte()?;
-                let row = bytes.row()?;
+                let row = bytes.marked_row()?;
+                bytes.end()?;
                 self.put(&table, &Old::Untold, row, false)?;
             }
             b'U' => {
                 let table = self.table(bytes.u32()?)?;
-                let (old, row) = match bytes.byte()? {
-                    b'K' => (Old::Key(bytes.row()?), bytes.marked_row()?),
-                    b'O' => (Old::Whole(bytes.row()?), bytes.marked_row()?),
-                    _ => (Old::Untold, bytes.row()?),
-                };
+                let old = bytes.old()?;
+                let row = bytes.marked_row()?;
+                bytes.end()?;
                 self.put(&table, &old, row, true)?;
             }
             b'D' => {
                 let table = self.table(bytes.u32()?)?;
-                let old = if bytes.byte()? == b'K' { Old::Key(bytes.row()?) } else { Old::Whole(bytes.row()?) };
+                let old = bytes.old()?;
+                bytes.end()?;
                 self.delete(&table, &old)?;
             }
             b'T' => {
-                let count = bytes.i32()?;
+                let count = usize::try_from(bytes.i32()?).map_err(|_| PgOutputError::Short)?;
                 bytes.byte()?;
-                for _ in 0..count {
-                    let table = self.table(bytes.u32()?)?;
-                    self.reset(&table)?;
-                }
+                // The count is not taken for room: it is a claim.
+                let tables = (0..count).map(|_| self.table(bytes.u32()?)).collect::<Result<Vec<_>, _>>()?;
+                bytes.end()?;
+                tables.iter().try_for_each(|table| self.reset(table))?;
             }
             // Types and origins: a value's text says all that is kept.
             b'Y' | b'O' => {}

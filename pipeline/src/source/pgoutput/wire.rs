@@ -17,6 +17,17 @@ pub(super) enum Value<'a> {
     Text(&'a str),
 }
 
+/// What a message says of how a row was.
+#[derive(Debug, Clone)]
+pub(super) enum Old<'a> {
+    /// Nothing: its key is as it was, or it is new.
+    Untold,
+    /// What identified it.
+    Key(Vec<Value<'a>>),
+    /// All of it.
+    Whole(Vec<Value<'a>>),
+}
+
 impl<'a> Bytes<'a> {
     pub(super) fn of(rest: &'a [u8]) -> Bytes<'a> {
         Bytes { rest }
@@ -58,15 +69,36 @@ impl<'a> Bytes<'a> {
     }
 
     /// The values of a row.
-    pub(super) fn row(&mut self) -> Result<Vec<Value<'a>>, PgOutputError> {
+    fn row(&mut self) -> Result<Vec<Value<'a>>, PgOutputError> {
         // The count is not taken for room: it is a claim.
         (0..self.count()?).map(|_| self.value()).collect()
     }
 
     /// The values of a row behind the letter that says that they are the new ones.
     pub(super) fn marked_row(&mut self) -> Result<Vec<Value<'a>>, PgOutputError> {
+        match self.byte()? {
+            b'N' => self.row(),
+            mark => Err(PgOutputError::Mark { mark }),
+        }
+    }
+
+    /// What stands before the new values of a row.
+    pub(super) fn old(&mut self) -> Result<Old<'a>, PgOutputError> {
+        let marked = self.rest.first().copied().ok_or(PgOutputError::Short)?;
+        if marked == b'N' {
+            return Ok(Old::Untold);
+        }
         self.byte()?;
-        self.row()
+        match marked {
+            b'K' => Ok(Old::Key(self.row()?)),
+            b'O' => Ok(Old::Whole(self.row()?)),
+            mark => Err(PgOutputError::Mark { mark }),
+        }
+    }
+
+    /// That nothing is left.
+    pub(super) fn end(&self) -> Result<(), PgOutputError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(PgOutputError::Longer { bytes: self.rest.len() }) }
     }
 
     fn value(&mut self) -> Result<Value<'a>, PgOutputError> {
