@@ -231,6 +231,20 @@ async fn damage_of_records_says_whether_anything_can_be_restored() {
         kept.rot(&file);
         assert_eq!(kept.only(&file).await.costs.everything, everything, "{file}");
     }
+    // Of many readings the first and the newest are asked for.
+    let often = Kept::new();
+    for _ in 0..10 {
+        often.world.tick(1);
+        often.world.reconcile().expect("nothing fails");
+    }
+    often.world.copy_vault(often.folder.path()).expect("files");
+    let readings = often.files("state/v1/reconciliation/");
+    for (place, everything) in [(0, true), (1, false), (readings.len() - 1, true)] {
+        let sound = fs::read(often.path(&readings[place])).expect("a file");
+        often.rot(&readings[place]);
+        assert_eq!(often.only(&readings[place]).await.costs.everything, everything, "{place} of {}", readings.len());
+        fs::write(often.path(&readings[place]), sound).expect("a file");
+    }
     let kept = Kept::new();
     let manifests = kept.files("manifest/");
     let (old, newest) = (manifests[0].clone(), manifests[manifests.len() - 1].clone());

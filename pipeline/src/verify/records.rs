@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Work, explain};
 use crate::base::inputs::Inventory;
 use crate::base::{Base, Covers, Manifest, Merge, read_covers};
-use crate::changelog::coverage::{GAPS, Gap, RECONCILIATIONS, Reconciliation};
+use crate::changelog::coverage::{GAPS, Gap, READINGS_AT_ONCE_MAX, RECONCILIATIONS, Reconciliation};
 use crate::changelog::segment::SegmentName;
 use crate::model::Digest;
 use crate::vault::record::{self, Numbered};
@@ -37,7 +37,9 @@ impl Work<'_> {
         let vault = self.vault;
         for kind in vault.folders(layout::STATE_FOLDER).await? {
             let folder = layout::state_folder(&kind, self.resource);
-            for (_, path) in self.numbered(&folder).await? {
+            let numbered = self.numbered(&folder).await?;
+            let count = numbered.len();
+            for (place, (_, path)) in numbered.into_iter().enumerate() {
                 let bytes = self.read(&path).await;
                 let is_sound = bytes.is_some_and(|bytes| match kind.as_str() {
                     RECONCILIATIONS => {
@@ -48,8 +50,12 @@ impl Work<'_> {
                     GAPS => self.is_sound(&path, record::decode(&path, &bytes).map(|gap: Gap| inventory.gaps.push(gap))),
                     kind => self.is_sound(&path, record::check(&path, kind, &bytes)),
                 });
-                // Without these nothing is planned.
-                if !is_sound && matches!(kind.as_str(), RECONCILIATIONS | GAPS) {
+                // Without these nothing is planned: every gap, and of the readings those that a plan asks for.
+                let is_asked_for = match kind.as_str() {
+                    RECONCILIATIONS => place == 0 || place + READINGS_AT_ONCE_MAX >= count,
+                    kind => kind == GAPS,
+                };
+                if !is_sound && is_asked_for {
                     self.costs_everything(&path);
                 }
             }
