@@ -69,6 +69,17 @@ async fn a_restore_that_finds_nothing_says_so_and_what_there_is() {
     nothing.check(&["--key", "photos/2026/A.jpg", "--key", "s3://cli-nothing/notes.txt"], &["photos/2026/a.jpg", "notes.txt"]);
     nothing.check(&["--glob", "*.jpg"], &["`*` stays within a folder; these globs match: **/*.jpg"]);
     nothing.check(&["--glob", "photos/*.jpg"], &["photos/**/*.jpg"]);
+    let alone = "alone there fit: --glob 1, --prefix 3";
+    nothing.check(&["--prefix", "photos/", "--glob", "*.txt"], &["none has such a key", alone]);
+    let ended = program
+        .run(&["restore", &url, "--vault", "./vault", "--to", "latest", "--target", "./out", "--prefix", "photos/", "--glob", "*.jpg"]);
+    assert!(ended.output.contains("these globs match: **/*.jpg"), "{}", ended.output);
+    let ended = program
+        .run(&["restore", &url, "--vault", "./vault", "--to", "latest", "--target", "./out", "--prefix", "notes", "--glob", "*.jpg"]);
+    assert!(ended.code == 5 && !ended.output.contains("globs match"), "{}", ended.output);
+    let sizes =
+        program.run(&["restore", &url, "--vault", "./vault", "--to", "latest", "--target", "./out", "--size-min", "10", "--size-max", "5"]);
+    assert!(sizes.code == 2 && sizes.errors.contains("no object has at least 10 bytes"), "{}", sizes.errors);
     nothing.check(&["--size-min", "1000"], &["4 have such keys, and other sizes or tags", "1 to 4 bytes"]);
     nothing.check(&["--tag", "team=red"], &["their tags: none"]);
     nothing.check(&["--prefix", "photos/", "--size-max", "0"], &["3 have such keys", "1 to 3 bytes"]);

@@ -244,6 +244,12 @@ impl Asked {
                           or take --mode overwrite, which removes nothing";
             return Err(Failure::usage(reason).into());
         }
+        if let (Some(min), Some(max)) = (self.size_min, self.size_max)
+            && min > max
+        {
+            let sizes = format!("no object has at least {} bytes (--size-min) and at most {} (--size-max)", min.as_u64(), max.as_u64());
+            return Err(Failure::usage(sizes).into());
+        }
         let mut tags: BTreeMap<String, String> = BTreeMap::new();
         for Tag { name, value } in &self.tag {
             if tags.insert(name.clone(), value.clone()).is_some_and(|other| other != *value) {

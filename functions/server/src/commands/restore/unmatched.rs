@@ -3,7 +3,7 @@
 //! One walk through the state, in bounded memory: it counts, and gathers the names that are most like those that were
 //! asked for. A restore that found nothing is nearly always one with a typing error in it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write;
 
 use anyhow::Result;
@@ -28,12 +28,15 @@ const MEASURED_MAX: usize = 1 << 18;
 const COMPARED_CHARS_MAX: usize = 200;
 
 /// What existed at the restored instant.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct There {
     /// Objects that existed.
     objects: u64,
     /// Those whose keys were asked for: sizes or tags leave them out.
     by_key: u64,
+    /// Where several ways to name keys were asked for together: how many objects each of them alone names.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    alone: BTreeMap<&'static str, u64>,
     /// Names that are most like those that were asked for, the nearest first.
     nearest: Vec<String>,
     /// Globs that match, where those that were asked for do not.
@@ -63,6 +66,8 @@ pub async fn look(vault: &Vault, plan: &ReplayPlan, selection: &Selection) -> Re
 struct Looking<'a> {
     selection: &'a Selection,
     selector: Selector,
+    /// The ways to name keys that were asked for, each without the others.
+    ways: Vec<(&'static str, Selector)>,
     /// What was asked for by name, and whether it is the beginning of a key.
     asked: Vec<(String, bool)>,
     /// Globs that reach deeper than those asked for, and whether they have matched.
@@ -80,17 +85,26 @@ impl<'a> Looking<'a> {
         let mut deep = Vec::new();
         for glob in &selection.globs {
             let glob = deeper(&plain(glob, bucket));
-            let selector = Selector::new(&Selection { globs: vec![glob.clone()], ..Selection::default() })?;
+            let selector = Selector::new(&Selection { globs: vec![glob.clone()], ..selection.clone() })?;
             deep.push((glob, selector, false));
         }
+        let nothing = Selection::default;
+        let ways = [
+            ("--prefix", Selection { prefixes: selection.prefixes.clone(), ..nothing() }),
+            ("--glob", Selection { globs: selection.globs.clone(), ..nothing() }),
+            ("--key", Selection { keys: selection.keys.clone(), ..nothing() }),
+        ];
+        let asked_for = ways.iter().filter(|(_, way)| *way != nothing());
+        let ways: Vec<_> = asked_for.map(|(name, way)| Ok((*name, Selector::new(way)?))).collect::<Result<_>>()?;
         Ok(Looking {
             selection,
             selector: Selector::new(selection)?,
+            ways: if ways.len() > 1 { ways } else { Vec::new() },
             asked: prefixes.chain(keys).chain(globs).collect(),
             deeper: deep,
             measured: HashSet::new(),
             nearest: Nearest::new(NEAREST_MAX),
-            there: There { objects: 0, by_key: 0, nearest: Vec::new(), globs: Vec::new(), sizes: None, tags: BTreeSet::new() },
+            there: There::default(),
         })
     }
 
@@ -99,6 +113,9 @@ impl<'a> Looking<'a> {
         if self.selector.admits_key(&version.object) {
             self.of_that_key(version);
             return;
+        }
+        for (way, selector) in &self.ways {
+            *self.there.alone.entry(way).or_default() += u64::from(selector.admits_key(&version.object));
         }
         for (_, selector, matched) in &mut self.deeper {
             *matched |= selector.admits_key(&version.object);
@@ -129,7 +146,10 @@ impl<'a> Looking<'a> {
 
     fn finish(self) -> There {
         let globs = self.deeper.into_iter().filter(|(_, _, matched)| *matched).map(|(glob, _, _)| glob).collect();
-        There { nearest: self.nearest.names(), globs, ..self.there }
+        let is_apart = !self.there.alone.is_empty() && self.there.alone.values().all(|count| *count > 0);
+        // There is no error in any of the names: they only exclude each other.
+        let nearest = if is_apart { Vec::new() } else { self.nearest.names() };
+        There { nearest, globs, ..self.there }
     }
 }
 
@@ -189,6 +209,10 @@ impl There {
                 self.objects
             ),
         };
+        if self.by_key == 0 && !self.alone.is_empty() {
+            let alone: Vec<String> = self.alone.iter().map(|(way, count)| format!("{way} {count}")).collect();
+            let _ = writeln!(words, "a key must fit all that is asked for; alone there fit: {}", alone.join(", "));
+        }
         let list = |names: &[String]| names.iter().map(|name| escaped(name)).collect::<Vec<_>>().join("  ");
         if !self.nearest.is_empty() {
             let _ = writeln!(words, "nearest: {}", list(&self.nearest));
