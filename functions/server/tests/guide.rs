@@ -22,10 +22,8 @@ fn commands(page: &str) -> String {
 
 /// Runs a script against an emulated AWS in a folder of its own; what it starts in the background ends with it.
 fn run(folder: &Path, emulator: &AwsEmulator, script: &str) -> String {
-    // Not every command of the AWS tools takes the endpoint from the environment.
-    let script = format!("aws() {{ command aws --endpoint-url \"$AWS_ENDPOINT_URL\" \"$@\"; }}\n{script}");
     let environment: Vec<(&str, &str)> = emulator.environment().collect();
-    run_with(folder, &tools().join("s3/bin"), &environment, &script)
+    run_with(folder, &tools().join("s3/bin"), &environment, script)
 }
 
 /// Runs a script with some tools.
