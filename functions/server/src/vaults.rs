@@ -4,6 +4,7 @@
 //! Nothing here ever deletes.
 
 use std::collections::hash_map::RandomState;
+use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -93,6 +94,15 @@ impl OpenVault {
             }
             Err(BucketError::NotFound { .. }) => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Location::Directory(path) => write!(f, "{}", path.display()),
+            Location::Bucket { bucket, prefix, endpoint } => write!(f, "s3://{bucket}/{prefix} at {}", endpoint.shown()),
         }
     }
 }

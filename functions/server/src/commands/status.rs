@@ -111,19 +111,20 @@ pub async fn run(app: &App, command: Status) -> Result<Ended> {
         // A configured vault that nothing was protected in yet is not there yet.
         match place.open_if_there().await? {
             Some(opened) => found.push(look(&opened, app.clock.now()).await?),
-            None if command.vault.is_empty() => absent.push(place.name.clone()),
+            None if command.vault.is_empty() => absent.push((place.name.clone(), place.location.to_string())),
             None => drop(place.open().await?),
         }
     }
     let mut output = Output::new(app.flags.json);
     if output.json {
-        output.document(&serde_json::json!({ "vaults": found, "absent": absent }))?;
+        output.document(&serde_json::json!({ "vaults": found, "absent": absent.iter().map(|(name, _)| name).collect::<Vec<_>>() }))?;
     } else {
         for vault in &found {
             show::vault(&mut output, vault, app.clock.now())?;
         }
-        for name in &absent {
-            output.line(format_args!("vault {}: there is none at its place; `hindsight protect` makes one", escaped(name)))?;
+        for (name, place) in &absent {
+            let (name, place) = (escaped(name), escaped(place));
+            output.line(format_args!("vault {name}: there is none at {place}; `hindsight protect` makes one"))?;
         }
     }
     output.finish()?;

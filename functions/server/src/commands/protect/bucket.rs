@@ -57,8 +57,8 @@ impl FromStr for EventsFlag {
                 }
                 _ => return Err(wrong()),
             },
-            Some(("sqs", url)) if url.contains("://") => Events::Sqs { url: url.to_owned() },
-            Some(("functions", url)) if url.contains("://") => Events::Functions { url: url.to_owned() },
+            Some(("sqs", url)) if is_queue(url) => Events::Sqs { url: url.to_owned() },
+            Some(("functions", url)) if is_queue(url) => Events::Functions { url: url.to_owned() },
             Some(("list", every)) => {
                 let seconds = every.parse().ok().or_else(|| parse_duration(every).ok().map(|every| every.as_secs()));
                 let seconds = seconds.filter(|seconds| (1..=LIST_EVERY_SECONDS_MAX).contains(seconds)).ok_or_else(wrong)?;
@@ -67,6 +67,11 @@ impl FromStr for EventsFlag {
             _ => return Err(wrong()),
         }))
     }
+}
+
+/// Whether a text is the URL of a queue.
+fn is_queue(url: &str) -> bool {
+    url.parse::<hyper::Uri>().is_ok_and(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.path().len() > 1)
 }
 
 /// Said where events are in Kafka, and this program cannot read it.
@@ -216,6 +221,9 @@ mod tests {
             "list:5w",
             "sqs:",
             "sqs:name",
+            "sqs:http://[::1",
+            "sqs:ftp://host/queue",
+            "sqs:http://host",
             "kafka",
             "kafka:main",
             "kafka:/t",
