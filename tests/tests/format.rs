@@ -89,7 +89,7 @@ async fn a_program_of_nobody_restores_two_instants_with_versions_and_packed_bodi
     let reader = Reader::new(Arc::new(bucket.undisturbed()) as Arc<dyn Bucket>, Versioning::Enabled, true);
     let resource = ResourceId::bucket("photos").expect("a name");
     let mut capture = Capture::open(vault.clone(), resource.clone(), reader, clock.clone()).await.expect("an empty vault");
-    reconcile(&mut capture, &Quiet).await.expect("a first scan");
+    reconcile(&mut capture, &Quiet, None).await.expect("a first scan");
     tick(5);
     let first = clock.now();
     tick(5);
@@ -97,12 +97,12 @@ async fn a_program_of_nobody_restores_two_instants_with_versions_and_packed_bodi
     put("a b/ü.txt", b"second", &[]);
     bucket.delete("text").expect("it is there");
     tick(5);
-    reconcile(&mut capture, &Quiet).await.expect("a second listing");
+    reconcile(&mut capture, &Quiet, None).await.expect("a second listing");
     compact(&vault, &resource, clock.as_ref(), Policy { base_now: true, ..Policy::default() }).await.expect("a base");
     tick(5);
     put("new", b"third", &[]);
     tick(5);
-    reconcile(&mut capture, &Quiet).await.expect("a third listing");
+    reconcile(&mut capture, &Quiet, None).await.expect("a third listing");
     let second = clock.now();
 
     let contents = |at, versions| -> Vec<(String, Option<Vec<u8>>)> {
@@ -167,7 +167,7 @@ async fn a_program_of_nobody_restores_contents_that_the_server_copied() {
     let capture = Capture::open(vault.clone(), resource.clone(), reader, clock.clone()).await.expect("an empty vault");
     let mut capture = capture.with_copying(Some(copying));
     clock.0.fetch_add(5_000_000, Ordering::Relaxed);
-    reconcile(&mut capture, &Quiet).await.expect("a first scan");
+    reconcile(&mut capture, &Quiet, None).await.expect("a first scan");
     assert_eq!((capture.copies().copied, capture.copies().copied_bytes), (2, 500_001));
 
     let restored = restored(folder.path(), clock.now(), false).into_iter().map(|(key, content, _)| (key, content.expect("a content")));

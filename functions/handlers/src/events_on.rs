@@ -13,6 +13,9 @@ pub struct EventsOn {
     on_at: Option<Timestamp>,
     /// When the gap began that has not ended.
     gap: Option<Timestamp>,
+    /// The newest reading that says whether they are on saw them off then, and no gap says so: whoever read broke off before it was
+    /// written down.
+    seen_off: Option<Timestamp>,
 }
 
 /// What was new.
@@ -32,11 +35,15 @@ impl EventsOn {
     pub async fn known(capture: &Capture) -> Result<EventsOn, VaultError> {
         let (readings, gaps) = coverage::facts(capture.vault(), capture.resource()).await?;
         let window = coverage::window(None, &readings, &gaps);
-        let gap = window.iter().flat_map(|window| &window.gaps).find(|gap| gap.to.is_none()).map(|gap| gap.from);
+        let gap = window.iter().flat_map(|window| &window.gaps).find(|gap| gap.to.is_none() && gap.segment.is_none()).map(|gap| gap.from);
         let on_at = readings.iter().rev().find(|reading| reading.events_on == Some(true)).map(|reading| reading.ended);
         // A gap has its name from when it began. One that began here is over: events were on when it ended.
         let since = window.iter().flat_map(|window| &window.gaps).filter(|gap| Some(gap.from) == on_at).filter_map(|gap| gap.to).max();
-        Ok(EventsOn { on_at: since.or(on_at), gap })
+        let newest = readings.iter().rev().find(|reading| reading.events_on.is_some());
+        let off_at = newest.filter(|reading| reading.events_on == Some(false)).map(|reading| reading.began);
+        let gaps = || window.iter().flat_map(|window| &window.gaps).filter(|gap| gap.segment.is_none());
+        let seen_off = off_at.filter(|off| !gaps().any(|gap| gap.from <= *off && gap.to.is_none_or(|to| *off <= to)));
+        Ok(EventsOn { on_at: since.or(on_at), gap, seen_off })
     }
 
     /// When the gap began that has not ended.
@@ -55,7 +62,8 @@ impl EventsOn {
     /// The vault's: then it is as if the bucket had not been asked.
     pub async fn heard(&mut self, capture: &Capture, on: Option<bool>) -> Result<Option<News>, VaultError> {
         let now = capture.clock().now();
-        let (gap, news) = match (on, self.gap) {
+        let gap = self.gap.or(self.seen_off.map(|off| self.on_at.unwrap_or(off)).filter(|_| on == Some(true)));
+        let (gap, news) = match (on, gap) {
             (Some(true), None) => {
                 self.on_at = Some(now);
                 return Ok(None);
@@ -69,8 +77,8 @@ impl EventsOn {
         };
         capture.vault().append_record(&layout::state_folder(GAPS, capture.resource()), &gap).await?;
         *self = match news {
-            News::Off(from) => EventsOn { gap: Some(from), ..self.clone() },
-            News::OnAgain(_) => EventsOn { on_at: Some(now), gap: None },
+            News::Off(from) => EventsOn { gap: Some(from), on_at: self.on_at, seen_off: None },
+            News::OnAgain(_) => EventsOn { on_at: Some(now), gap: None, seen_off: None },
         };
         Ok(Some(news))
     }

@@ -247,6 +247,11 @@ pub fn interval(bucket: &BucketProtection) -> Duration {
     })
 }
 
+/// How often a bucket is listed of which nothing else tells.
+pub fn listed_every(bucket: &BucketProtection) -> Option<Duration> {
+    matches!(bucket.events, Events::List { .. }).then(|| interval(bucket))
+}
+
 /// When a gap begins that has not ended.
 fn open_gap(window: Option<&Window>, is_sought: impl Fn(&Gap) -> bool) -> Option<Timestamp> {
     window?.gaps.iter().find(|gap| gap.to.is_none() && is_sought(gap)).map(|gap| gap.from)
@@ -255,7 +260,7 @@ fn open_gap(window: Option<&Window>, is_sought: impl Fn(&Gap) -> bool) -> Option
 fn listing(last: &Reconciliation, every: Duration, runs: bool, now: Timestamp) -> Listing {
     let took = last.ended.since(last.began);
     let due = last.ended.plus(every);
-    let late = late_after(last, every);
+    let late = late_after((last.began, last.ended), every);
     Listing {
         began: last.began,
         ended: last.ended,
@@ -268,17 +273,10 @@ fn listing(last: &Reconciliation, every: Duration, runs: bool, now: Timestamp) -
     }
 }
 
-/// After when the next listing is late.
-fn late_after(last: &Reconciliation, every: Duration) -> Timestamp {
-    let took = last.ended.since(last.began);
+/// After when the next listing is late, behind one that began and ended then.
+pub fn late_after((began, ended): (Timestamp, Timestamp), every: Duration) -> Timestamp {
     // One that goes on is not late yet: the last one shows how long they take.
-    last.ended.plus(every).plus(every / 10).plus(took.saturating_mul(2)).plus(LISTING_SLACK)
-}
-
-/// The time in which nobody listed a bucket of which nothing but listings tells: what was put and removed within left no trace.
-pub fn unlisted(last: &Reconciliation, next: &Reconciliation, every: Duration) -> Option<Gap> {
-    let is_late = next.began > late_after(last, every);
-    is_late.then(|| Gap::without_events(last.began, Some(next.began), "nobody listed the bucket, and nothing else tells of its changes"))
+    ended.plus(every).plus(every / 10).plus(ended.since(began).saturating_mul(2)).plus(LISTING_SLACK)
 }
 
 fn is_over(trouble: &Trouble, window: Option<&Window>, last: Option<&Reconciliation>, now: Timestamp) -> bool {
@@ -414,11 +412,12 @@ mod tests {
 
     #[test]
     fn a_time_in_which_nobody_listed_is_a_gap() {
-        let every = Duration::from_secs(10);
-        let gap = |began: i64| unlisted(&last(100, 102), &last(began, began), every).map(|gap| (gap.from, gap.to));
+        let next_by = late_after((at(100), at(102)), Duration::from_secs(10));
+        let gap = |began: i64| Reconciliation { next_by: Some(next_by), ..last(100, 102) }.unread(at(began)).map(|gap| (gap.from, gap.to));
         // Due at 112; a second, twice 2 s and a minute later it is late.
         assert_eq!(gap(177), None);
         assert_eq!(gap(178), Some((at(100), Some(at(178)))));
+        assert_eq!(last(100, 102).unread(at(9_999)), None, "events tell of what happens");
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct Intake {
     strangers: BTreeMap<ResourceId, Timestamp>,
     /// How long they are waited for.
     patience: Duration,
+    /// Those of which something was told that was kept only as a dead letter.
+    dropped: BTreeSet<ResourceId>,
 }
 
 /// Anybody may name buckets: beyond so many none is waited for.
@@ -129,7 +131,17 @@ impl Intake {
     pub fn new(captures: Vec<Capture>, vault: Vault, clock: Arc<dyn Clock>, emulated: bool) -> Intake {
         let captures = captures.into_iter().map(|capture| (capture.resource().clone(), capture)).collect();
         let (protected, strangers, patience) = (BTreeSet::new(), BTreeMap::new(), Duration::ZERO);
-        Intake { captures, vault, clock, emulated, outstanding: Outstanding::default(), protected, strangers, patience }
+        Intake {
+            captures,
+            vault,
+            clock,
+            emulated,
+            outstanding: Outstanding::default(),
+            protected,
+            strangers,
+            patience,
+            dropped: BTreeSet::new(),
+        }
     }
 
     /// The same, waiting so long for a bucket that nobody has said is protected: perhaps somebody is about to.
@@ -144,6 +156,14 @@ impl Intake {
     pub fn serve(&mut self, captures: Vec<Capture>, protected: BTreeSet<ResourceId>) {
         self.captures = captures.into_iter().map(|capture| (capture.resource().clone(), capture)).collect();
         self.protected = protected;
+        // Once it is protected no more, it is waited for anew.
+        let (captures, protected) = (&self.captures, &self.protected);
+        self.strangers.retain(|bucket, _| !captures.contains_key(bucket) && !protected.contains(bucket));
+    }
+
+    /// Buckets whose changes are kept now and of which something was told before that was not, since this was asked last.
+    pub fn take_dropped(&mut self) -> Vec<ResourceId> {
+        self.dropped.extract_if(.., |bucket| self.captures.contains_key(bucket)).collect()
     }
 
     /// Whether what is told of a bucket is to come again, because it will be open then, or may be.
@@ -209,6 +229,7 @@ impl Intake {
             report.ignored += parcel.decoded.ignored.values().sum::<u64>();
             let strangers = parcel.decoded.buckets.keys().filter(|bucket| !self.captures.contains_key(*bucket));
             // Anybody who can reach the feed can write any bucket's name into an event.
+            self.dropped.extend(strangers.clone().take(STRANGERS_MAX.saturating_sub(self.dropped.len())).cloned());
             reasons.extend(strangers.map(|bucket| format!("{bucket} is not protected through this feed")));
             reasons.extend(parcel.decoded.rejects.iter().map(|reject| reject.reason.to_string()));
             report.dead += reasons.len() as u64;

@@ -215,6 +215,11 @@ impl Events {
         }
     }
 
+    /// Whether changes come the same way, whatever that is asked how often.
+    pub fn is_fed_as(&self, other: &Events) -> bool {
+        self == other || matches!((self, other), (Events::List { .. }, Events::List { .. }))
+    }
+
     /// Whether functions keep the bucket, and no process.
     pub fn is_by_functions(&self) -> bool {
         matches!(self, Events::Functions { .. })

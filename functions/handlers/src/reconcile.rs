@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fail::fail_point;
 use futures::{StreamExt, TryStreamExt};
-use pipeline::changelog::coverage::{self, GAPS, RECONCILIATIONS, Reconciliation, facts};
+use pipeline::changelog::coverage::{self, GAPS, Gap, RECONCILIATIONS, Reconciliation, facts};
 use pipeline::model::change::{Facet, ObjectChange};
 use pipeline::model::{Clock, Timestamp};
 use pipeline::s3::{ListMarker, Versioning};
@@ -20,6 +20,7 @@ use pipeline::vault::record::Record;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::{Capture, CaptureError};
+use crate::health::late_after;
 use crate::known::KnownVersion;
 use crate::listed::{is_in_parts, rank_ties, refute};
 
@@ -82,19 +83,26 @@ const TOLD_WITHIN: Duration = Duration::from_secs(5 * 60);
 /// A listing proves what was before it, up to two seconds: so the second one waits a little, to prove the first's end.
 const SECOND_AFTER: Duration = Duration::from_secs(3);
 
-/// When the next listing is due of a bucket that is listed so often; none where none has ended. `readings` are the first and the newest.
-pub fn due(readings: &[Reconciliation], every: Duration) -> Option<Timestamp> {
+/// When the next listing is due of a bucket that is listed so often; none where none has ended: at once where a time without events is
+/// over that no listing has closed. `readings` are the first and the newest.
+pub fn due(readings: &[Reconciliation], gaps: &[Gap], every: Duration) -> Option<Timestamp> {
     let (first, last) = (readings.first()?, readings.last()?);
+    let without_events = gaps.iter().filter(|gap| gap.segment.is_none()).filter_map(|gap| gap.to);
+    let to_prove = without_events.fold(first.ended, Timestamp::max);
     // Of a bucket that keeps no versions nothing is ever proven.
-    let is_proven = !last.versioned || readings.iter().filter_map(Reconciliation::proves).any(|proven| proven >= first.ended);
+    let is_proven = !last.versioned || readings.iter().filter_map(Reconciliation::proves).any(|proven| proven >= to_prove);
     Some(last.ended.plus(if is_proven { every } else { every.min(SECOND_AFTER) }))
 }
 
-/// Reads the truth once, and records what it proves.
+/// Reads the truth once, and records what it proves. `listed_every` is how often a bucket is listed of which nothing else tells.
 ///
 /// # Errors
 /// [`CaptureError`]; what was found until then is kept, and the next reading finds the rest.
-pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Result<Reconciliation, CaptureError> {
+pub async fn reconcile(
+    capture: &mut Capture,
+    progress: &dyn ScanProgress,
+    listed_every: Option<Duration>,
+) -> Result<Reconciliation, CaptureError> {
     if capture.refresh().await? {
         // What it proves counts only if it begins behind the second in which that was noted.
         capture.clock().sleep(Duration::from_secs(2)).await;
@@ -180,7 +188,15 @@ pub async fn reconcile(capture: &mut Capture, progress: &dyn ScanProgress) -> Re
     }
     // The first knows nothing.
     let untold = if before.is_some() { untold } else { 0 };
-    let proof = Reconciliation { began, ended, listed, found, untold, purged, lost, nameless, events_on, versioned, proof_began, heads };
+    let next_by = listed_every.map(|every| late_after((began, ended), every));
+    let proof =
+        Reconciliation { began, ended, listed, found, untold, purged, lost, nameless, events_on, versioned, proof_began, next_by, heads };
+    // Before the record: behind it nobody would know that there was nothing between.
+    if let Some(gap) = before.as_ref().and_then(|before| before.unread(began)) {
+        let (resource, from) = (capture.resource(), gap.from);
+        tracing::warn!(%resource, %from, "nobody listed it for long: what was put and removed meanwhile was not seen");
+        capture.vault().append_record(&layout::state_folder(GAPS, resource), &gap).await?;
+    }
     fail_point!("reconcile::before-record");
     capture.vault().append_record(&folder, &proof).await?;
     fail_point!("reconcile::after-record");

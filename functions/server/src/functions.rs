@@ -24,7 +24,7 @@ use clap::Parser;
 use handlers::capture::Capture;
 use handlers::compact::{CompactionReport, compact};
 use handlers::events_on::{EventsOn, News};
-use handlers::health::interval;
+use handlers::health::{interval, listed_every};
 use handlers::intake::{Intake, IntakeReport};
 use handlers::protection::{self, BucketProtection, Events, Protection, Status};
 use handlers::reconcile::{Quiet, due, reconcile};
@@ -296,8 +296,8 @@ impl Functions {
         let mut waiting = Vec::new();
         for (_, protection) in self.protections().await?.iter() {
             let Some(bucket) = protection.bucket() else { continue };
-            let (readings, _) = coverage::facts(&self.vault().await?.vault, &protection.resource).await?;
-            let due = due(&readings, interval(bucket));
+            let (readings, gaps) = coverage::facts(&self.vault().await?.vault, &protection.resource).await?;
+            let due = due(&readings, &gaps, interval(bucket));
             if only.map_or_else(|| due.is_none_or(|due| due <= self.now()), |only| *only == protection.resource) {
                 waiting.push((
                     self.begun.lock().await.get(&protection.resource).copied(),
@@ -321,8 +321,8 @@ impl Functions {
         }
         for (_, protection) in self.protections().await?.iter() {
             let Some(bucket) = protection.bucket() else { continue };
-            let (readings, _) = coverage::facts(&self.vault().await?.vault, &protection.resource).await?;
-            let late = due(&readings, interval(bucket)).map_or(protection.since.plus(LATE_AFTER.1), |due| due.plus(LATE_AFTER.0));
+            let (readings, gaps) = coverage::facts(&self.vault().await?.vault, &protection.resource).await?;
+            let late = due(&readings, &gaps, interval(bucket)).map_or(protection.since.plus(LATE_AFTER.1), |due| due.plus(LATE_AFTER.0));
             if late < self.now() {
                 reconciled.late.insert(protection.resource.clone());
             }
@@ -335,7 +335,7 @@ impl Functions {
         let mut capture = self.capture_of(resource, bucket).await?;
         let mut events = EventsOn::known(&capture).await?;
         loop {
-            let reading = reconcile(&mut capture, &Quiet).await?;
+            let reading = reconcile(&mut capture, &Quiet, listed_every(bucket)).await?;
             let news = match bucket.events {
                 Events::List { .. } => None,
                 _ => events.heard(&capture, reading.events_on).await?,
@@ -347,9 +347,9 @@ impl Functions {
                 Some(News::OnAgain(from)) => tracing::info!(%resource, %from, "events are on again; the next listing closes the gap"),
                 None => {}
             }
-            let (readings, _) = coverage::facts(capture.vault(), resource).await?;
+            let (readings, gaps) = coverage::facts(capture.vault(), resource).await?;
             let now = self.now();
-            let wait = due(&readings, interval(bucket)).map_or(Duration::ZERO, |due| due.since(now));
+            let wait = due(&readings, &gaps, interval(bucket)).map_or(Duration::ZERO, |due| due.since(now));
             if news.is_none() && wait > Duration::from_secs(5) {
                 return Ok(reading);
             }

@@ -46,6 +46,9 @@ pub struct Reconciliation {
     /// Of one that proves nothing: when the newest before it began that does. So whoever reads the newest few knows of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof_began: Option<Timestamp>,
+    /// Of a bucket of which nothing but readings tells: by when the next is to have begun. Otherwise the time between them is a gap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_by: Option<Timestamp>,
     /// Segments that it rests on and that no other named when it ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub heads: Vec<Link>,
@@ -138,8 +141,16 @@ impl Reconciliation {
             events_on: None,
             versioned: true,
             proof_began: None,
+            next_by: None,
             heads: Vec::new(),
         }
+    }
+
+    /// The time between this reading and the next one, if that is a gap.
+    pub fn unread(&self, next_began: Timestamp) -> Option<Gap> {
+        let is_late = self.next_by.is_some_and(|by| next_began > by);
+        is_late
+            .then(|| Gap::without_events(self.began, Some(next_began), "nobody listed the bucket, and nothing else tells of its changes"))
     }
 
     /// When the newest began, this one or one before it, that proves anything.

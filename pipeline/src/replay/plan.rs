@@ -132,15 +132,18 @@ pub fn plan(inventory: &Inventory, point: RestorePoint, certainty: Certainty) ->
         let missing = window.gaps.iter().filter(|gap| gap.segment.is_some() && gap.found_again.is_none()).count();
         return Err(PlanError::TooLate { resource, to, latest: window.latest, missing });
     }
+    // Of a bucket that keeps no versions nothing is ever proven.
+    let last = inventory.reconciliations.last();
+    let read_since = |ended: Timestamp| last.is_some_and(|last| !last.versioned && ended < last.began);
     let healed = |gap: &Gap| match gap.segment {
         // All that existed is known from the end of the listing on that found it again. What was gone before that the segment
         // alone may have told of, whatever is proven now.
         Some(_) => gap.found_again.is_some_and(|found| found <= to),
-        None => gap.to.is_some_and(|ended| window.proven.is_some_and(|proven| ended <= proven)),
+        // Behind it all that existed is known once a listing began after it. What was put and removed within it left no trace.
+        None => gap.to.is_some_and(|ended| ended < to && (window.proven.is_some_and(|proven| ended <= proven) || read_since(ended))),
     };
     let open_gaps: Vec<Gap> = window.gaps.iter().filter(|gap| gap.from <= to && !healed(gap)).cloned().collect();
-    let is_blind = open_gaps.iter().any(|gap| gap.segment.is_some());
-    let proven = !is_blind && window.proven.is_some_and(|proven| to <= proven);
+    let proven = open_gaps.is_empty() && window.proven.is_some_and(|proven| to <= proven);
     if certainty == Certainty::Proven && !proven {
         return Err(PlanError::NotProven { resource, to, proven: window.proven });
     }
@@ -225,6 +228,23 @@ mod tests {
         assert_eq!([5, 6, 19, 24, 25, 29].map(planned), [(0, true), (1, false), (1, false), (1, false), (0, true), (0, true)]);
         let proven = plan(&known, RestorePoint::Time(seconds(10)), Certainty::Proven);
         assert!(matches!(proven, Err(PlanError::NotProven { .. })));
+    }
+
+    #[test]
+    fn a_time_without_events_is_named_within_it_for_ever_and_behind_it_until_a_listing_began_after_it() {
+        let from = |gap: &Gap| gap.from.seconds();
+        let named = |readings: &[(i64, i64)], to| {
+            let gap = Gap::without_events(seconds(10), Some(seconds(20)), "events were turned off at the bucket");
+            let known = Inventory { gaps: vec![gap], ..inventory(readings) };
+            let plan = plan(&known, RestorePoint::Time(seconds(to)), Certainty::Arrived).unwrap();
+            assert!(plan.open_gaps.is_empty() || !plan.proven, "what is missing in a gap is proven by nothing");
+            plan.open_gaps.iter().map(from).collect::<Vec<_>>()
+        };
+        let (none, gap) = (Vec::new(), vec![10]);
+        let meanwhile = [(1, 5), (21, 25)];
+        assert_eq!([9, 10, 19].map(|to| named(&meanwhile, to)), [none.clone(), gap.clone(), gap.clone()]);
+        let since = [(1, 5), (25, 30), (35, 36)];
+        assert_eq!([9, 10, 20, 21, 30].map(|to| named(&since, to)), [none.clone(), gap.clone(), gap, none.clone(), none]);
     }
 
     #[test]

@@ -155,7 +155,7 @@ pub async fn run(
 
     let surveys = Surveys::of(plan);
     let folding = Folding::new(vault, plan.inputs.clone(), plan.cut(), surveys.bits_min()).await?;
-    let blind = plan.open_gaps.iter().any(|gap| gap.segment.is_some());
+    let blind = !plan.open_gaps.is_empty();
     // A prefix or a glob that is misspelled selects nothing of the vault, and perhaps a lot of the target.
     let names_keys_alone = options.selection.prefixes.is_empty() && options.selection.globs.is_empty();
     let unknown = mode == Mode::Exact

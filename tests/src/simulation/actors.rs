@@ -241,7 +241,7 @@ impl Stage {
                 if first && !cursors.is_empty() {
                     self.world.mark("first scan resumed");
                 }
-                let done = reconcile(&mut capture, &reconcile::Quiet).await.map_err(|error| error.to_string())?;
+                let done = reconcile(&mut capture, &reconcile::Quiet, None).await.map_err(|error| error.to_string())?;
                 self.world.mark(if first { "first scan" } else { "reconciliation" });
                 if first {
                     // One that was resumed has seen nothing of what came after its beginning to what it had listed before.

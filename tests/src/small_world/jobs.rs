@@ -173,7 +173,7 @@ impl SmallWorld {
     pub fn reading(&self) -> Result<Reconciliation, Broken> {
         self.live(async {
             let mut capture = self.capture().await?;
-            reconcile(&mut capture, &Quiet).await.map_err(text)
+            reconcile(&mut capture, &Quiet, None).await.map_err(text)
         })
     }
 

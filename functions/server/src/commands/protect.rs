@@ -2,6 +2,7 @@
 
 mod bucket;
 mod database;
+mod unfed;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -195,6 +196,17 @@ pub(super) async fn decide(app: &App, chosen: &Chosen, resource: ResourceId, how
     let running = known.as_ref().filter(|known| known.record.status == Status::Active);
     let since = running.map_or_else(|| app.clock.now(), |known| known.record.since);
     let protection = Protection { resource, since, how, status: Status::Active };
+    if let Some(is) = protection.bucket() {
+        // What told of changes until now does so no more, and what will from now on knows of none before.
+        let is_new_feed = running.is_some_and(|known| known.record.bucket().is_some_and(|was| !is.events.is_fed_as(&was.events)));
+        let reason = match running {
+            None => Some("the bucket was not protected"),
+            Some(_) => is_new_feed.then_some("another source of events was to be used from then on"),
+        };
+        if let Some(reason) = reason {
+            unfed::note(&opened.vault, &protection.resource, app.clock.now(), reason).await?;
+        }
+    }
     // What is as it was needs no record: one would make `serve` begin anew with it.
     let number = match known.as_ref().filter(|known| known.record == protection) {
         Some(known) => known.number,
@@ -255,7 +267,8 @@ pub async fn unprotect(app: &App, command: Unprotect) -> Result<Ended> {
     let resource: ResourceId = command.what.parse()?;
     let Protected { opened, number, protection: known } = app.protected(&command.vault, &resource).await?;
     let protection = Protection { status: Status::Stopped, ..known.clone() };
-    let number = if protection == known { number } else { protection::record(&opened.vault, &[], &protection).await? };
+    let was_stopped = protection == known;
+    let number = if was_stopped { number } else { protection::record(&opened.vault, &[], &protection).await? };
     let warnings = match &protection.how {
         How::Bucket(_) => Vec::new(),
         How::Database(how) => database::clean_up(app, how).await,
@@ -264,7 +277,11 @@ pub async fn unprotect(app: &App, command: Unprotect) -> Result<Ended> {
     let ended = if warnings.is_empty() { Ended::Whole } else { Ended::InPart };
     let decided = Decided { vault: &opened.place.name, store: None, number, protection: &protection, before: None, warnings };
     say(app, &decided, |output, decided| {
-        output.line(format_args!("stopped protecting {resource} in vault {}; what was kept can be restored", decided.vault))
+        let (vault, kept) = (decided.vault, "what was kept can be restored");
+        if was_stopped {
+            return output.line(format_args!("{resource} was not protected any more in vault {vault}; {kept}"));
+        }
+        output.line(format_args!("stopped protecting {resource} in vault {vault}; {kept}"))
     })?;
     Ok(ended)
 }

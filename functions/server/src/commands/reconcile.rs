@@ -6,7 +6,9 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use handlers::capture::Capture;
-use handlers::protection::BucketProtection;
+use handlers::events_on::{EventsOn, News};
+use handlers::health::listed_every;
+use handlers::protection::{BucketProtection, Status};
 use handlers::reconcile::{Quiet, ScanProgress, reconcile};
 use indicatif::{ProgressBar, ProgressStyle};
 use pipeline::base::inputs::Inventory;
@@ -31,7 +33,15 @@ pub struct Reconcile {
 pub async fn run(app: &App, command: Reconcile) -> Result<Ended> {
     let resource = bucket_only(&command.bucket, WHOLE)?;
     let protected = app.protected(&command.vault, &resource).await?;
-    let BucketProtection { endpoint: reference, acls, .. } = protected.bucket()?.clone();
+    // A reading of a time of which nobody was to keep anything would make that look like one without changes.
+    if protected.protection.status == Status::Stopped {
+        let vault = &protected.opened.place.name;
+        return Err(
+            Failure::refused(format!("{resource} is not protected any more in vault {vault}; `hindsight protect` begins again")).into()
+        );
+    }
+    let protection = protected.bucket()?.clone();
+    let BucketProtection { endpoint: reference, acls, .. } = protection.clone();
     let opened = protected.opened;
     let endpoint = app.endpoint(reference.as_deref())?;
     // Of a vault in a bucket the flag says where that is.
@@ -46,8 +56,14 @@ pub async fn run(app: &App, command: Reconcile) -> Result<Ended> {
     let mut capture = capture.with_copying(copying);
     let progress: Box<dyn ScanProgress> =
         if std::io::stderr().is_terminal() && !app.flags.json { Box::new(Spinner::new()) } else { Box::new(Quiet) };
-    let reading = reconcile(&mut capture, progress.as_ref()).await?;
+    let listed_every = listed_every(&protection);
+    let reading = reconcile(&mut capture, progress.as_ref(), listed_every).await?;
     drop(progress);
+    if listed_every.is_none()
+        && let Some(News::Off(since)) = EventsOn::known(&capture).await?.heard(&capture, reading.events_on).await?
+    {
+        tracing::warn!(%resource, %since, "events are turned off at the bucket: only listings find its changes");
+    }
     let mut output = Output::new(app.flags.json);
     if output.json {
         output.document(&reading)?;

@@ -9,9 +9,11 @@ use handlers::capture::Capture;
 use handlers::health::Part;
 use handlers::intake::Intake;
 use handlers::protection::{Events, Protection};
-use pipeline::model::{ResourceId, Timestamp};
+use pipeline::changelog::coverage::{GAPS, Gap};
+use pipeline::model::{Clock, ResourceId, Timestamp};
 use pipeline::source::Source;
-use tokio::sync::watch;
+use pipeline::vault::layout;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::metrics::Metrics;
@@ -71,9 +73,20 @@ impl FeedName {
 #[derive(Default)]
 struct Told {
     /// Those that are open.
-    captures: BTreeMap<ResourceId, (Capture, Arc<Troubles>)>,
+    captures: BTreeMap<ResourceId, Filled>,
     /// Those that are protected, open or not.
     protected: BTreeSet<ResourceId>,
+}
+
+/// A bucket that a feed tells of.
+#[derive(Clone)]
+pub struct Filled {
+    /// What keeps its changes.
+    pub capture: Capture,
+    /// Where it is noted what goes wrong.
+    pub troubles: Arc<Troubles>,
+    /// Has the truth read now.
+    pub read_now: Arc<Notify>,
 }
 
 struct Running {
@@ -123,10 +136,10 @@ impl Feeds {
     ///
     /// # Errors
     /// A feed that cannot be asked.
-    pub async fn add(&self, name: FeedName, endpoint: &Endpoint, capture: Capture, troubles: &Arc<Troubles>) -> Result<()> {
-        let resource = capture.resource().clone();
+    pub async fn add(&self, name: FeedName, endpoint: &Endpoint, filled: Filled) -> Result<()> {
+        let (capture, resource) = (filled.capture.clone(), filled.capture.resource().clone());
         if let Some(running) = self.running().get(&name) {
-            running.told.send_modify(|told| drop(told.captures.insert(resource, (capture, Arc::clone(troubles)))));
+            running.told.send_modify(|told| drop(told.captures.insert(resource, filled)));
             return Ok(());
         }
         let source: Arc<dyn Source> = match &name {
@@ -154,7 +167,7 @@ impl Feeds {
             let feed = Feed { app: self.app.clone(), metrics: Arc::clone(&self.metrics), stop: self.stop.clone(), source, intake, changes };
             Running { told, task: tokio::spawn(feed.run()) }
         });
-        running.told.send_modify(|told| drop(told.captures.insert(resource, (capture, Arc::clone(troubles)))));
+        running.told.send_modify(|told| drop(told.captures.insert(resource, filled)));
         Ok(())
     }
 
@@ -193,24 +206,74 @@ struct Feed {
 impl Feed {
     /// A feed that is at rest is a trouble of every bucket that it tells of.
     async fn note(&self, error: &str) {
-        let concerned: Vec<Arc<Troubles>> = self.changes.borrow().captures.values().map(|(_, troubles)| Arc::clone(troubles)).collect();
+        let concerned: Vec<Arc<Troubles>> = self.changes.borrow().captures.values().map(|filled| Arc::clone(&filled.troubles)).collect();
         for troubles in concerned {
             troubles.note(Part::Feed, error.to_owned()).await;
         }
     }
 
+    /// Remembers up to where everything had arrived, the first time.
+    fn remember_marks(&self, lost_from: &mut BTreeMap<ResourceId, Timestamp>) {
+        for (resource, filled) in &self.changes.borrow().captures {
+            lost_from.entry(resource.clone()).or_insert_with(|| filled.capture.latest());
+        }
+    }
+
+    /// What this feed was told since these marks is lost: for each bucket that is a gap, and the truth is read. Returns the marks
+    /// of those for which it could not be written down: it is tried again.
+    async fn note_lost(&self, lost_from: BTreeMap<ResourceId, Timestamp>, reason: &str) -> BTreeMap<ResourceId, Timestamp> {
+        let concerned: Vec<(Timestamp, Filled)> = {
+            let told = self.changes.borrow();
+            lost_from.iter().filter_map(|(resource, from)| Some((*from, told.captures.get(resource)?.clone()))).collect()
+        };
+        let mut unwritten = BTreeMap::new();
+        for (mark, Filled { capture, read_now, .. }) in concerned {
+            let (resource, now) = (capture.resource(), capture.clock().now());
+            // One that was never protected before has no marks: its first listing begins now.
+            if mark == Timestamp::default() {
+                continue;
+            }
+            let from = Timestamp::from_micros(mark.micros() + 1);
+            tracing::error!(%resource, %from, reason, "what happened since then is read from the bucket");
+            let gap = Gap::without_events(from, Some(now), reason);
+            match capture.vault().append_record(&layout::state_folder(GAPS, resource), &gap).await {
+                Ok(_) => read_now.notify_one(),
+                Err(error) => {
+                    tracing::error!(%resource, %error, "a gap could not be written down; it is tried again");
+                    unwritten.insert(resource.clone(), mark);
+                }
+            }
+        }
+        unwritten
+    }
+
     async fn run(mut self) {
         let mut backoff = BACKOFF.0;
         let mut serves = 0;
+        // Of each bucket that this feed tells of the last mark before it was gone.
+        let mut lost_from = BTreeMap::new();
+        // The same of those of which something was told that was kept only as a dead letter.
+        let mut dropped_from = BTreeMap::new();
         while !*self.stop.borrow() {
             if self.changes.has_changed().unwrap_or(false) {
                 let (captures, protected) = {
                     let told = self.changes.borrow_and_update();
-                    let captures: Vec<Capture> = told.captures.values().map(|(capture, _)| capture.clone()).collect();
+                    let captures: Vec<Capture> = told.captures.values().map(|filled| filled.capture.clone()).collect();
                     (captures, told.protected.clone())
                 };
                 serves = captures.len();
                 self.intake.serve(captures, protected);
+                let dropped = self.intake.take_dropped();
+                if !dropped.is_empty() {
+                    let mut from = BTreeMap::new();
+                    self.remember_marks(&mut from);
+                    from.retain(|resource, _| dropped.contains(resource));
+                    dropped_from.append(&mut from);
+                }
+            }
+            if !dropped_from.is_empty() {
+                const REASON: &str = "what was told of the bucket before it was protected was not kept";
+                dropped_from = self.note_lost(std::mem::take(&mut dropped_from), REASON).await;
             }
             if serves == 0 {
                 tokio::select! {
@@ -224,12 +287,25 @@ impl Feed {
             }
             match self.intake.round(self.source.as_ref()).await {
                 Ok(report) => {
+                    if !lost_from.is_empty() {
+                        let reason = format!("{} was not there", self.source.stream());
+                        lost_from = self.note_lost(std::mem::take(&mut lost_from), &reason).await;
+                    }
                     self.metrics.round(self.source.stream(), &report, self.app.clock.now());
                     backoff = BACKOFF.0;
                 }
                 Err(error) => {
                     let error = format!("{:#}", anyhow::Error::new(error));
-                    tracing::warn!(stream = self.source.stream(), error, "a round failed; its events come again");
+                    if self.source.is_gone() {
+                        tracing::error!(
+                            stream = self.source.stream(),
+                            error,
+                            "a round failed; what was told there and had not been received is lost"
+                        );
+                        self.remember_marks(&mut lost_from);
+                    } else {
+                        tracing::warn!(stream = self.source.stream(), error, "a round failed; its events come again");
+                    }
                     tokio::select! {
                         () = async {
                             self.note(&error).await;

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use handlers::capture::Capture;
-use handlers::health::{Part, interval, unlisted};
+use handlers::health::{Part, interval};
 use handlers::protection::{BucketProtection, Events};
 use handlers::reconcile::{ScanProgress, due, reconcile};
-use pipeline::changelog::coverage::{self, GAPS, Reconciliation};
+use pipeline::changelog::coverage::{self, Gap, Reconciliation};
 use pipeline::model::{Clock, ResourceId, Timestamp};
-use pipeline::vault::layout;
 
 use super::metrics::Metrics;
 use super::pace::{patience, wait_or};
@@ -32,6 +31,8 @@ pub struct Truth {
     metrics: Arc<Metrics>,
     troubles: Arc<Troubles>,
     readings: Vec<Reconciliation>,
+    /// Those there were when it began; [`Watch`] asks for a listing where another one has ended.
+    gaps: Vec<Gap>,
 }
 
 /// Readings that are remembered.
@@ -40,12 +41,12 @@ const READINGS_MAX: usize = 16;
 impl Truth {
     /// Begins where the vault stands.
     pub async fn begin(capture: &Capture, protection: &BucketProtection, metrics: Arc<Metrics>, troubles: Arc<Troubles>) -> Result<Truth> {
-        let (readings, _) = coverage::facts(capture.vault(), capture.resource()).await?;
+        let (readings, gaps) = coverage::facts(capture.vault(), capture.resource()).await?;
         if let Some(last) = readings.last() {
             metrics.last_reading(capture.resource(), last);
         }
         let listing_only = matches!(protection.events, Events::List { .. });
-        Ok(Truth { capture: capture.clone(), every: interval(protection), listing_only, metrics, troubles, readings })
+        Ok(Truth { capture: capture.clone(), every: interval(protection), listing_only, metrics, troubles, readings, gaps })
     }
 
     /// Lists for ever.
@@ -59,7 +60,7 @@ impl Truth {
             }
             let first = self.readings.is_empty();
             let progress = Told { resource: &resource, first };
-            match reconcile(&mut self.capture, &progress).await {
+            match reconcile(&mut self.capture, &progress, self.listing_only.then_some(self.every)).await {
                 Ok(reading) => {
                     failures = 0;
                     let Reconciliation { listed, found, purged, lost, .. } = reading;
@@ -72,7 +73,6 @@ impl Truth {
                     }
                     self.metrics.reading(&resource, &reading);
                     watch.heard(&self.capture, reading.events_on).await;
-                    self.note_unlisted(&reading).await;
                     self.mark(&reading).await;
                     self.remember(reading);
                     self.tell_window();
@@ -100,18 +100,7 @@ impl Truth {
         if failures > 0 {
             return patience(failures, BACKOFF);
         }
-        due(&self.readings, self.every).map_or(Duration::ZERO, |due| due.since(now).min(self.every))
-    }
-
-    /// Where listings are all there is, a time without them is a gap.
-    async fn note_unlisted(&self, reading: &Reconciliation) {
-        let last = self.readings.last().filter(|_| self.listing_only);
-        let Some(gap) = last.and_then(|last| unlisted(last, reading, self.every)) else { return };
-        let (resource, folder) = (self.capture.resource(), layout::state_folder(GAPS, self.capture.resource()));
-        tracing::warn!(%resource, from = %gap.from, "nobody listed it for long: what was put and removed meanwhile was not seen");
-        if let Err(error) = self.capture.vault().append_record(&folder, &gap).await {
-            tracing::error!(%resource, %error, "a gap could not be written down");
-        }
+        due(&self.readings, &self.gaps, self.every).map_or(Duration::ZERO, |due| due.since(now).min(self.every))
     }
 
     /// Where nothing is proven and no events come, a listing is all that can arrive: it moves the mark.

@@ -23,7 +23,7 @@ const EVERY: Duration = Duration::from_secs(60);
 /// What is known of a bucket's events.
 pub struct Watch {
     /// Somebody wants the truth to be read now.
-    pub read_now: Notify,
+    pub read_now: Arc<Notify>,
     metrics: Arc<Metrics>,
     troubles: Arc<Troubles>,
     expects_events: bool,
@@ -34,7 +34,7 @@ impl Watch {
     /// Begins where the vault stands. That nobody listened to a webhook is a gap, too.
     pub async fn begin(capture: &Capture, events: &Events, metrics: Arc<Metrics>, troubles: Arc<Troubles>) -> Result<Watch> {
         let watch = Watch {
-            read_now: Notify::new(),
+            read_now: Arc::default(),
             metrics,
             troubles,
             expects_events: !matches!(events, Events::List { .. }),

@@ -6,6 +6,7 @@
 //! Messages that an earlier process had received and not deleted are hidden until their time is over. So after a start
 //! nothing is said to be drained before that time has passed, unless nobody can have received any.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub struct SqsSource {
     /// Before this, messages of an earlier process may be hidden.
     hidden_until: Timestamp,
     drain: Mutex<Drain>,
+    /// There was no such queue when it was asked last.
+    gone: AtomicBool,
 }
 
 impl SqsSource {
@@ -46,10 +49,14 @@ impl SqsSource {
     pub fn new(client: Client, queue: &str, clock: Arc<dyn Clock>, stop: Stop, may_be_hidden: bool) -> SqsSource {
         let hidden_until = if may_be_hidden { clock.now().plus(VISIBILITY) } else { Timestamp::default() };
         let name = queue.rsplit('/').next().unwrap_or(queue);
-        SqsSource { stream: format!("sqs:{name}"), queue: queue.to_owned(), client, clock, stop, hidden_until, drain: Mutex::default() }
+        let (drain, gone) = (Mutex::default(), AtomicBool::new(false));
+        SqsSource { stream: format!("sqs:{name}"), queue: queue.to_owned(), client, clock, stop, hidden_until, drain, gone }
     }
 
     fn failed(&self, what: &str, error: &(impl ProvideErrorMetadata + std::error::Error + 'static)) -> SourceError {
+        if Hindrance::of_code(error.code().unwrap_or_default(), "", None) == Some(Hindrance::NoQueue) {
+            self.gone.store(true, Ordering::Relaxed);
+        }
         let (queue, reason) = (&self.queue, reason(error));
         SourceError { stream: self.stream.clone(), reason: format!("cannot {what} queue {queue}: {reason}"), transient: true }
     }
@@ -67,6 +74,7 @@ impl SqsSource {
             received = request.send() => received.map_err(|error| self.failed("receive from", &error))?,
             () = stopped(&self.stop) => return Ok(None),
         };
+        self.gone.store(false, Ordering::Relaxed);
         let messages = received.messages.unwrap_or_default().into_iter();
         // A message without a receipt cannot be deleted; it comes again.
         let messages = messages.filter_map(|message| Some(Message { body: message.body?.into(), receipt: message.receipt_handle? }));
@@ -178,6 +186,10 @@ pub async fn claim(client: &Client, queue: &str, vault: &str) -> Option<String> 
 impl Source for SqsSource {
     fn stream(&self) -> &str {
         &self.stream
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
     }
 
     async fn poll(&self) -> Result<Delivery, SourceError> {

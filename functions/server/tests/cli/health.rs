@@ -8,7 +8,7 @@ use serde_json::Value;
 use tests::services::{AwsEmulator, SeaweedFs};
 
 use super::program::Program;
-use super::proof::send_events;
+use super::proof::{path, send_events};
 use super::world::{World, seaweed};
 
 /// How often it is asked until it is so, and how long then in all: a minute and a half.
@@ -167,5 +167,108 @@ async fn events_that_are_turned_off_at_the_bucket_are_noticed_and_what_happened_
     until(program, |_| history("after.txt").len() == 1).await;
     let told = history("after.txt").remove(0);
     assert!(told["stream"].as_str().is_some_and(|stream| stream.starts_with("sqs:")), "{told}");
+    assert_eq!(serving.stop(), 0);
+
+    // While nobody serves, somebody who lists by hand sees it, too.
+    switch_events(&world, false).await;
+    let ended = program.run(&["reconcile", &url, "--vault", "./vault"]);
+    assert!(ended.code == 0 && ended.errors.contains("events are turned off at the bucket"), "{}", ended.errors);
+    let since = resource(program)["health"]["events_off_since"].as_str().unwrap_or_else(|| panic!("{}", resource(program))).to_owned();
+    world.put("unseen.txt", "unseen").await;
+    switch_events(&world, true).await;
+    let serving = program.serve(&["--vault", "./vault"]);
+    until(program, |_| history("unseen.txt").len() == 1).await;
+    let gaps = resource(program)["window"]["gaps"].clone();
+    let is_closed = |gap: &Value| gap["from"].as_str() == Some(&since) && gap["to"].is_string();
+    assert!(gaps.as_array().is_some_and(|gaps| gaps.iter().any(is_closed)), "{since} in {gaps}");
+    assert_eq!(serving.stop(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_removed_and_made_again_and_one_that_takes_its_place_leave_gaps_that_a_listing_closes_at_once() {
+    let emulator = AwsEmulator::start().unwrap_or_else(|error| panic!("{error}; run ./dev setup"));
+    let world = World::new(&emulator, "cli-queue-gone", true).await;
+    let queue = send_events(&emulator, &world.bucket);
+    let (program, url) = (&world.program, world.url());
+    let protect = |queue: &str| program.ok(&["protect", &url, "--vault", "./vault", "--events", &format!("sqs:{queue}"), "--no-acls"]);
+    protect(&queue);
+    let serving = program.serve(&["--vault", "./vault"]);
+    program.ok(&["status", "--vault", "./vault", "--wait"]);
+    let history = |key: &str| program.json(&["history", &format!("{url}/{key}"), "--vault", "./vault"]);
+
+    let script = format!("aws --endpoint-url {} sqs delete-queue --queue-url {queue}", emulator.endpoint());
+    let removed = std::process::Command::new("bash").args(["-c", &script]).env("PATH", path()).envs(emulator.environment()).output();
+    assert!(removed.expect("bash runs").status.success());
+    world.put("lost.txt", "nobody is told").await;
+    until(program, |health| health["last_trouble"]["part"] == "feed").await;
+    assert!(serving.running.log().contains("what was told there and had not been received is lost"), "{}", serving.running.log());
+    assert_eq!(send_events(&emulator, &world.bucket), queue);
+    until(program, |_| history("lost.txt").len() == 1).await;
+    assert_eq!(history("lost.txt")[0]["via"], "scan", "only a listing can have found it");
+    let gaps = resource(program)["window"]["gaps"].clone();
+    assert_eq!((gaps[0]["reason"].as_str(), gaps[1].is_null()), (Some("sqs:cli-queue-gone was not there"), true), "{gaps}");
+    assert_eq!(serving.stop(), 0);
+
+    // Another queue knows nothing of what the one before was told and nobody took.
+    world.put("left.txt", "in a queue that nobody asks any more").await;
+    let other = queue.replace("cli-queue-gone", "cli-queue-new");
+    let script = format!("aws --endpoint-url {} sqs create-queue --queue-name cli-queue-new", emulator.endpoint());
+    let made = std::process::Command::new("bash").args(["-c", &script]).env("PATH", path()).envs(emulator.environment()).output();
+    assert!(made.expect("bash runs").status.success());
+    protect(&other);
+    let serving = program.serve(&["--vault", "./vault"]);
+    until(program, |_| history("left.txt").len() == 1).await;
+    let gaps = resource(program)["window"]["gaps"].clone();
+    let reason = gaps[1]["reason"].as_str().unwrap_or_else(|| panic!("{gaps}"));
+    assert!(reason.starts_with("another source of events") && gaps[2].is_null(), "{gaps}");
+    assert_eq!(serving.stop(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_shared_queue_told_while_nobody_protected_the_bucket_is_a_gap_and_read_once_it_is_protected_again() {
+    let emulator = AwsEmulator::start().unwrap_or_else(|error| panic!("{error}; run ./dev setup"));
+    let (world, beside) = (World::new(&emulator, "cli-shared", true).await, World::new(&emulator, "cli-shared-beside", true).await);
+    let queue = send_events(&emulator, &world.bucket);
+    let (program, url) = (&world.program, world.url());
+    let protect = |url: &str| program.ok(&["protect", url, "--vault", "./vault", "--events", &format!("sqs:{queue}"), "--no-acls"]);
+    protect(&url);
+    // Another bucket keeps the feed going.
+    protect(&beside.url());
+    let serving = program.serve(&["--vault", "./vault"]);
+    program.ok(&["status", "--vault", "./vault", "--wait"]);
+    program.ok(&["unprotect", &url, "--vault", "./vault"]);
+    for _ in 0..TRIES {
+        if serving.running.log().contains("not kept any more") {
+            break;
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+    // Whoever waits for messages goes on as it began until one comes.
+    world.put("last.txt", "perhaps still kept").await;
+    tokio::time::sleep(EVERY * 8).await;
+    world.put("unseen.txt", "nobody keeps it").await;
+    let letters = || program.json(&["dead-letters", "--vault", "./vault"]);
+    for _ in 0..TRIES * 4 {
+        if !letters().is_empty() {
+            break;
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+    assert!(!letters().is_empty(), "{}", serving.running.log());
+    protect(&url);
+    world.put("after.txt", "somebody does again").await;
+    let history = |key: &str| program.json(&["history", &format!("{url}/{key}"), "--vault", "./vault"]);
+    for key in ["last.txt", "unseen.txt", "after.txt"] {
+        for _ in 0..TRIES {
+            if !history(key).is_empty() {
+                break;
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+        assert_eq!(history(key).len(), 1, "{key}: {}", serving.running.log());
+    }
+    let all = program.json(&["status", "--vault", "./vault"])[0]["vaults"][0]["resources"].clone();
+    let gaps: Vec<&Value> = all.as_array().expect("resources").iter().map(|resource| &resource["window"]["gaps"]).collect();
+    assert!(gaps.iter().any(|gaps| gaps[0]["reason"] == "the bucket was not protected"), "{gaps:?}");
     assert_eq!(serving.stop(), 0);
 }

@@ -60,14 +60,19 @@ impl std::ops::AddAssign for Compared {
     }
 }
 
-/// Restores to an instant, into a new directory, and compares; as [`compare`].
+/// Restores to an instant, into a new directory, and compares; as [`compare`]. Only where the process was killed again and again may
+/// it be an instant at which nobody listened, and then the restore says so.
 pub fn restore_and_compare(program: &Program, url: &str, vault: &str, record: &Record, at: Timestamp, slack: Duration) -> Compared {
     let folder = tempfile::tempdir_in(program.folder()).expect("a folder");
     let target = folder.path().join("out");
     let to = at.to_string();
     let target_text = target.to_str().expect("a plain path");
-    let report = program.json(&["restore", url, "--vault", vault, "--to", &to, "--target", target_text]);
-    compare(record, at, &target, &report[0], slack).unwrap_or_else(|wrong| {
+    let ended = program.run(&["restore", url, "--vault", vault, "--to", &to, "--target", target_text, "--json"]);
+    let report: Value = serde_json::from_str(&ended.output).unwrap_or_else(|error| panic!("{error}: {} {}", ended.errors, ended.output));
+    let is_in_gap = report["gaps"]["count"].as_u64().is_some_and(|gaps| gaps > 0);
+    assert_eq!(ended.code, if is_in_gap { 3 } else { 0 }, "restored to {to}: {}{}", ended.errors, ended.output);
+    assert!(slack >= UNWATCHED || !is_in_gap, "restored to {to}: somebody listened all the time: {}", ended.output);
+    compare(record, at, &target, &report, slack).unwrap_or_else(|wrong| {
         let known = record.objects.keys().filter(|key| wrong.contains(&format!("{key:?}")));
         let known: String = known.map(|key| program.ok(&["history", &format!("{url}/{key}"), "--vault", vault, "--json"])).collect();
         panic!("restored to {to}: {wrong}\nThe vault has:\n{known}")

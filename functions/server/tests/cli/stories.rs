@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pipeline::model::Timestamp;
 use tests::services::AwsEmulator;
 use tests::sqs_server::SqsServer;
 
@@ -57,6 +58,10 @@ async fn a_time_in_which_nobody_listed_is_shown_as_a_gap() {
     // A minute and a little is what a listing may be late.
     tokio::time::sleep(Duration::from_secs(66)).await;
     let within = a_quiet_second().await;
+    // Neither another interval nor somebody who lists by hand lets it be forgotten.
+    program.ok(&["protect", &url, "--vault", "./vault", "--events", "list:5m"]);
+    program.ok(&["reconcile", &url, "--vault", "./vault"]);
+    program.ok(&["protect", &url, "--vault", "./vault", "--events", "list:1"]);
     let serving = program.serve(&["--vault", "./vault"]);
     program.ok(&["status", "--vault", "./vault", "--wait"]);
     let status = program.json(&["status", "--vault", "./vault"]);
@@ -65,9 +70,69 @@ async fn a_time_in_which_nobody_listed_is_shown_as_a_gap() {
         gaps[0]["reason"].as_str().is_some_and(|reason| reason.starts_with("nobody listed the bucket")) && gaps[1].is_null(),
         "{status:?}"
     );
-    // What still exists was found.
-    program.ok(&["restore", &url, "--to", &within, "--target", "./restored", "--vault", "./vault"]);
+    // What still exists was found; what was put and removed meanwhile was not, and a restore into that time says so.
+    let restore = ["restore", &url, "--to", &within, "--target", "./restored", "--vault", "./vault"];
+    let ended = program.run(&restore);
+    assert_eq!((ended.code, ended.output.contains("nobody listed the bucket")), (3, true), "{}{}", ended.output, ended.errors);
+    assert!(!ended.output.contains("(proven)"), "{}", ended.output);
+    let refused = program.run(&[&restore[..], &["--proven"]].concat());
+    assert_eq!(refused.code, 4, "{}{}", refused.output, refused.errors);
+    // A key that is not known of may have been there all the same: `exact` leaves it.
+    std::fs::write(program.folder().join("restored/three"), "of somebody").expect("a file");
+    let ended = program.run(&[&restore[..], &["--mode", "exact", "--yes"]].concat());
+    assert_eq!(ended.code, 3, "{}{}", ended.output, ended.errors);
+    assert!(program.folder().join("restored/three").exists(), "{}", ended.output);
     assert_eq!(std::fs::read_to_string(program.folder().join("restored/two")).expect("a file"), "second");
+    program.ok(&["restore", &url, "--to", "latest", "--target", "./whole", "--vault", "./vault"]);
+    assert_eq!(serving.stop(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_in_which_it_was_not_protected_is_a_gap_that_a_listing_closes_at_once() {
+    let world = World::new(seaweed(), "cli-unprotected", true).await;
+    let (program, url) = (&world.program, world.url());
+    let protect = || program.ok(&["protect", &url, "--vault", "./vault", "--events", "list:3600"]);
+    let status = || program.json(&["status", "--vault", "./vault"])[0]["vaults"][0]["resources"][0].clone();
+    world.put("kept", "kept").await;
+    protect();
+    let serving = program.serve(&["--vault", "./vault"]);
+    program.ok(&["status", "--vault", "./vault", "--wait"]);
+    assert_eq!(serving.stop(), 0);
+    let latest = status()["window"]["latest"].as_str().expect("a time").to_owned();
+    program.ok(&["unprotect", &url, "--vault", "./vault"]);
+    world.put("put and removed", "nobody saw it").await;
+    let shown = world.client.head_object().bucket(&world.bucket).key("put and removed").send().await.expect("a version");
+    world.put("put", "put").await;
+    let within = a_quiet_second().await;
+    let request = world.client.delete_object().bucket(&world.bucket).key("put and removed").set_version_id(shown.version_id);
+    request.send().await.expect("a purge");
+    protect();
+    // One that goes on has no gap.
+    protect();
+
+    let serving = program.serve(&["--vault", "./vault"]);
+    program.ok(&["status", "--vault", "./vault", "--wait"]);
+    let gaps = status()["window"]["gaps"].clone();
+    let (from, until) = (gaps[0]["from"].as_str().expect("a time"), gaps[0]["to"].as_str().expect("a time"));
+    let (latest, from) = (latest.parse::<Timestamp>().expect("a time"), from.parse::<Timestamp>().expect("a time"));
+    assert_eq!((from.micros(), gaps[1].is_null()), (latest.micros() + 1, true), "{gaps}");
+    // The next listing is not due for an hour, and does not wait for that.
+    let end = until.parse::<Timestamp>().expect("a time");
+    let proven = || status()["window"]["proven"].as_str().and_then(|proven| proven.parse::<Timestamp>().ok());
+    for _ in 0..60 {
+        if proven() >= Some(end) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert!(proven() >= Some(end), "{}", status());
+    let ended = program.run(&["restore", &url, "--to", &within, "--target", "./within", "--vault", "./vault"]);
+    assert_eq!((ended.code, ended.output.contains("the bucket was not protected")), (3, true), "{}{}", ended.output, ended.errors);
+    program.ok(&["restore", &url, "--to", "latest", "--target", "./behind", "--vault", "./vault"]);
+    for folder in ["within", "behind"] {
+        let read = |name: &str| std::fs::read_to_string(program.folder().join(folder).join(name)).ok();
+        assert_eq!((read("kept").as_deref(), read("put").as_deref(), read("put and removed")), (Some("kept"), Some("put"), None));
+    }
     assert_eq!(serving.stop(), 0);
 }
 
@@ -192,7 +257,10 @@ fn upkeep(world: &World) {
     let reading = program.json(&["reconcile", &url, "--vault", "./vault"]);
     assert_eq!(reading[0]["lost"], 0);
     assert_eq!(program.ok(&["cat", &format!("{url}/three.txt"), "--vault", "./vault"]), "new");
-    program.ok(&["unprotect", &url, "--vault", "./vault"]);
+    assert!(program.ok(&["unprotect", &url, "--vault", "./vault"]).contains("stopped protecting"));
+    assert!(program.ok(&["unprotect", &url, "--vault", "./vault"]).contains("was not protected any more"));
+    let refused = program.run(&["reconcile", &url, "--vault", "./vault"]);
+    assert!(refused.code == 4 && refused.errors.contains("is not protected any more"), "{}: {}", refused.code, refused.errors);
     let status = program.json(&["status", "--vault", "./vault"]);
     assert_eq!(status[0]["vaults"][0]["resources"][0]["protection"]["status"], "STOPPED");
 }

@@ -10,7 +10,7 @@ use handlers::health::Part;
 use handlers::protection::{BucketProtection, Events};
 
 use super::Keeper;
-use crate::serve::feeds::FeedName;
+use crate::serve::feeds::{FeedName, Filled};
 use crate::serve::troubles::Troubles;
 use crate::serve::truth::Truth;
 use crate::serve::watch::Watch;
@@ -42,7 +42,8 @@ impl Keeper {
         let feed = self.feed();
         let no_posts = self.feeds.no_posts().filter(|_| feed == Some(FeedName::Webhook));
         if let Some(feed) = feed.filter(|_| no_posts.is_none()) {
-            self.feeds.add(feed, &self.app.endpoint(endpoint.as_deref())?, capture.clone(), troubles).await?;
+            let filled = Filled { capture: capture.clone(), troubles: Arc::clone(troubles), read_now: Arc::clone(&watch.read_now) };
+            self.feeds.add(feed, &self.app.endpoint(endpoint.as_deref())?, filled).await?;
         }
         // What still exists of what a missing segment told is found by a listing.
         let read_now = || watch.read_now.notify_one();

@@ -1,0 +1,19 @@
+//! A time in which nothing told of a bucket's changes, before something does again: what was put and removed within it left no trace.
+
+use anyhow::Result;
+use pipeline::base::inputs::Inventory;
+use pipeline::changelog::coverage::{GAPS, Gap};
+use pipeline::model::{ResourceId, Timestamp};
+use pipeline::vault::{Vault, layout};
+
+/// Writes it down, where the vault has anything of the bucket: from the last mark on, behind which nothing has arrived.
+///
+/// It is written before the protection: one that is not followed by it is covered by the next, which begins at the same mark.
+pub async fn note(vault: &Vault, resource: &ResourceId, now: Timestamp, reason: &str) -> Result<()> {
+    let Some(window) = Inventory::load(vault, resource).await?.window() else { return Ok(()) };
+    let from = Timestamp::from_micros(window.latest.micros() + 1);
+    if from < now {
+        vault.append_record(&layout::state_folder(GAPS, resource), &Gap::without_events(from, Some(now), reason)).await?;
+    }
+    Ok(())
+}
