@@ -226,7 +226,7 @@ impl Place {
     async fn vault(&self, patience: Patience) -> Result<Vault> {
         match &self.location {
             Location::Directory(path) => Ok(Vault::new(Arc::new(DirectoryStore::new(path)?), "")),
-            Location::Bucket { bucket, prefix, endpoint } => Ok(Vault::new(s3_store(bucket, endpoint, patience).await?, prefix)),
+            Location::Bucket { bucket, prefix, endpoint } => Ok(Vault::new(s3_store(bucket, endpoint, patience).await?, prefix).paged()),
         }
     }
 }

@@ -9,14 +9,16 @@ pub mod ahead;
 pub mod body;
 pub mod directory;
 pub mod layout;
+mod numbers;
 pub mod pack;
 pub mod record;
 mod store_error;
 pub mod whole;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -32,6 +34,10 @@ use crate::model::Digest;
 pub struct Vault {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
+    /// A listing comes in pages and in order, each a request.
+    is_paged: bool,
+    /// The newest numbers that are known, by folder.
+    numbers: Arc<Mutex<HashMap<String, u64>>>,
 }
 
 /// A file that something in the vault rests on: it must be there, and be exactly this.
@@ -128,7 +134,14 @@ impl fmt::Debug for Vault {
 impl Vault {
     /// The vault under `prefix` of `store`. Nothing is read or written yet.
     pub fn new(store: Arc<dyn ObjectStore>, prefix: &str) -> Vault {
-        Vault { store, prefix: Path::from(prefix) }
+        Vault { store, prefix: Path::from(prefix), is_paged: false, numbers: Arc::default() }
+    }
+
+    /// The same of a store that lists in order and in pages, each a request, as S3 does: where a part of a folder is enough the
+    /// rest is not listed.
+    #[must_use]
+    pub fn paged(self) -> Vault {
+        Vault { is_paged: true, ..self }
     }
 
     /// The name by which the store has the file at `path`.
@@ -241,7 +254,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Store`].
     pub async fn list(&self, folder: &str) -> Result<Vec<Listed>, VaultError> {
-        let fail = |source: object_store::Error| VaultError::Store { what: "list", path: folder.to_owned(), source: source.into() };
+        let fail = |source| VaultError::listing(folder, source);
         let entries =
             self.store.list(Some(&self.locate(folder))).map_ok(|meta| Listed { path: self.relative(meta.location), size: meta.size });
         let mut listed: Vec<Listed> = entries.try_collect().await.map_err(fail)?;
@@ -254,7 +267,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Store`].
     pub async fn list_after(&self, folder: &str, after: &str) -> Result<Vec<Listed>, VaultError> {
-        let fail = |source: object_store::Error| VaultError::Store { what: "list", path: folder.to_owned(), source: source.into() };
+        let fail = |source| VaultError::listing(folder, source);
         let from = self.locate(after);
         let entries = self
             .store
@@ -270,7 +283,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Store`].
     pub async fn list_flat(&self, folder: &str) -> Result<Vec<Listed>, VaultError> {
-        let fail = |source: object_store::Error| VaultError::Store { what: "list", path: folder.to_owned(), source: source.into() };
+        let fail = |source| VaultError::listing(folder, source);
         let found = self.store.list_with_delimiter(Some(&self.locate(folder))).await.map_err(fail)?;
         let mut listed: Vec<Listed> =
             found.objects.iter().map(|meta| Listed { path: self.relative(meta.location.clone()), size: meta.size }).collect();
@@ -283,7 +296,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Store`].
     pub async fn folders(&self, folder: &str) -> Result<Vec<String>, VaultError> {
-        let fail = |source: object_store::Error| VaultError::Store { what: "list", path: folder.to_owned(), source: source.into() };
+        let fail = |source| VaultError::listing(folder, source);
         let found = self.store.list_with_delimiter(Some(&self.locate(folder))).await.map_err(fail)?;
         let mut names: Vec<String> = found.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
         names.sort();
@@ -292,6 +305,10 @@ impl Vault {
 }
 
 impl VaultError {
+    fn listing(folder: &str, source: object_store::Error) -> VaultError {
+        VaultError::Store { what: "list", path: folder.to_owned(), source: source.into() }
+    }
+
     fn from_store(what: &'static str, path: &str, source: object_store::Error) -> VaultError {
         let is_missing = matches!(source, object_store::Error::NotFound { .. });
         let source = StoreError::from(source);

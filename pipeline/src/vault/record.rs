@@ -102,6 +102,23 @@ pub struct Numbered<R> {
     pub record: R,
 }
 
+/// A record that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedRecord {
+    /// Its number.
+    pub number: u64,
+    /// Its path in the vault.
+    pub path: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl From<&DamagedRecord> for VaultError {
+    fn from(damaged: &DamagedRecord) -> VaultError {
+        VaultError::damaged(&damaged.path, &damaged.reason)
+    }
+}
+
 impl Vault {
     /// Reads one record.
     ///
@@ -116,11 +133,8 @@ impl Vault {
     /// # Errors
     /// As [`Vault::list`] and [`Vault::read_record`].
     pub async fn newest_record<R: Record>(&self, folder: &str) -> Result<Option<Numbered<R>>, VaultError> {
-        let listed = self.list(folder).await?;
-        let Some((number, path)) = listed.iter().rev().find_map(|file| Some((layout::number_of(&file.path)?, &file.path))) else {
-            return Ok(None);
-        };
-        Ok(Some(self.read_numbered(number, path).await?))
+        let Some((number, path)) = self.newest_numbers(folder, 1).await?.pop() else { return Ok(None) };
+        Ok(Some(self.read_numbered(number, &path).await?))
     }
 
     /// All records of a folder, by number.
@@ -137,14 +151,29 @@ impl Vault {
         Ok(records)
     }
 
+    /// The same, and those that are damaged apart.
+    ///
+    /// # Errors
+    /// As [`Vault::list`] and [`Vault::read`].
+    pub async fn sound_records<R: Record>(&self, folder: &str) -> Result<(Vec<Numbered<R>>, Vec<DamagedRecord>), VaultError> {
+        let (mut records, mut damaged) = (Vec::new(), Vec::new());
+        for file in self.list(folder).await? {
+            let Some(number) = layout::number_of(&file.path) else { continue };
+            match self.read_numbered(number, &file.path).await {
+                Ok(record) => records.push(record),
+                Err(VaultError::Damaged { path, reason }) => damaged.push(DamagedRecord { number, path, reason }),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((records, damaged))
+    }
+
     /// The first record of a folder and the `newest` so many, by number: what is asked of a long history.
     ///
     /// # Errors
     /// As [`Vault::list`] and [`Vault::read_record`].
     pub async fn outer_records<R: Record>(&self, folder: &str, newest: usize) -> Result<Vec<Numbered<R>>, VaultError> {
-        let listed = self.list(folder).await?;
-        let numbered: Vec<(u64, String)> =
-            listed.into_iter().filter_map(|file| Some((layout::number_of(&file.path)?, file.path))).collect();
+        let numbered = self.outer_numbers(folder, newest).await?;
         let inner = 1..numbered.len().saturating_sub(newest).max(1);
         let outer = numbered.into_iter().enumerate().filter(move |(place, _)| !inner.contains(place));
         let reads = futures::stream::iter(outer).map(|(_, (number, path))| {
@@ -180,11 +209,11 @@ impl Vault {
     /// # Errors
     /// As [`Vault::write_numbered`].
     pub async fn append_record<R: Record>(&self, folder: &str, record: &R) -> Result<u64, VaultError> {
-        let listed = self.list(folder).await?;
-        let mut number = listed.iter().filter_map(|file| layout::number_of(&file.path)).max().map_or(1, |newest| newest + 1);
+        let mut number = self.newest_numbers(folder, 1).await?.pop().map_or(1, |(newest, _)| newest + 1);
         while self.write_numbered(folder, number, record).await? == Created::Existed {
             number += 1;
         }
+        self.know_number(folder, number);
         Ok(number)
     }
 }
@@ -230,6 +259,32 @@ mod tests {
             assert_eq!(outer(8), (1..=number).collect::<Vec<u64>>());
         }
         assert_eq!(outer(2), [1, 5, 6]);
+    }
+
+    #[test]
+    fn of_a_folder_that_is_named_in_pages_the_same_is_found() {
+        let store = std::sync::Arc::new(object_store::memory::InMemory::new());
+        let write = |number| crate::testing::block_on(Vault::new(store.clone(), "").write_numbered("notes", number, &note())).unwrap();
+        let paged = || Vault::new(store.clone(), "").paged();
+        let numbers = |records: Vec<Numbered<Note>>| records.into_iter().map(|numbered| numbered.number).collect::<Vec<u64>>();
+        let (known, mut written) = (paged(), 0);
+        for (until, missing) in [(1, 0), (999, 0), (1_000, 0), (1_001, 0), (2_000, 0), (2_001, 0), (6_500, 1_500), (20_000, 12_000)] {
+            (written + 1 + missing..=until).for_each(|number| assert_eq!(write(number), Created::New));
+            written = until;
+            for vault in [&paged(), &known] {
+                let newest = crate::testing::block_on(vault.newest_record::<Note>("notes")).unwrap();
+                assert_eq!(newest.map(|newest| newest.number), Some(until));
+                let all = Vault::new(store.clone(), "");
+                let expected = crate::testing::block_on(all.outer_records::<Note>("notes", 3)).unwrap();
+                let outer = crate::testing::block_on(vault.outer_records::<Note>("notes", 3)).unwrap();
+                assert_eq!(numbers(outer), numbers(expected));
+            }
+        }
+        assert_eq!(crate::testing::block_on(paged().append_record("notes", &note())).unwrap(), 20_001);
+        assert_eq!(crate::testing::block_on(known.append_record("notes", &note())).unwrap(), 20_002);
+        // Nobody puts such a file there; it must not make anybody look for ever.
+        crate::testing::block_on(paged().create("notes/x", bytes::Bytes::new())).unwrap();
+        assert_eq!(crate::testing::block_on(paged().append_record("notes", &note())).unwrap(), 20_003);
     }
 
     #[test]
