@@ -82,20 +82,52 @@ pub struct BackupReport {
 /// # Errors
 /// [`GatewayError`]; then there is no point, and the next backup misses nothing.
 pub async fn backup(vault: &Vault, request: &BackupRequest, clock: &dyn Clock) -> Result<BackupReport, GatewayError> {
+    backup_until(vault, request, clock, std::future::pending()).await
+}
+
+/// The same, unless it is told to end before it has: then the machine is left as it was found.
+///
+/// # Errors
+/// As [`backup`]; [`GatewayError::Interrupted`].
+pub async fn backup_until(
+    vault: &Vault,
+    request: &BackupRequest,
+    clock: &dyn Clock,
+    stop: impl Future<Output = ()>,
+) -> Result<BackupReport, GatewayError> {
     let description = description(&request.protection)?;
     let began = clock.now();
     let points = Points::read(vault, &request.resource).await?;
     let mut session = Session::open(&request.protection.machine, clock).await?;
     let mut job = Job { vault, request, clock, points, description, began, warnings: Vec::new() };
-    let made = job.run(&mut session).await;
+    let made = tokio::select! {
+        made = job.run(&mut session) => Some(made),
+        () = stop => None,
+    };
     // Whatever became of it, the machine is left as it was found; if that fails too, the first failure is told.
     let closed = session.close().await;
+    let Some(made) = made else {
+        drop(session);
+        closed?;
+        return Err(leave(vault, request, clock).await.err().unwrap_or(GatewayError::Interrupted));
+    };
     let mut report = made?;
     if let Err(error) = closed {
         job.warn(error);
     }
     report.warnings = job.warnings;
     Ok(report)
+}
+
+/// Clears up behind a backup that was told to end, in a session of its own: what was asked for in the other is still being answered.
+async fn leave(vault: &Vault, request: &BackupRequest, clock: &dyn Clock) -> Result<(), GatewayError> {
+    let newest = Points::read(vault, &request.resource).await?.newest().map(|newest| newest.record.id);
+    let mut session = Session::open(&request.protection.machine, clock).await?;
+    let left = match snapshot::clear(&mut session).await {
+        Ok(()) => settle(&mut session, newest).await,
+        Err(error) => Err(error),
+    };
+    left.and(session.close().await)
 }
 
 struct Job<'a> {
@@ -132,7 +164,7 @@ impl Job<'_> {
                 session.care_for(&disk.node, &care.steps).await?;
             }
             let trusted = if is_whole { care.trusted } else { care.trusted.and(Err(FullReason::BrokenChain)) };
-            let wanted = wanted(trusted, newest.as_ref(), &disk.name, disk.size_bytes, self.request.full);
+            let wanted = wanted(trusted, newest.as_ref(), &disk, self.request.full);
             if !self.request.dry_run
                 && let (Wanted::All(_), Ok(since)) = (&wanted, care.trusted)
             {
@@ -151,7 +183,7 @@ impl Job<'_> {
         if disks.is_empty() {
             return Err(GatewayError::refused(format!("{} has no disk that can be backed up", self.request.resource)));
         }
-        let number = self.points.newest().map_or(1, |newest| newest.number + 1);
+        let number = self.points.next_number();
         let mut point = self.blank(session, &disks);
         if self.request.dry_run {
             return Ok(self.report(number, point));
@@ -185,6 +217,7 @@ impl Job<'_> {
             size_bytes: disk.size_bytes,
             block_bytes: BLOCK_BYTES,
             full: if let Wanted::All(reason) = wanted { Some(*reason) } else { None },
+            rests_on: disk.rests_on.clone(),
             read_bytes: 0,
             blocks: 0,
             zeroed: 0,

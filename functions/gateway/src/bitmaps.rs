@@ -20,6 +20,8 @@ use pipeline::changelog::points::{FullReason, Point, PointDisk, PointId};
 use pipeline::model::Digest;
 use pipeline::source::disk::BLOCK_BYTES;
 
+use crate::session::LiveDisk;
+
 /// What the names of everything begin with that is made in a hypervisor.
 pub const OURS: &str = "hindsight-";
 
@@ -140,16 +142,17 @@ pub enum Wanted {
     Since(BitmapId, u64),
 }
 
-/// What of a disk is to be read, where its bitmaps can be relied on so far, and it has this size in bytes now.
-pub fn wanted(trusted: Result<BitmapId, FullReason>, newest: Option<&Point>, disk: &str, size_bytes: u64, all: bool) -> Wanted {
+/// What of a disk is to be read, where its bitmaps can be relied on so far.
+pub fn wanted(trusted: Result<BitmapId, FullReason>, newest: Option<&Point>, disk: &LiveDisk, all: bool) -> Wanted {
     let Some(newest) = newest else { return Wanted::All(FullReason::First) };
-    let known = newest.disk(disk);
+    let known = newest.disk(&disk.name);
     match (known, trusted) {
         (None, _) => Wanted::All(FullReason::NewDisk),
         (Some(_), Err(reason)) => Wanted::All(reason),
         (Some(_), Ok(_)) if all => Wanted::All(FullReason::Asked),
         (Some(PointDisk { block_bytes, .. }), Ok(_)) if *block_bytes != BLOCK_BYTES => Wanted::All(FullReason::ChainMismatch),
-        (Some(known), Ok(_)) if size_bytes < known.size_bytes => Wanted::All(FullReason::SizeChange),
+        (Some(known), Ok(_)) if disk.rests_on != known.rests_on => Wanted::All(FullReason::BackingChange),
+        (Some(known), Ok(_)) if disk.size_bytes < known.size_bytes => Wanted::All(FullReason::SizeChange),
         (Some(known), Ok(point)) => Wanted::Since(point, known.size_bytes),
     }
 }

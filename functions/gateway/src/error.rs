@@ -61,6 +61,9 @@ pub enum GatewayError {
         /// What the operating system says.
         source: io::Error,
     },
+    /// It was told to end.
+    #[error("the backup was told to end before it had; the machine is as before, and the next backup misses nothing")]
+    Interrupted,
     /// There is no such state.
     #[error(transparent)]
     Disks(#[from] DisksError),

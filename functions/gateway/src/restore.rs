@@ -58,6 +58,8 @@ pub struct MachineRestoreReport {
     pub point: Point,
     /// Points that say that they are of before the instant that was asked for, too, but were made behind one that is later, by number.
     pub passed_over: Vec<u64>,
+    /// Points that may be nearer to the instant that was asked for, and whose records are damaged, by number.
+    pub damaged: Vec<u64>,
     /// The points whose changes it rests on.
     pub rests_on: u64,
     /// The files.
@@ -125,6 +127,7 @@ pub async fn restore(vault: &Vault, request: &MachineRestore, clock: &dyn Clock)
         at: point.at,
         point,
         passed_over: if let DisksPoint::Time(to) = request.point { points.passed_over(to) } else { Vec::new() },
+        damaged: points.damaged_behind(plan.point.number),
         rests_on: plan.rests_on.len() as u64,
         files,
         began,
@@ -233,9 +236,13 @@ impl fmt::Display for MachineRestoreReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let MachineRestoreReport { resource, number, at, point, rests_on, .. } = self;
         writeln!(f, "{resource}, recovery point {number} of {at} ({}), which rests on {rests_on}", point.consistency)?;
+        let list = |numbers: &[u64]| numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+        if !self.damaged.is_empty() {
+            let numbers = list(&self.damaged);
+            writeln!(f, "NOT TAKEN: the records of points {numbers} are damaged, and they may be nearer to what was asked for")?;
+        }
         if !self.passed_over.is_empty() {
-            let numbers: Vec<String> = self.passed_over.iter().map(u64::to_string).collect();
-            let numbers = numbers.join(", ");
+            let numbers = list(&self.passed_over);
             writeln!(
                 f,
                 "NOT TAKEN: points {numbers} say that they are of before, too, but were made after one that is later: a clock was wrong; --to latest takes the newest"

@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use handlers::protection::Reached;
-use pipeline::changelog::points::{Consistency, Excluded};
-use pipeline::model::Clock;
+use pipeline::changelog::points::{Backing, Consistency, Excluded};
+use pipeline::model::{Clock, Timestamp};
 use pipeline::source::disk::is_disk_name;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -60,6 +60,8 @@ pub struct LiveDisk {
     pub device: Option<String>,
     /// Its size in bytes.
     pub size_bytes: u64,
+    /// What its image rests on, the nearest first.
+    pub rests_on: Vec<Backing>,
     /// Whether its image keeps bitmaps when nobody has it open.
     pub keeps_bitmaps: bool,
     /// Those of ours.
@@ -305,10 +307,25 @@ fn live(name: String, node: &Value, device: Option<String>) -> Result<LiveDisk, 
         node: node["node-name"].as_str().ok_or_else(|| of("node"))?.to_owned(),
         device,
         size_bytes,
+        rests_on: backing(&node["image"]),
         keeps_bitmaps: node["drv"] == "qcow2" && compatible == Some("1.1"),
         bitmaps,
         name,
     })
+}
+
+/// What an image rests on, and what that does, and so on.
+fn backing(image: &Value) -> Vec<Backing> {
+    let images = std::iter::successors(image.get("backing-image"), |image| image.get("backing-image"));
+    let backing = |image: &Value| {
+        let text = |name: &str| image[name].as_str().unwrap_or_default().to_owned();
+        let file = text("filename");
+        let changed = std::fs::metadata(&file).and_then(|about| about.modified()).ok();
+        let since = changed.and_then(|changed| changed.duration_since(UNIX_EPOCH).ok());
+        let changed = since.map(|since| Timestamp::from_micros(since.as_micros().try_into().unwrap_or(i64::MAX)));
+        Backing { file, format: text("format"), size_bytes: image["virtual-size"].as_u64().unwrap_or_default(), changed }
+    };
+    images.map(backing).collect()
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {

@@ -13,13 +13,16 @@ mod world;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use gateway::backup::backup as back_up;
+use gateway::GatewayError;
+use gateway::backup::{backup as back_up, backup_until};
 use pipeline::changelog::points::{FullReason, Point, PointDisk, PointId, Points, folder as points_folder};
 use pipeline::vault::Created;
 use serde_json::json;
+use tokio::sync::Notify;
 
 use qemu::{Machine, backup, flushed};
 use world::{World, bitmaps, is_here};
@@ -115,6 +118,48 @@ async fn what_the_guest_writes_while_a_backup_reads_is_in_the_next_one() {
         assert_eq!(qmp.command("query-status", json!({})).await.unwrap()["status"], "running");
     }
     world.check_history().await;
+}
+
+#[tokio::test]
+async fn a_backup_that_is_told_to_end_leaves_the_machine_as_it_was() {
+    if !is_here(&PROGRAMS) {
+        return;
+    }
+    let _scenario = fail::FailScenario::setup();
+    let mut world = World::new();
+    world.add_disk("vda", 8 << 20);
+    let machine = Machine::start(&mut world).await;
+    Machine::io(&world, "vda", &["write -P 1 0 1M"]).await;
+    backup(&mut world, &[("vda", Some(FullReason::First), 16 * K)]).await;
+    Machine::io(&world, "vda", &["write -P 2 2M 64k"]).await;
+    told_to_end(&world).await;
+    let mut qmp = Machine::qmp(&world).await;
+    let nodes = qmp.command("query-named-block-nodes", json!({"flat": true})).await.unwrap().to_string();
+    assert!(!nodes.contains("\"hindsight-cbw") && !nodes.contains("\"hindsight-held"), "{nodes}");
+    assert_eq!(qmp.command("query-status", json!({})).await.unwrap()["status"], "running");
+    drop(qmp);
+    backup(&mut world, &[("vda", None, K)]).await;
+    machine.quit(&world).await;
+    // Of one that is off nobody has the image open any more.
+    world.io("vda", &["write -P 3 3M 64k"]);
+    told_to_end(&world).await;
+    world.io("vda", &["write -P 4 4M 64k"]);
+    world.check_backup(&[("vda", None, 2 * K)]).await;
+    world.check_history().await;
+    assert_eq!(bitmaps(Path::new(&world.images["vda"])), 1);
+}
+
+/// A backup that is told to end while it reads; nothing of it is left in the folder of what guests overwrite.
+async fn told_to_end(world: &World) {
+    let told = Arc::new(Notify::new());
+    let tells = Arc::clone(&told);
+    fail::cfg_callback("gateway::snapshot-taken", move || tells.notify_one()).unwrap();
+    let ended = backup_until(&world.vault, &world.request(), &world.clock, told.notified()).await;
+    assert!(matches!(ended, Err(GatewayError::Interrupted)), "{ended:?}");
+    fail::cfg("gateway::snapshot-taken", "off").unwrap();
+    let names = std::fs::read_dir(world.folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let left: Vec<String> = names.filter(|name| name.starts_with("hindsight-")).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[tokio::test]

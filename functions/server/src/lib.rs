@@ -75,8 +75,8 @@ fn run_command(cli: Cli, abilities: Abilities) -> anyhow::Result<Ended> {
         tracing::warn!("nothing reads the environment variable {name}; did you mean {meant}?");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // `serve` ends in its own way.
-    if !matches!(cli.command, Command::Serve(_)) {
+    // `serve` ends in its own way, and `backup` clears up in the machine.
+    if !matches!(cli.command, Command::Serve(_) | Command::Backup(_)) {
         let json = app.flags.json;
         let within = runtime.enter();
         let mut interrupts = signal(SignalKind::interrupt())?;

@@ -237,8 +237,15 @@ async fn update(kept: &mut BTreeMap<KeptBy, Kept>, wanted: Wanted, app: &App, fe
         let Numbered { number, record, .. } = protection;
         kept.entry(key).or_insert_with(|| {
             let (stopper, stop) = tokio::sync::watch::channel(false);
-            let keeper =
-                Keeper { app: app.clone(), vault, protection: record, feeds: Arc::clone(feeds), metrics: Arc::clone(metrics), stop };
+            let keeper = Keeper {
+                app: app.clone(),
+                vault,
+                protection: record,
+                feeds: Arc::clone(feeds),
+                metrics: Arc::clone(metrics),
+                stop,
+                backing_up: Arc::default(),
+            };
             Kept { number, stopper, task: tokio::spawn(keeper.run()) }
         });
     }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::fold::block::Scope;
 use crate::model::{Position, ResourceId, Timestamp};
-use crate::vault::record::{Numbered, Record};
+use crate::vault::record::{DamagedRecord, Numbered, Record};
 use crate::vault::{Vault, VaultError, layout};
 
 /// The folder name of these records.
@@ -107,6 +107,9 @@ pub struct PointDisk {
     /// Why it was read whole; none where only what had changed was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub full: Option<FullReason>,
+    /// What its image rested on, the nearest first: what is not in the image itself is read from there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rests_on: Vec<Backing>,
     /// How much of it was read, in bytes.
     pub read_bytes: u64,
     /// Blocks that were stored or found stored already.
@@ -115,6 +118,20 @@ pub struct PointDisk {
     pub zeroed: u64,
     /// How much was stored for it, in bytes as they lie in the vault.
     pub stored_bytes: u64,
+}
+
+/// An image that another rests on, as far as one can tell whether it is still the same: nobody records what changes in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backing {
+    /// Where it is, in the hypervisor's words.
+    pub file: String,
+    /// Its form.
+    pub format: String,
+    /// How large the disk in it is, in bytes.
+    pub size_bytes: u64,
+    /// When its file was changed last, if it is a file of this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<Timestamp>,
 }
 
 /// A disk that is in no point.
@@ -165,6 +182,8 @@ pub enum FullReason {
     NoBitmaps,
     /// Something that the point before rests on is missing from the vault.
     BrokenChain,
+    /// The image rests on something else than it did, or that has changed.
+    BackingChange,
     /// The disk became smaller.
     SizeChange,
     /// It was asked for.
@@ -182,6 +201,7 @@ impl fmt::Display for FullReason {
             FullReason::InconsistentBitmap => "the hypervisor ended without writing down what had changed",
             FullReason::NoBitmaps => "the image is of a form that keeps no record of changes",
             FullReason::BrokenChain => "the vault has lost something that the point before rests on",
+            FullReason::BackingChange => "what the image rests on is another, or was changed",
             FullReason::SizeChange => "the disk became smaller",
             FullReason::Asked => "it was asked for",
         })
@@ -200,6 +220,8 @@ impl Point {
 pub struct Points {
     /// By number.
     all: Vec<Numbered<Point>>,
+    /// Those whose records cannot be read.
+    damaged: Vec<DamagedRecord>,
 }
 
 /// What a point amounts to.
@@ -212,12 +234,33 @@ pub struct Chain {
 }
 
 impl Points {
-    /// Reads them.
+    /// Reads them. One that is damaged keeps nobody from the others, and from all that do not rest on it.
     ///
     /// # Errors
-    /// As [`Vault::all_records`].
+    /// As [`Vault::sound_records`].
     pub async fn read(vault: &Vault, resource: &ResourceId) -> Result<Points, VaultError> {
-        Ok(Points { all: vault.all_records(&folder(resource)).await? })
+        let (all, damaged) = vault.sound_records(&folder(resource)).await?;
+        for DamagedRecord { number, path, reason } in &damaged {
+            tracing::warn!(%resource, number, path, reason, "the record of a recovery point cannot be read");
+        }
+        Ok(Points { all, damaged })
+    }
+
+    /// Those whose records are damaged, by number.
+    pub fn damaged(&self) -> &[DamagedRecord] {
+        &self.damaged
+    }
+
+    /// Those whose records are damaged between a point and the next one that can be read: each may be of an instant that is nearer.
+    pub fn damaged_behind(&self, number: u64) -> Vec<u64> {
+        let next = self.all.iter().map(|point| point.number).find(|next| *next > number).unwrap_or(u64::MAX);
+        self.damaged.iter().map(|damaged| damaged.number).filter(|damaged| (number..next).contains(damaged)).collect()
+    }
+
+    /// The number of the next one.
+    pub fn next_number(&self) -> u64 {
+        let newest = |numbers: Option<u64>| numbers.unwrap_or_default();
+        newest(self.all.last().map(|point| point.number)).max(newest(self.damaged.last().map(|damaged| damaged.number))) + 1
     }
 
     /// All of them, by number.
@@ -245,11 +288,18 @@ impl Points {
     /// What a point amounts to.
     ///
     /// # Errors
-    /// [`VaultError::Missing`] for a record of a point that it rests on, and [`VaultError::Damaged`] where the points contradict each other.
+    /// [`VaultError::Missing`] and [`VaultError::Damaged`] for a record of a point that it rests on, and where the points contradict each
+    /// other.
     pub fn chain(&self, resource: &ResourceId, number: u64) -> Result<Chain, VaultError> {
         let by_number: BTreeMap<u64, &Point> = self.all.iter().map(|point| (point.number, &point.record)).collect();
         let path = |number| layout::numbered(&folder(resource), number);
-        let find = |number| by_number.get(&number).copied().ok_or_else(|| VaultError::Missing { path: path(number) });
+        let find = |number| match by_number.get(&number) {
+            Some(point) => Ok(*point),
+            None => Err(match self.damaged.iter().find(|damaged| damaged.number == number) {
+                Some(damaged) => VaultError::from(damaged),
+                None => VaultError::Missing { path: path(number) },
+            }),
+        };
         let point = find(number)?;
         let (mut scope, mut rests_on) = (Scope::default(), std::collections::BTreeSet::from([number]));
         for disk in &point.disks {
@@ -293,6 +343,7 @@ mod tests {
             size_bytes: 1 << 20,
             block_bytes: 65_536,
             full: full.then_some(FullReason::First),
+            rests_on: Vec::new(),
             read_bytes: 0,
             blocks: 0,
             zeroed: 0,
@@ -320,6 +371,7 @@ mod tests {
     #[test]
     fn a_point_rests_on_each_disk_s_last_whole_one() {
         let points = Points {
+            damaged: Vec::new(),
             all: vec![
                 point(1, 1, &[("vda", true)]),
                 point(2, 2, &[("vda", false), ("vdb", true)]),
@@ -336,18 +388,18 @@ mod tests {
 
     #[test]
     fn a_point_whose_predecessor_is_gone_is_an_error_and_not_an_older_disk() {
-        let points = Points { all: vec![point(1, 1, &[("vda", true)]), point(3, 3, &[("vda", false)])] };
+        let points = Points { damaged: Vec::new(), all: vec![point(1, 1, &[("vda", true)]), point(3, 3, &[("vda", false)])] };
         let error = points.chain(&resource(), 3).unwrap_err().to_string();
         assert_eq!(error, "state/v1/point/res=machine-web/00000000000000000002 is missing from the vault");
-        let points = Points { all: vec![point(0, 1, &[("vda", false)])] };
+        let points = Points { damaged: Vec::new(), all: vec![point(0, 1, &[("vda", false)])] };
         assert!(points.chain(&resource(), 0).is_err());
-        let points = Points { all: vec![point(1, 1, &[("vdb", true)]), point(2, 3, &[("vda", false)])] };
+        let points = Points { damaged: Vec::new(), all: vec![point(1, 1, &[("vdb", true)]), point(2, 3, &[("vda", false)])] };
         assert!(points.chain(&resource(), 2).unwrap_err().to_string().contains("it has no such disk"));
     }
 
     #[test]
     fn the_last_point_at_a_time_is_not_one_behind_a_later_one() {
-        let points = Points { all: vec![point(1, 10, &[]), point(2, 30, &[]), point(3, 20, &[]), point(4, 40, &[])] };
+        let points = Points { damaged: Vec::new(), all: vec![point(1, 10, &[]), point(2, 30, &[]), point(3, 20, &[]), point(4, 40, &[])] };
         let at = |second| points.at(Timestamp::from_seconds(second)).map(|point| point.number);
         assert_eq!([9, 10, 25, 30, 99].map(at), [None, Some(1), Some(1), Some(3), Some(4)]);
         let passed_over = |second| points.passed_over(Timestamp::from_seconds(second));

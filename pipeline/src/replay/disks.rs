@@ -131,7 +131,10 @@ pub async fn plan(
 ) -> Result<DisksPlan, DisksError> {
     let resource = || inventory.resource.clone();
     let (Some(first), Some(newest)) = (points.all().first(), points.newest()) else {
-        return Err(DisksError::NoData { resource: resource() });
+        return Err(match points.damaged().first() {
+            Some(damaged) => VaultError::from(damaged).into(),
+            None => DisksError::NoData { resource: resource() },
+        });
     };
     let point = match wanted {
         DisksPoint::Latest => newest,

@@ -7,6 +7,7 @@ use super::{Work, explain};
 use crate::base::inputs::Inventory;
 use crate::base::{Base, Covers, Manifest, Merge, read_covers};
 use crate::changelog::coverage::{GAPS, Gap, READINGS_AT_ONCE_MAX, RECONCILIATIONS, Reconciliation};
+use crate::changelog::points::POINTS;
 use crate::changelog::segment::SegmentName;
 use crate::model::Digest;
 use crate::vault::record::{self, Numbered};
@@ -57,6 +58,9 @@ impl Work<'_> {
                 };
                 if !is_sound && is_asked_for {
                     self.costs_everything(&path);
+                }
+                if !is_sound && kind == POINTS {
+                    self.findings.damage(&path, "it cannot be read").point = true;
                 }
             }
         }

@@ -70,6 +70,9 @@ pub struct Costs {
     /// Restores to this instant and later ones know of what it told only what a listing found again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown_from: Option<Timestamp>,
+    /// A recovery point of a machine cannot be restored, nor what rests on it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub point: bool,
     /// Versions whose content cannot be restored; all else can.
     pub objects: Named,
 }
@@ -176,7 +179,7 @@ impl VerifyReport {
 
 impl Costs {
     fn is_nothing(&self) -> bool {
-        !self.everything && self.restores.is_empty() && self.unknown_from.is_none() && self.objects.count == 0
+        !self.everything && !self.point && self.restores.is_empty() && self.unknown_from.is_none() && self.objects.count == 0
     }
 }
 
@@ -202,6 +205,9 @@ impl fmt::Display for VerifyReport {
             writeln!(f, "{}{}", if names { String::new() } else { format!("{path_shown}: ") }, reason.escape_debug())?;
             if costs.everything {
                 writeln!(f, "  nothing can be restored without it")?;
+            }
+            if costs.point {
+                writeln!(f, "  the recovery point cannot be restored, nor those after it up to the next whole one")?;
             }
             for Span { from, to } in &costs.restores {
                 writeln!(f, "  restores from {from} to {to} need it")?;

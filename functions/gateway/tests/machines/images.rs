@@ -3,10 +3,12 @@
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 use pipeline::base::plan::Policy;
-use pipeline::changelog::points::FullReason;
+use pipeline::changelog::points::{self, FullReason};
 use pipeline::changelog::segments;
 use pipeline::model::Timestamp;
 use pipeline::replay::disks::DisksPoint;
+use pipeline::vault::layout;
+use pipeline::verify::{Quiet, verify};
 
 use gateway::backup::{BackupRequest, backup};
 use gateway::restore::{MachineRestore, restore};
@@ -95,6 +97,34 @@ async fn another_image_is_read_whole_and_only_what_is_new_is_stored() {
         let report = world.backup().await;
         assert_eq!((report.point.disks[0].full, report.point.disks[0].stored_bytes), (Some(FullReason::NoBitmaps), 0));
     }
+    world.check_history().await;
+}
+
+#[tokio::test]
+async fn an_image_that_rests_on_something_else_is_read_whole() {
+    if !is_here(&PROGRAMS) {
+        return;
+    }
+    let mut world = World::new();
+    for (base, pattern) in [("one", 1), ("two", 2)] {
+        world.add_disk(base, 4 << 20);
+        world.io(base, &[&format!("write -P {pattern} 0 256k")]);
+        world.images.remove(base);
+    }
+    let (one, two) = (world.path("one.qcow2").display().to_string(), world.path("two.qcow2").display().to_string());
+    let overlay = world.path("vda.qcow2").display().to_string();
+    run("qemu-img", &["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", &one, &overlay]);
+    world.images.insert("vda".to_owned(), overlay.clone());
+    world.io("vda", &["write -P 3 1M 64k"]);
+    world.check_backup(&[("vda", Some(FullReason::First), 5 * K)]).await;
+    world.check_backup(&[("vda", None, 0)]).await;
+    // The image says itself what it rests on, and its bitmaps know nothing of that.
+    run("qemu-img", &["rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", &two, &overlay]);
+    world.check_backup(&[("vda", Some(FullReason::BackingChange), 5 * K)]).await;
+    // The base is written to, which must not be done, and is done.
+    run("qemu-io", &["-f", "qcow2", "-c", "write -P 4 2M 64k", &two]);
+    world.check_backup(&[("vda", Some(FullReason::BackingChange), 6 * K)]).await;
+    world.check_backup(&[("vda", None, 0)]).await;
     world.check_history().await;
 }
 
@@ -191,6 +221,45 @@ async fn what_was_lost_from_the_vault_is_read_again() {
     world.history.clear();
     world.check_backup(&[("vda", Some(FullReason::BrokenChain), 5 * K)]).await;
     world.check_backup(&[("vda", None, 0)]).await;
+    world.check_history().await;
+}
+
+#[tokio::test]
+async fn a_point_whose_record_is_damaged_costs_itself_and_what_rests_on_it() {
+    if !is_here(&PROGRAMS) {
+        return;
+    }
+    let mut world = World::new();
+    world.add_disk("vda", 4 << 20);
+    for round in 1..=3 {
+        world.io("vda", &[&format!("write -P {round} {round}M 64k")]);
+        world.backup().await;
+    }
+    let record = |number| layout::numbered(&points::folder(&world.resource), number);
+    let damaged = record(2);
+    world.store.put(&damaged.as_str().into(), "damaged".into()).await.unwrap();
+    let verified = verify(&world.vault, &world.resource, &world.clock, &Quiet).await.unwrap();
+    let found: Vec<_> = verified.damages.iter().map(|damage| (&damage.path, damage.costs.point, damage.costs.everything)).collect();
+    assert_eq!(found, [(&damaged, true, false)], "{verified}");
+    let restored = async |at, name: &str| {
+        let target = world.path(name);
+        let asked = MachineRestore { resource: world.resource.clone(), point: DisksPoint::Time(at), target, dry_run: true };
+        restore(&world.vault, &asked, &world.clock).await
+    };
+    let before = restored(world.history[0].0, "one").await.unwrap();
+    assert_eq!((before.number, &before.damaged[..]), (1, &[2][..]));
+    let told = before.to_string();
+    assert!(told.contains("NOT TAKEN: the records of points 2 are damaged"), "{told}");
+    let behind = restored(world.history[2].0, "three").await.unwrap_err().to_string();
+    assert!(behind.contains(&damaged), "{behind}");
+    // The next one reads all, and rests on nothing of that; it does not take the number of one that is damaged either.
+    world.history.truncate(1);
+    world.check_backup(&[("vda", Some(FullReason::BrokenChain), 3 * K)]).await;
+    let newest = layout::numbered(&points::folder(&world.resource), 4);
+    world.store.put(&newest.as_str().into(), "damaged".into()).await.unwrap();
+    world.history.truncate(1);
+    let report = world.backup().await;
+    assert_eq!((report.number, report.point.disks[0].full), (5, Some(FullReason::ChainMismatch)));
     world.check_history().await;
 }
 

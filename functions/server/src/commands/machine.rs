@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use gateway::backup::{BackupReport, BackupRequest, backup, let_go};
+use gateway::backup::{BackupReport, BackupRequest, backup, backup_until, let_go};
 use gateway::restore::{MachineRestore, restore};
 use handlers::protection::{How, MachineProtection, Reached, Status};
 use pipeline::changelog::points::{Point, PointDisk, Points};
 use pipeline::model::{ResourceId, ResourceKind};
 use pipeline::replay::disks::DisksPoint;
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::protect::{Protect, choose, decide};
 use super::restore::{Asked, Restore};
@@ -154,7 +155,15 @@ pub async fn run_backup(app: &App, command: Backup) -> Result<Ended> {
     }
     let how = protection.machine().ok_or_else(|| Failure::broken(format!("the record of how {resource} is protected is damaged")))?;
     let request = BackupRequest { resource, protection: how.clone(), full: command.full, dry_run: command.dry_run };
-    let report = backup(&opened.vault, &request, app.clock.as_ref()).await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let told = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        tracing::warn!("told to end: clearing up in the machine");
+    };
+    let report = backup_until(&opened.vault, &request, app.clock.as_ref(), told).await?;
     let mut output = Output::new(app.flags.json);
     if output.json {
         output.document(&report)?;

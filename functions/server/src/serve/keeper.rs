@@ -45,6 +45,8 @@ pub struct Keeper {
     pub metrics: Arc<Metrics>,
     /// When to end.
     pub stop: Stop,
+    /// Held while a backup of a machine is under way.
+    pub backing_up: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Keeper {
@@ -74,6 +76,7 @@ impl Keeper {
             }
             backoff = (backoff * 2).min(BACKOFF.1);
         }
+        self.await_backup().await;
         if let Some(feed) = self.feed() {
             self.feeds.remove(&feed, &self.protection.resource);
         }

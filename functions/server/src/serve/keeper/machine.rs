@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use gateway::backup::{BackupRequest, backup};
+use gateway::GatewayError;
+use gateway::backup::{BackupRequest, backup_until};
 use handlers::health::Part;
 use handlers::protection::MachineProtection;
 use pipeline::changelog::points::Points;
@@ -14,6 +15,7 @@ use tokio::runtime::Handle;
 
 use super::Keeper;
 use crate::serve::troubles::Troubles;
+use crate::sources::stopped;
 
 /// How long after a backup that went wrong the next is tried, at least; and how often it is looked whether one is due, at least.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -34,6 +36,11 @@ impl Keeper {
         }
     }
 
+    /// Waits for a backup that was told to end, so that it can clear up in the machine.
+    pub(super) async fn await_backup(&self) {
+        drop(self.backing_up.lock().await);
+    }
+
     async fn make_points(&self, protection: &MachineProtection, troubles: &Troubles) -> Result<Infallible> {
         let (vault, resource, clock) = (&self.vault.vault, &self.protection.resource, &self.app.clock);
         let Some(every) = protection.every_seconds.map(Duration::from_secs) else { return Ok(std::future::pending().await) };
@@ -45,9 +52,12 @@ impl Keeper {
                 continue;
             }
             // On a thread of its own: it compresses, and others wait for nothing of that.
-            let (own_vault, own_request, own_clock) = (vault.clone(), request.clone(), Arc::clone(clock));
-            let runtime = Handle::current();
-            let job = move || runtime.block_on(backup(&own_vault, &own_request, own_clock.as_ref()));
+            let (own_vault, own_request, own_clock, own_stop) = (vault.clone(), request.clone(), Arc::clone(clock), self.stop.clone());
+            let (runtime, under_way) = (Handle::current(), Arc::clone(&self.backing_up).lock_owned().await);
+            let job = move || {
+                let _under_way = under_way;
+                runtime.block_on(backup_until(&own_vault, &own_request, own_clock.as_ref(), async { stopped(&own_stop).await }))
+            };
             match tokio::task::spawn_blocking(job).await? {
                 Ok(report) => {
                     let read: u64 = report.point.disks.iter().map(|disk| disk.read_bytes).sum();
@@ -56,6 +66,8 @@ impl Keeper {
                         tracing::warn!(%resource, warning);
                     }
                 }
+                // Whoever told it drops this.
+                Err(GatewayError::Interrupted) => std::future::pending().await,
                 Err(error) => {
                     let error = format!("{:#}", anyhow::Error::new(error));
                     tracing::warn!(%resource, error, "a backup broke off; the next one misses nothing");
