@@ -7,9 +7,12 @@ use pipeline::source::records::{Ends, Partition};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::Message;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use server::Topic;
+
+use crate::mark::Mark;
 
 /// How long the broker may take to answer a question.
 pub const ASK_MAX: Duration = Duration::from_secs(10);
@@ -93,16 +96,51 @@ impl Asker {
 
     /// What the group has let go of: nothing of partitions of which it never read.
     pub fn committed(&self, partitions: &[Partition]) -> KafkaResult<BTreeMap<Partition, i64>> {
+        Ok(self.committed_marked(partitions)?.into_iter().map(|(partition, (offset, _))| (partition, offset)).collect())
+    }
+
+    /// The same, and what it was told of the last message before that.
+    pub fn committed_marked(&self, partitions: &[Partition]) -> KafkaResult<BTreeMap<Partition, (i64, Option<Mark>)>> {
         let mut list = TopicPartitionList::new();
         for Partition { topic, number } in partitions {
             list.add_partition(topic, *number);
         }
         let offsets = self.0.committed_offsets(list, ASK_MAX)?;
         let read = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
-            Offset::Offset(offset) => Some((Partition { topic: element.topic().to_owned(), number: element.partition() }, offset)),
+            Offset::Offset(offset) => {
+                let partition = Partition { topic: element.topic().to_owned(), number: element.partition() };
+                Some((partition, (offset, element.metadata().parse().ok())))
+            }
             _ => None,
         };
         Ok(offsets.elements().iter().filter_map(read).collect())
+    }
+
+    /// Whether a partition that begins and ends there is surely not the one that the group has read up to `offset`: one that was deleted
+    /// and made again, or lost its end.
+    pub fn is_another(&self, partition: &Partition, offset: i64, mark: Option<Mark>, (begin, end): (i64, i64)) -> KafkaResult<bool> {
+        match mark {
+            _ if offset > end => Ok(true),
+            // Otherwise nobody can tell any more; and of a topic that is compacted the next one comes.
+            Some(mark) if mark.offset >= begin => {
+                Ok(self.first_from(partition, mark.offset)?.is_some_and(|found| found.offset == mark.offset && found != mark))
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// The first message of a partition from an offset on; none where none came in time.
+    fn first_from(&self, partition: &Partition, offset: i64) -> KafkaResult<Option<Mark>> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(offset))?;
+        self.0.assign(&list)?;
+        let found = self
+            .0
+            .poll(ASK_MAX)
+            .transpose()
+            .map(|message| message.map(|message| Mark::of(message.offset(), message.timestamp().to_millis(), message.payload())));
+        self.0.assign(&TopicPartitionList::new())?;
+        found
     }
 
     /// Whether the group has let go of everything up to there.

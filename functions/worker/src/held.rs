@@ -3,11 +3,13 @@
 //! Kafka keeps one number for a partition: everything before it was dealt with. So it may only follow what is durable without a
 //! hole; a message that is left to come again holds it back, and is kept here until it is handed on again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline::model::Timestamp;
+
+use crate::mark::Mark;
 
 /// What was handed on of one partition.
 #[derive(Debug, Default)]
@@ -18,6 +20,8 @@ pub struct Held {
     next: Option<i64>,
     /// What the group was last told.
     committed: Option<i64>,
+    /// What was seen, from the last that the group was told.
+    marks: BTreeSet<Mark>,
     bytes: usize,
 }
 
@@ -53,6 +57,16 @@ impl Held {
         self.open.keys().next().copied().or(self.next)
     }
 
+    /// A message was seen, now or by whoever told the group.
+    pub fn saw(&mut self, mark: Mark) {
+        self.marks.insert(mark);
+    }
+
+    /// The last message that was seen before an offset.
+    pub fn mark_before(&self, offset: i64) -> Option<Mark> {
+        self.marks.iter().rev().find(|mark| mark.offset < offset).copied()
+    }
+
     /// The offset to commit; none where the group knows it.
     pub fn to_commit(&self) -> Option<i64> {
         self.dealt_with().filter(|offset| Some(*offset) > self.committed)
@@ -61,6 +75,9 @@ impl Held {
     /// The group was told this offset.
     pub fn is_committed(&mut self, offset: i64) {
         self.committed = self.committed.max(Some(offset));
+        if let Some(last) = self.mark_before(offset) {
+            self.marks = self.marks.split_off(&last);
+        }
     }
 
     /// Messages that were handed on so long ago and did not become durable: they are handed on again.
@@ -115,6 +132,17 @@ mod tests {
         held.pass(12);
         assert_eq!(held.to_commit(), Some(13));
         assert_eq!((held.dealt_with(), held.len(), held.bytes()), (Some(13), 0, 0));
+    }
+
+    #[test]
+    fn with_an_offset_goes_the_last_message_before_it() {
+        let mut held = Held::default();
+        let mark = |offset| Mark::of(offset, Some(1), Some(b"x"));
+        assert_eq!(held.mark_before(9), None);
+        [3, 5, 6, 9].into_iter().for_each(|offset| held.saw(mark(offset)));
+        assert_eq!((held.mark_before(9), held.mark_before(3)), (Some(mark(6)), None));
+        held.is_committed(9);
+        assert_eq!((held.mark_before(9), held.mark_before(10), held.mark_before(6)), (Some(mark(6)), Some(mark(9)), None));
     }
 
     #[test]

@@ -11,6 +11,7 @@
 mod client;
 mod connector;
 mod held;
+mod mark;
 mod topic;
 
 use std::process::ExitCode;

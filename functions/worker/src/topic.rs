@@ -23,9 +23,10 @@ use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 use server::{IDLE_WAIT, ROUND_MESSAGES_MAX, ROUND_TIME_MAX, Stop, Topic, Topics, stopped};
 
-use crate::client::{Asker, config, is_of_rebalance, log};
+use crate::client::{ASK_MAX, Asker, config, is_of_rebalance, log};
 use crate::connector::ConnectorTopics;
 use crate::held::Held;
+use crate::mark::Mark;
 
 /// After so long a message that did not become durable is handed on again.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -115,6 +116,8 @@ struct KafkaSource {
     partitions: Partitions,
     is_changed: Arc<AtomicBool>,
     proof: Mutex<Proof>,
+    /// Why something in it is lost, as the last round found.
+    lost: Mutex<Option<String>>,
 }
 
 impl KafkaSource {
@@ -133,11 +136,16 @@ impl KafkaSource {
             partitions,
             is_changed,
             proof: Mutex::default(),
+            lost: Mutex::default(),
         })
     }
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<i32, Held>> {
         self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lost(&self) -> MutexGuard<'_, Option<String>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn proof(&self) -> MutexGuard<'_, Proof> {
@@ -191,6 +199,7 @@ impl KafkaSource {
             let (partition, offset) = (message.partition(), message.offset());
             let mut held = self.held();
             let held = held.entry(partition).or_default();
+            held.saw(Mark::of(offset, message.timestamp().to_millis(), message.payload()));
             match message.payload() {
                 Some(payload) => {
                     let body = Bytes::copy_from_slice(payload);
@@ -203,37 +212,45 @@ impl KafkaSource {
         Ok(())
     }
 
-    /// Of partitions that were just taken over: whether messages were removed from them before anybody had read them.
+    /// Of partitions that were just taken over: whether they are those that the group has read of, and whether messages were removed from
+    /// them before anybody had read them.
     async fn check_taken_over(&self) -> Result<(), SourceError> {
         if !self.is_changed.swap(false, Ordering::SeqCst) {
+            *self.lost() = None;
             return Ok(());
         }
-        let lost = self
-            .ask("ask where its partitions begin", |consumer, asker, _| {
-                let element =
-                    |element: &TopicPartitionListElem<'_>| Partition { topic: element.topic().to_owned(), number: element.partition() };
-                let mine: Vec<Partition> = consumer.assignment()?.elements().iter().map(element).collect();
-                let (committed, begins) = (asker.committed(&mine)?, asker.begins(&mine)?);
-                let lost = |(partition, begin): (&Partition, &i64)| {
-                    let committed = *committed.get(partition)?;
-                    (committed < *begin).then_some((partition.number, committed, *begin))
-                };
-                Ok(begins.iter().filter_map(lost).collect::<Vec<_>>())
-            })
-            .await?;
-        if lost.is_empty() {
-            return Ok(());
-        }
+        // What could not be asked is asked again.
+        let taken = self.ask("ask what its partitions hold", look).await.inspect_err(|_| self.is_changed.store(true, Ordering::SeqCst))?;
+        let mut reasons = Vec::new();
         {
             let mut held = self.held();
-            lost.iter().for_each(|(partition, _, begin)| held.entry(*partition).or_default().pass(begin - 1));
+            for Taken { partition, begin, end, committed, mark, is_another } in taken {
+                if is_another {
+                    held.insert(partition, Held::default());
+                    reasons.push(format!(
+                        "partition {partition} is another than the one that was read up to {committed}: it was deleted and made again, or lost \
+                         its end ({end}). It is read from its beginning; what the other told and nobody had read is lost"
+                    ));
+                    continue;
+                }
+                let held = held.entry(partition).or_default();
+                mark.into_iter().for_each(|mark| held.saw(mark));
+                if committed < begin {
+                    held.pass(begin - 1);
+                    reasons.push(format!(
+                        "messages were removed from the topic before they were read ({} of partition {partition}): for longer than it keeps them \
+                         nobody was there to read; a listing finds what still exists",
+                        begin - committed
+                    ));
+                }
+            }
         }
-        let words: Vec<String> = lost.iter().map(|(partition, from, to)| format!("{} of partition {partition}", to - from)).collect();
-        let reason = format!(
-            "messages were removed from the topic before they were read ({}): for longer than it keeps them nobody was there to read; a \
-             listing finds what still exists",
-            words.join(", ")
-        );
+        if reasons.is_empty() {
+            *self.lost() = None;
+            return Ok(());
+        }
+        let reason = reasons.join("; ");
+        *self.lost() = Some(format!("{}: {reason}", self.stream));
         Err(SourceError { stream: self.stream.clone(), reason, transient: true })
     }
 
@@ -246,8 +263,11 @@ impl KafkaSource {
         }
         let mut list = TopicPartitionList::new();
         for (partition, offset) in &due {
-            let added = list.add_partition_offset(&self.topic, *partition, Offset::Offset(*offset));
-            added.map_err(|error| self.error(attempt, &error))?;
+            let mut added = list.add_partition(&self.topic, *partition);
+            added.set_offset(Offset::Offset(*offset)).map_err(|error| self.error(attempt, &error))?;
+            if let Some(mark) = self.held().get(partition).and_then(|held| held.mark_before(*offset)) {
+                added.set_metadata(mark.to_string());
+            }
         }
         let committed = self.ask(attempt, move |consumer, _, _| Ok(consumer.commit(&list, CommitMode::Sync))).await?;
         match committed {
@@ -296,6 +316,39 @@ impl KafkaSource {
     }
 }
 
+/// A partition that was just taken over.
+struct Taken {
+    partition: i32,
+    begin: i64,
+    end: i64,
+    committed: i64,
+    mark: Option<Mark>,
+    is_another: bool,
+}
+
+/// What lies in the partitions of this member of which the group has read. Those that are not what they were are begun anew.
+fn look(consumer: &StreamConsumer<Member>, asker: &Asker, topic: &str) -> Result<Vec<Taken>, KafkaError> {
+    let element = |element: &TopicPartitionListElem<'_>| Partition { topic: element.topic().to_owned(), number: element.partition() };
+    let mine: Vec<Partition> = consumer.assignment()?.elements().iter().map(element).collect();
+    let (begins, ends) = (asker.begins(&mine)?, asker.ends_of(&mine)?);
+    let mut taken = Vec::new();
+    let mut anew = TopicPartitionList::new();
+    for (partition, (committed, mark)) in asker.committed_marked(&mine)? {
+        let (Some(&begin), Some(&end)) = (begins.get(&partition), ends.get(&partition)) else { continue };
+        let is_another = asker.is_another(&partition, committed, mark, (begin, end))?;
+        if is_another {
+            consumer.seek(topic, partition.number, Offset::Offset(begin), ASK_MAX)?;
+            anew.add_partition_offset(topic, partition.number, Offset::Offset(begin))?;
+        }
+        taken.push(Taken { partition: partition.number, begin, end, committed, mark, is_another });
+    }
+    // Only then: what the group was told is how it is seen. And at once: the old number looks as if all had been read.
+    if anew.count() > 0 {
+        consumer.commit(&anew, CommitMode::Sync)?;
+    }
+    Ok(taken)
+}
+
 fn receipt(partition: i32, offset: i64) -> String {
     format!("{partition}:{offset}")
 }
@@ -309,6 +362,10 @@ fn place(receipt: &str) -> Option<(i32, i64)> {
 impl Source for KafkaSource {
     fn stream(&self) -> &str {
         &self.stream
+    }
+
+    fn lost(&self) -> Option<String> {
+        KafkaSource::lost(self).clone()
     }
 
     async fn poll(&self) -> Result<Delivery, SourceError> {

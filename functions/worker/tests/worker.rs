@@ -190,6 +190,49 @@ async fn what_is_no_event_is_kept_as_a_dead_letter_and_what_was_removed_unread_i
     world.settle();
     let page = world.program.ok(&["status", "--vault", VAULT]);
     assert!(page.contains("were removed from the topic before they were read"), "{page}");
+    let status = world.program.json(&["status", "--vault", VAULT]);
+    let gaps = &status[0]["vaults"][0]["resources"][0]["window"]["gaps"];
+    assert!(gaps[0]["reason"].as_str().is_some_and(|reason| reason.contains("were removed from the topic")), "{gaps}");
+    assert_eq!(worker.stop(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_was_made_again_is_read_from_its_beginning_and_what_the_other_told_is_a_gap() {
+    let Some(world) = World::new("again").await else { return };
+    let worker = world.work();
+    world.settle();
+    for number in 0..4 {
+        world.put(number).await;
+    }
+    world.settle();
+    assert_eq!(worker.stop(), 0);
+    // Nobody reads of this one, and then its event is gone.
+    world.put(4).await;
+    let admin: AdminClient<DefaultClientContext> = of(&world.kafka).create().expect("an admin");
+    let deleted = admin.delete_topics(&[TOPIC], &AdminOptions::new()).await.expect("an answer");
+    assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+    let topic = NewTopic::new(TOPIC, PARTITIONS, TopicReplication::Fixed(1));
+    while admin.create_topics([&topic], &AdminOptions::new()).await.expect("an answer").iter().any(Result::is_err) {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    // More than the other held, so that the group's numbers look as if they were of this one.
+    for number in 5..40 {
+        world.put(number).await;
+    }
+    let worker = world.work();
+    world.settle();
+    let history = || world.program.json(&["history", &format!("{}/", world.url()), "--recursive", "--vault", VAULT]);
+    for _ in 0..120 {
+        if history().len() == 40 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let keys: BTreeSet<String> = history().iter().filter_map(|change| change["object"].as_str()).map(str::to_owned).collect();
+    assert_eq!((history().len(), keys.len()), (40, 40), "{:?}", worker.running.log());
+    let status = world.program.json(&["status", "--vault", VAULT]);
+    let gaps = &status[0]["vaults"][0]["resources"][0]["window"]["gaps"];
+    assert!(gaps[0]["reason"].as_str().is_some_and(|reason| reason.contains("is another than the one that was read")), "{gaps}");
     assert_eq!(worker.stop(), 0);
 }
 

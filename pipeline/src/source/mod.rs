@@ -60,8 +60,9 @@ pub trait Source: Send + Sync {
     /// Lets go of events whose changes are durable. What is not acknowledged comes again.
     async fn ack(&self, receipts: Vec<String>) -> Result<(), SourceError>;
 
-    /// Whether there is no such thing any more, so that whatever it had to tell is lost.
-    fn is_gone(&self) -> bool {
-        false
+    /// Why something that it had to tell is lost, if the last round found that: the feed is not there any more, or was emptied before
+    /// anybody had read it.
+    fn lost(&self) -> Option<String> {
+        None
     }
 }

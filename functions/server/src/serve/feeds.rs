@@ -250,8 +250,8 @@ impl Feed {
     async fn run(mut self) {
         let mut backoff = BACKOFF.0;
         let mut serves = 0;
-        // Of each bucket that this feed tells of the last mark before it was gone.
-        let mut lost_from = BTreeMap::new();
+        // Of each bucket that this feed tells of the last mark before something of it was lost, and why that was.
+        let (mut lost_from, mut lost_why) = (BTreeMap::new(), String::new());
         // The same of those of which something was told that was kept only as a dead letter.
         let mut dropped_from = BTreeMap::new();
         while !*self.stop.borrow() {
@@ -288,19 +288,19 @@ impl Feed {
             match self.intake.round(self.source.as_ref()).await {
                 Ok(report) => {
                     if !lost_from.is_empty() {
-                        let reason = format!("{} was not there", self.source.stream());
-                        lost_from = self.note_lost(std::mem::take(&mut lost_from), &reason).await;
+                        lost_from = self.note_lost(std::mem::take(&mut lost_from), &lost_why).await;
                     }
                     self.metrics.round(self.source.stream(), &report, self.app.clock.now());
                     backoff = BACKOFF.0;
                 }
                 Err(error) => {
                     let error = format!("{:#}", anyhow::Error::new(error));
-                    if self.source.is_gone() {
+                    if let Some(why) = self.source.lost() {
+                        lost_why = why;
                         tracing::error!(
                             stream = self.source.stream(),
                             error,
-                            "a round failed; what was told there and had not been received is lost"
+                            "a round failed; something that was told there and had not been received is lost"
                         );
                         self.remember_marks(&mut lost_from);
                     } else {

@@ -188,8 +188,8 @@ impl Source for SqsSource {
         &self.stream
     }
 
-    fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Relaxed)
+    fn lost(&self) -> Option<String> {
+        self.gone.load(Ordering::Relaxed).then(|| format!("{} was not there", self.stream))
     }
 
     async fn poll(&self) -> Result<Delivery, SourceError> {
