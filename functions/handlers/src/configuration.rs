@@ -11,7 +11,8 @@
 use std::collections::BTreeMap;
 
 use pipeline::base::KeyRange;
-use pipeline::base::inputs::{Folding, Inputs, Inventory};
+use pipeline::base::folding::Folding;
+use pipeline::base::inputs::{Inputs, Inventory};
 use pipeline::fold::object::Keep;
 use pipeline::fold::{Cut, Folded};
 use pipeline::model::change::{ChangeBatch, Facet, ObjectChange, Op};

@@ -11,7 +11,8 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use pipeline::base::KeyRange;
-use pipeline::base::inputs::{Folding, Inventory};
+use pipeline::base::folding::Folding;
+use pipeline::base::inputs::Inventory;
 use pipeline::changelog::SegmentName;
 use pipeline::fold::Cut;
 use pipeline::fold::in_place::stands_at;

@@ -4,7 +4,8 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use fail::fail_point;
 
 use super::file::{FileWriter, KeyRange};
-use super::inputs::{Folding, Inputs, Inventory};
+use super::folding::Folding;
+use super::inputs::{Inputs, Inventory};
 use super::plan::BaseCut;
 use super::{Base, BucketFile, Covers, Manifest, Merge, cover_list};
 use crate::changelog::segment::Segment;
@@ -150,7 +151,7 @@ pub async fn base(vault: &Vault, inventory: &Inventory, at: BaseCut, bucket_byte
 }
 
 /// The parent's file of a bucket, if nothing else has rows of it.
-fn untouched<'a>(folding: &Folding, loose: &super::inputs::Loose, parent: Option<&'a Base>, bucket: u32) -> Option<&'a BucketFile> {
+fn untouched<'a>(folding: &Folding, loose: &super::folding::Loose, parent: Option<&'a Base>, bucket: u32) -> Option<&'a BucketFile> {
     let parent = parent.filter(|parent| parent.bits == folding.bits)?;
     let alone = folding.files(bucket).count() == 1 && !loose.holds(bucket);
     parent.files.iter().find(|file| alone && file.bucket == bucket)

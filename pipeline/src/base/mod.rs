@@ -14,11 +14,12 @@
 //!
 //! Planning must not become slower as a vault grows old. So a manifest *seals* the hours of arrival whose segments are all in
 //! merges, once nobody writes into them any more: whoever plans lists the log only from there on, and reads only the lists
-//! of covers that reach so far. A writer makes its segment anew when writing it took too long (`handlers::capture`), and
+//! of covers that reach so far. A writer makes its segment anew when writing it took too long, and
 //! compaction looks a few days further back, for what came late all the same.
 
 pub mod build;
 pub mod file;
+pub mod folding;
 pub mod inputs;
 pub mod plan;
 

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::base::KeyRange;
-use crate::base::inputs::{Folding, Inventory, Loose};
+use crate::base::folding::{Folding, Loose};
+use crate::base::inputs::Inventory;
 use crate::changelog::SegmentName;
 use crate::changelog::points::{Chain, Point, PointDisk, Points};
 use crate::fold::block::{BlockJoin, Scope};

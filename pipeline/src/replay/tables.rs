@@ -16,7 +16,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::base::KeyRange;
-use crate::base::inputs::{Folding, Inventory, Loose};
+use crate::base::folding::{Folding, Loose};
+use crate::base::inputs::Inventory;
 use crate::changelog::commits::{Commit, Commits, Place};
 use crate::changelog::coverage::Gap;
 use crate::fold::tuple::{Carried, Keep, Moves, Resets, TupleJoin};
@@ -59,7 +60,9 @@ pub struct TablesCut {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TablesError {
     /// The snapshot has not ended.
-    #[error("cannot restore {resource}: its first snapshot has not been read whole; the window opens when it has")]
+    #[error(
+        "cannot restore {resource}: its first snapshot has not been read whole; the window opens when it has, and `hindsight serve` reads it"
+    )]
     NoData {
         /// Whose.
         resource: ResourceId,
