@@ -12,7 +12,7 @@
 //! What is read is checked against the content's digest before its last byte is handed on, so that nobody completes a
 //! write of damaged content.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -48,6 +48,7 @@ pub struct Pending {
     chunk: usize,
 }
 
+#[derive(Clone)]
 struct Chunk {
     digest: Digest,
     offset: u64,
@@ -73,16 +74,19 @@ pub struct PackWriter {
     first: usize,
     known: HashMap<Digest, Slice>,
     waiting: HashMap<Digest, Pending>,
-    /// Packs of which something was referred to since the last flush that was stored before.
-    referred: BTreeSet<String>,
+    /// Packs of which something was referred to since the last flush that was stored before, and how far that reaches into them.
+    referred: BTreeMap<String, u64>,
 }
 
 struct SealedPack {
     name: String,
     bytes: Option<Bytes>,
+    chunks: Vec<Chunk>,
     slices: Vec<Slice>,
 }
 
+/// How often a pack whose name is taken by a damaged one is made under another name.
+const BESIDE_MAX: u32 = 16;
 /// Packs that are looked for at the same time.
 const CHECKS_AT_ONCE: usize = 16;
 
@@ -113,7 +117,7 @@ impl PackWriter {
             first: 0,
             known: HashMap::new(),
             waiting: HashMap::new(),
-            referred: BTreeSet::new(),
+            referred: BTreeMap::new(),
         }
     }
 
@@ -127,7 +131,8 @@ impl PackWriter {
         assert!(content.len() <= SLICE_BYTES, "contents are cut into slices before they are added");
         debug_assert_eq!(Digest::of(content), digest);
         if let Some(slice) = self.known.get(&digest) {
-            self.referred.insert(slice.pack.clone());
+            let end = self.referred.entry(slice.pack.clone()).or_default();
+            *end = (*end).max(slice.offset + u64::from(slice.stored));
             return Placed::Known(slice.clone());
         }
         if let Some(pending) = self.waiting.get(&digest) {
@@ -157,26 +162,34 @@ impl PackWriter {
 
     /// Writes every pack that waits. On error what was not written waits on, and flushing again is safe.
     ///
-    /// A pack that is referred to again may have been taken away since: then nothing that was stored is trusted any more, and whoever
-    /// reads the contents again has them stored anew.
+    /// A pack that is referred to again may have been taken away since, or cut off: then nothing that was stored is trusted any more, and
+    /// whoever reads the contents again has them stored anew. One whose name is taken by a pack that is damaged is made under another.
     ///
     /// # Errors
     /// As [`Vault::create_named_by_content`] and [`Vault::size`].
     pub async fn flush(&mut self, vault: &Vault) -> Result<(), VaultError> {
-        let referred: Vec<String> = std::mem::take(&mut self.referred).iter().map(|pack| layout::pack_file(pack)).collect();
-        for paths in referred.chunks(CHECKS_AT_ONCE) {
-            if let Err(error) = try_join_all(paths.iter().map(|path| vault.size(path))).await {
+        let referred: Vec<(String, u64)> =
+            std::mem::take(&mut self.referred).iter().map(|(pack, end)| (layout::pack_file(pack), *end)).collect();
+        for packs in referred.chunks(CHECKS_AT_ONCE) {
+            if let Err(error) = try_join_all(packs.iter().map(|(path, end)| reaches(vault, path, *end))).await {
                 self.known.clear();
                 return Err(error);
             }
         }
         self.seal();
         for pack in &mut self.sealed {
-            if let Some(bytes) = &pack.bytes {
+            for beside in 1.. {
+                let Some(bytes) = &pack.bytes else { break };
                 fail_point!("pack::before-upload");
-                vault.create_named_by_content(&layout::pack_file(&pack.name), bytes.clone()).await?;
+                match vault.create_named_by_content(&layout::pack_file(&pack.name), bytes.clone()).await {
+                    Ok(_) => pack.bytes = None,
+                    Err(VaultError::Damaged { path, reason }) if beside <= BESIDE_MAX => {
+                        tracing::error!(path, reason, "a pack is damaged: what it should hold is stored again, in another");
+                        *pack = pack.beside(beside);
+                    }
+                    Err(error) => return Err(error),
+                }
                 fail_point!("pack::after-upload");
-                pack.bytes = None;
             }
         }
         Ok(())
@@ -213,6 +226,24 @@ impl PackWriter {
         }
         self.first += self.sealed.len();
         self.sealed.clear();
+    }
+}
+
+/// That a pack is there, up to an end.
+async fn reaches(vault: &Vault, path: &str, end: u64) -> Result<(), VaultError> {
+    let size = vault.size(path).await?;
+    if size < end { Err(VaultError::damaged(path, format!("it has {size} bytes, and {end} at least were stored in it"))) } else { Ok(()) }
+}
+
+impl SealedPack {
+    /// A pack of the same chunks in the same places, and one more that nobody needs: it has another name.
+    fn beside(&self, number: u32) -> SealedPack {
+        let bytes = self.bytes.as_deref().unwrap_or_default();
+        let index_at = bytes.len() - TRAILER_BYTES - self.chunks.len() * INDEX_ENTRY_BYTES;
+        let mut builder = PackBuilder { bytes: bytes[..index_at].to_vec(), chunks: self.chunks.clone() };
+        let salt = number.to_le_bytes();
+        builder.add(&salt, Digest::of(&salt));
+        builder.seal()
     }
 }
 
@@ -258,7 +289,7 @@ impl PackBuilder {
                 inflated: chunk.compressed.then_some(chunk.length),
             })
             .collect();
-        SealedPack { name, bytes: Some(bytes.into()), slices }
+        SealedPack { name, bytes: Some(bytes.into()), chunks: self.chunks, slices }
     }
 }
 
@@ -472,6 +503,43 @@ mod tests {
             let body = Body::Slices(vec![writer.find(&placed)]);
             let read: Vec<Bytes> = vault.read_body(&body, Some(Digest::of(b"again and again"))).await.unwrap().try_collect().await.unwrap();
             assert_eq!(read.concat(), b"again and again");
+        });
+    }
+
+    #[test]
+    fn a_content_whose_pack_is_damaged_is_stored_in_another() {
+        block_on(async {
+            let store = std::sync::Arc::new(InMemory::new());
+            let vault = Vault::new(std::sync::Arc::clone(&store) as _, "v");
+            let place = |pack: &str| object_store::path::Path::from(format!("v/{}", layout::pack_file(pack)));
+            let mut writer = PackWriter::new();
+            let placed = writer.add(b"again and again");
+            writer.flush(&vault).await.unwrap();
+            let lay = writer.find(&placed);
+            writer.settle();
+            let cut = vault.read(&layout::pack_file(&lay.pack)).await.unwrap().slice(..10);
+            object_store::ObjectStoreExt::put(&*store, &place(&lay.pack), cut.into()).await.unwrap();
+            writer.add(b"again and again");
+            let error = writer.flush(&vault).await.unwrap_err().to_string();
+            assert!(error.contains("it has 10 bytes, and 23 at least were stored in it"), "{error}");
+            // Neither the one that knew it nor a new one is kept from storing it by that, as often as it happens.
+            let mut packs = std::collections::BTreeSet::from([lay.pack]);
+            for mut writer in [writer, PackWriter::new(), PackWriter::new()] {
+                let placed = writer.add(b"again and again");
+                let other = writer.add(b"something else");
+                let mut last = String::new();
+                writer.flush(&vault).await.unwrap();
+                for (placed, content) in [(placed, &b"again and again"[..]), (other, b"something else")] {
+                    let slice = writer.find(&placed);
+                    let body = Body::Slices(vec![slice.clone()]);
+                    let read: Vec<Bytes> = vault.read_body(&body, Some(Digest::of(content))).await.unwrap().try_collect().await.unwrap();
+                    assert_eq!(read.concat(), content);
+                    last.clone_from(&slice.pack);
+                    packs.insert(slice.pack);
+                }
+                object_store::ObjectStoreExt::put(&*store, &place(&last), "damaged".into()).await.unwrap();
+            }
+            assert!(packs.len() >= 4, "{packs:?}");
         });
     }
 
