@@ -146,7 +146,10 @@ pub struct Health {
     pub latest_lag_seconds: Option<u64>,
     /// How long ago the last proven instant was, in seconds.
     pub proven_lag_seconds: Option<u64>,
-    /// Whether the last restorable instant is so long ago that its feed must be at rest.
+    /// How long ago its feed told something, or that there was nothing, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fed_lag_seconds: Option<u64>,
+    /// Whether its feed told something, or that there was nothing, so long ago that it must be at rest.
     pub behind: bool,
     /// Since when events are known to be off.
     pub events_off_since: Option<Timestamp>,
@@ -197,6 +200,8 @@ pub struct Facts<'a> {
     pub protection: &'a Protection,
     /// What can be restored of it.
     pub window: Option<&'a Window>,
+    /// Up to when its feed is known to have told all: listings find what exists, and say nothing of a feed.
+    pub fed: Option<Timestamp>,
     /// The last reading of the truth.
     pub last: Option<&'a Reconciliation>,
     /// What went wrong last.
@@ -210,7 +215,8 @@ const LISTING_SLACK: Duration = Duration::from_secs(60);
 
 /// Draws the conclusions.
 pub fn health(facts: &Facts<'_>, now: Timestamp) -> Health {
-    let Facts { protection, window, last, trouble } = facts;
+    let Facts { protection, window, fed, last, trouble } = facts;
+    let fed = if protection.bucket().is_some() { *fed } else { window.map(|window| window.latest) };
     let runs = protection.status == Status::Active;
     let seconds_ago = |at: Timestamp| now.since(at).as_secs();
     let is_list = protection.bucket().is_some_and(|bucket| matches!(bucket.events, Events::List { .. }));
@@ -226,16 +232,17 @@ pub fn health(facts: &Facts<'_>, now: Timestamp) -> Health {
             Listing { untold, ..listing(last, interval(bucket), runs, now) }
         }),
         latest_lag_seconds: window.map(|window| seconds_ago(window.latest)),
+        fed_lag_seconds: fed.map(seconds_ago),
         proven_lag_seconds: window.and_then(|window| window.proven).map(seconds_ago),
         // No feed says how far functions are. Of a bucket that is only listed, the listing that is overdue says it.
         behind: runs
             && !is_list
             && !is_by_functions
-            && window.is_some_and(|window| behind_after.is_some_and(|after| now.since(window.latest) > after)),
+            && window.is_some_and(|window| behind_after.is_some_and(|after| now.since(fed.unwrap_or(window.earliest)) > after)),
         versioning_off: runs && !protection.is_best_effort() && last.is_some_and(|last| !last.versioned),
         events_off_since: open_gap(*window, |gap| gap.segment.is_none()),
         log_missing_since: open_gap(*window, |gap| gap.segment.is_some()),
-        last_trouble: trouble.map(|trouble| LastTrouble { over: is_over(trouble, *window, *last, now), trouble: trouble.clone() }),
+        last_trouble: trouble.map(|trouble| LastTrouble { over: is_over(trouble, fed, *last, now), trouble: trouble.clone() }),
     }
 }
 
@@ -279,9 +286,9 @@ pub fn late_after((began, ended): (Timestamp, Timestamp), every: Duration) -> Ti
     ended.plus(every).plus(every / 10).plus(ended.since(began).saturating_mul(2)).plus(LISTING_SLACK)
 }
 
-fn is_over(trouble: &Trouble, window: Option<&Window>, last: Option<&Reconciliation>, now: Timestamp) -> bool {
+fn is_over(trouble: &Trouble, fed: Option<Timestamp>, last: Option<&Reconciliation>, now: Timestamp) -> bool {
     let listed_since = last.is_some_and(|last| last.ended > trouble.at);
-    let arrived_since = window.is_some_and(|window| window.latest > trouble.at);
+    let arrived_since = fed.is_some_and(|fed| fed > trouble.at);
     let quiet = |silence: Duration| now.since(trouble.at) > silence;
     match trouble.part {
         Part::Opening => listed_since || arrived_since,
@@ -307,8 +314,8 @@ impl Health {
             let late = now.since(listing.due).as_secs();
             complaints.push(format!("the listing that was due at {} is {late} s late", listing.due));
         }
-        if let Some(lag) = self.latest_lag_seconds.filter(|_| self.behind) {
-            complaints.push(format!("the last restorable instant was {lag} s ago, and no event has arrived since"));
+        if let Some(lag) = self.fed_lag_seconds.or(self.latest_lag_seconds).filter(|_| self.behind) {
+            complaints.push(format!("its feed was last known to have told all {lag} s ago, and nothing has arrived since"));
         }
         if let Some(since) = self.events_off_since {
             complaints.push(format!("events are off since {since}: only listings find changes"));
@@ -339,11 +346,17 @@ impl Health {
 ///
 /// # Errors
 /// As [`Vault::newest_record`].
-pub async fn read(vault: &Vault, protection: &Protection, window: Option<&Window>, now: Timestamp) -> Result<Health, VaultError> {
+pub async fn read(
+    vault: &Vault,
+    protection: &Protection,
+    window: Option<&Window>,
+    fed: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<Health, VaultError> {
     let resource = &protection.resource;
     let last = vault.newest_record::<Reconciliation>(&layout::state_folder(RECONCILIATIONS, resource)).await?;
     let (last, trouble) = (last.map(|last| last.record), newest_trouble(vault, resource).await?);
-    Ok(health(&Facts { protection, window, last: last.as_ref(), trouble: trouble.as_ref() }, now))
+    Ok(health(&Facts { protection, window, fed, last: last.as_ref(), trouble: trouble.as_ref() }, now))
 }
 
 #[cfg(test)]
@@ -398,7 +411,7 @@ mod tests {
     fn a_listing_is_overdue_when_twice_its_own_time_and_some_slack_have_passed() {
         let check = |protection: &Protection, now: i64, expected: bool| {
             let (last, window) = (last(0, 100), window(now));
-            let facts = Facts { protection, window: Some(&window), last: Some(&last), trouble: None };
+            let facts = Facts { protection, window: Some(&window), fed: Some(window.latest), last: Some(&last), trouble: None };
             let listing = health(&facts, at(now)).listing.unwrap();
             assert_eq!((listing.overdue, listing.took_seconds), (expected, 100.0), "{now}");
         };
@@ -424,7 +437,7 @@ mod tests {
     fn a_feed_at_rest_is_told_by_its_mark() {
         let check = |protection: &Protection, lag: i64, expected: bool| {
             let window = window(1_000);
-            let facts = Facts { protection, window: Some(&window), last: None, trouble: None };
+            let facts = Facts { protection, window: Some(&window), fed: Some(window.latest), last: None, trouble: None };
             assert_eq!(health(&facts, at(1_000 + lag)).behind, expected, "{lag}");
         };
         check(&sqs(), 300, false);
@@ -438,7 +451,7 @@ mod tests {
     fn versions_of_which_events_should_have_told_are_a_complaint_until_a_listing_finds_none() {
         let check = |protection: &Protection, untold: u64, expected: usize| {
             let (last, window) = (Reconciliation { untold, ..last(100, 101) }, window(105));
-            let facts = Facts { protection, window: Some(&window), last: Some(&last), trouble: None };
+            let facts = Facts { protection, window: Some(&window), fed: Some(window.latest), last: Some(&last), trouble: None };
             let complaints = health(&facts, at(110)).complaints(at(110));
             assert_eq!(
                 complaints.iter().filter(|complaint| complaint.contains("found 3 versions of which no event had told")).count(),
@@ -455,7 +468,13 @@ mod tests {
         let check = |part: Part, listed: i64, arrived: i64, now: i64, expected: bool| {
             let trouble = Trouble { at: at(100), part, reason: "r".to_owned(), times: 1 };
             let (protection, last, window) = (sqs(), last(listed, listed), window(arrived));
-            let facts = Facts { protection: &protection, window: Some(&window), last: Some(&last), trouble: Some(&trouble) };
+            let facts = Facts {
+                protection: &protection,
+                window: Some(&window),
+                fed: Some(window.latest),
+                last: Some(&last),
+                trouble: Some(&trouble),
+            };
             assert_eq!(health(&facts, at(now)).last_trouble.unwrap().over, expected, "{part:?}");
         };
         check(Part::Listing, 99, 200, 200, false);
@@ -464,12 +483,24 @@ mod tests {
         check(Part::Feed, 0, 101, 200, true);
         check(Part::Compaction, 200, 200, 200, false);
         check(Part::Compaction, 0, 0, 9_000, true);
+        // A listing finds what exists, and tells nothing of a feed that is at rest.
+        let (protection, read, listed) = (sqs(), last(400, 401), window(399));
+        let trouble = Trouble { at: at(100), part: Part::Feed, reason: "r".to_owned(), times: 1 };
+        let facts = Facts { protection: &protection, window: Some(&listed), fed: Some(at(99)), last: Some(&read), trouble: Some(&trouble) };
+        let found = health(&facts, at(410));
+        assert_eq!((found.behind, found.last_trouble.unwrap().over), (true, false));
         // What could not be opened is not kept, however lately it was listed.
         let trouble = Trouble { at: at(100), part: Part::Opening, reason: "r".to_owned(), times: 1 };
         let (protection, window) = (sqs(), window(99));
         for (listed, is_kept) in [(99, false), (101, true)] {
             let last = last(listed, listed);
-            let facts = Facts { protection: &protection, window: Some(&window), last: Some(&last), trouble: Some(&trouble) };
+            let facts = Facts {
+                protection: &protection,
+                window: Some(&window),
+                fed: Some(window.latest),
+                last: Some(&last),
+                trouble: Some(&trouble),
+            };
             assert_eq!(health(&facts, at(110)).is_kept(), is_kept);
         }
     }
@@ -480,7 +511,7 @@ mod tests {
             let (protection, last) =
                 (protection_of(Events::Sqs { url: "https://q".to_owned() }, unversioned), Reconciliation { versioned, ..last(100, 101) });
             let (window, trouble) = (window(105), None);
-            let facts = Facts { protection: &protection, window: Some(&window), last: Some(&last), trouble };
+            let facts = Facts { protection: &protection, window: Some(&window), fed: Some(window.latest), last: Some(&last), trouble };
             assert_eq!(health(&facts, at(110)).complaints(at(110)).len(), expected, "{unversioned} {versioned}");
         };
         check(false, true, 0);
@@ -494,7 +525,7 @@ mod tests {
         let gap = |segment| Gap { from: at(40), to: None, reason: "r".to_owned(), segment, found_again: None };
         let check = |gap: Gap, expected: &str| {
             let (protection, window) = (sqs(), Window { gaps: vec![gap], ..window(100) });
-            let facts = Facts { protection: &protection, window: Some(&window), last: None, trouble: None };
+            let facts = Facts { protection: &protection, window: Some(&window), fed: Some(window.latest), last: None, trouble: None };
             let complaints = health(&facts, at(110)).complaints(at(110));
             assert!(complaints.len() == 1 && complaints[0].starts_with(expected), "{complaints:?}");
         };
@@ -506,12 +537,12 @@ mod tests {
     fn what_is_wrong_is_said_in_words() {
         let trouble = Trouble { at: at(100), part: Part::Feed, reason: "refused".to_owned(), times: 1 };
         let (protection, window) = (sqs(), window(50));
-        let facts = Facts { protection: &protection, window: Some(&window), last: None, trouble: Some(&trouble) };
+        let facts = Facts { protection: &protection, window: Some(&window), fed: Some(window.latest), last: None, trouble: Some(&trouble) };
         let complaints = health(&facts, at(400)).complaints(at(400));
         assert_eq!(
             complaints,
             [
-                "the last restorable instant was 350 s ago, and no event has arrived since",
+                "its feed was last known to have told all 350 s ago, and nothing has arrived since",
                 "feed went wrong at 1970-01-01T00:01:40Z: refused"
             ]
         );

@@ -116,7 +116,7 @@ pub async fn serve(serving: Serving) -> Result<()> {
                 }
                 feeds.expect(&expected);
                 update(&mut kept, wanted, &app, &feeds, &metrics).await;
-                metrics.is_started();
+                metrics.set_started();
             }
             // What runs goes on running.
             Err(error) if !first => tracing::warn!(error = format!("{error:#}"), "what is protected could not be read"),
@@ -228,7 +228,7 @@ async fn update(kept: &mut BTreeMap<KeptBy, Kept>, wanted: Wanted, app: &App, fe
         .collect();
     for key in outdated {
         if let Some(Kept { stopper, task, .. }) = kept.remove(&key) {
-            tracing::info!(resource = %key.1, "not kept any more, or not so");
+            tracing::info!(resource = %key.1, "it is not protected any more, or otherwise: what kept it ends");
             end(stopper, task).await;
             metrics.forget(&key.1);
         }

@@ -13,6 +13,8 @@ pub mod s3_event;
 pub mod s3_read;
 pub mod s3_scan;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -63,6 +65,11 @@ pub trait Source: Send + Sync {
     /// Why something that it had to tell is lost, if the last round found that: the feed is not there any more, or was emptied before
     /// anybody had read it.
     fn lost(&self) -> Option<String> {
+        None
+    }
+
+    /// How long it keeps what nobody takes, where it is known to drop it then without a word.
+    fn keeps(&self) -> Option<Duration> {
         None
     }
 }

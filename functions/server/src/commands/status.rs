@@ -93,11 +93,15 @@ struct ResourceStatus {
 /// What a bucket holds at `latest`, as JSON.
 #[derive(Default, Serialize)]
 struct Holds {
-    /// Live versions and markers.
+    /// Objects: those that a plain GET sees.
+    objects: u64,
+    /// Live versions and delete markers, those objects' among them.
     versions: u64,
+    /// The delete markers among them.
+    markers: u64,
     /// Those whose content is lost.
     lost: u64,
-    /// The bytes of the others.
+    /// The bytes of all versions but those.
     bytes: u64,
 }
 
@@ -157,7 +161,7 @@ async fn wait(app: &App, command: &Status, patience: Duration) -> Result<Ended> 
             said = app.clock.now();
             let trouble = health::newest_trouble(&of.vault, first).await?;
             let trouble = trouble.map(|trouble| format!("; last trouble, at {}: {}", trouble.at, trouble.reason)).unwrap_or_default();
-            tracing::warn!(resource = %first, resources = waiting.len(), "still waiting until what had happened by now is durable{trouble}");
+            tracing::warn!(resource = %first, resources = waiting.len(), "still waiting until what had happened by now is durable; `hindsight serve` must be running{trouble}");
         }
         if app.clock.now().since(began) >= patience {
             tracing::warn!(resource = %first, resources = waiting.len(), "what had happened is not durable yet; is `hindsight serve` running?");
@@ -185,10 +189,10 @@ async fn look(opened: &OpenVault, now: Timestamp) -> Result<VaultStatus> {
 async fn look_at(opened: &OpenVault, protection: Protection, now: Timestamp) -> Result<ResourceStatus> {
     let inventory = Inventory::load(&opened.vault, &protection.resource).await?;
     let window = window(&opened.vault, &inventory).await?;
-    let health = health::read(&opened.vault, &protection, window.as_ref(), now).await?;
+    let health = health::read(&opened.vault, &protection, window.as_ref(), inventory.fed_until(), now).await?;
     let lag = lag::newest(&opened.vault, &protection.resource).await?;
     let (holds, slot) = match protection.resource.kind() {
-        ResourceKind::Bucket => (Some(held(opened, &inventory).await?), None),
+        ResourceKind::Bucket => (Some(held(opened, &inventory, window.as_ref()).await?), None),
         ResourceKind::Database => (None, slot::newest(&opened.vault, &protection.resource).await?),
         ResourceKind::Machine => (None, None),
     };
@@ -200,13 +204,15 @@ async fn look_at(opened: &OpenVault, protection: Protection, now: Timestamp) -> 
     Ok(ResourceStatus { protection, window, health, lag, holds, slot, points, segments, bases })
 }
 
-async fn held(opened: &OpenVault, inventory: &Inventory) -> Result<Holds> {
+async fn held(opened: &OpenVault, inventory: &Inventory, window: Option<&Window>) -> Result<Holds> {
     let mut holds = Holds::default();
-    let cut = Cut::At(Timestamp::MAX);
+    let cut = Cut::At(window.map_or(Timestamp::MAX, |window| window.latest));
     let state = State::new(&opened.vault, inventory.inputs(cut), cut, Keep::Live, "").await?;
     state
         .for_each(|object| {
             holds.versions += object.len() as u64;
+            holds.markers += object.iter().filter(|version| version.marker).count() as u64;
+            holds.objects += u64::from(object.last().is_some_and(|newest| !newest.marker));
             holds.lost += object.iter().filter(|version| version.is_lost()).count() as u64;
             holds.bytes += object.iter().filter(|version| version.body.is_some()).map(|version| version.size).sum::<u64>();
             Ok::<(), BrowseError>(())

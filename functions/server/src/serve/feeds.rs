@@ -10,7 +10,7 @@ use handlers::health::Part;
 use handlers::intake::Intake;
 use handlers::protection::{Events, Protection};
 use pipeline::changelog::coverage::{GAPS, Gap};
-use pipeline::model::{Clock, ResourceId, Timestamp};
+use pipeline::model::{ResourceId, Timestamp};
 use pipeline::source::Source;
 use pipeline::vault::layout;
 use tokio::sync::{Notify, watch};
@@ -219,23 +219,23 @@ impl Feed {
         }
     }
 
-    /// What this feed was told since these marks is lost: for each bucket that is a gap, and the truth is read. Returns the marks
-    /// of those for which it could not be written down: it is tried again.
-    async fn note_lost(&self, lost_from: BTreeMap<ResourceId, Timestamp>, reason: &str) -> BTreeMap<ResourceId, Timestamp> {
+    /// What this feed was told since these marks, and until `to`, is lost: for each bucket that is a gap, and the truth is read. Returns the
+    /// marks of those for which it could not be written down: it is tried again.
+    async fn note_lost(&self, lost_from: BTreeMap<ResourceId, Timestamp>, to: Timestamp, reason: &str) -> BTreeMap<ResourceId, Timestamp> {
         let concerned: Vec<(Timestamp, Filled)> = {
             let told = self.changes.borrow();
             lost_from.iter().filter_map(|(resource, from)| Some((*from, told.captures.get(resource)?.clone()))).collect()
         };
         let mut unwritten = BTreeMap::new();
         for (mark, Filled { capture, read_now, .. }) in concerned {
-            let (resource, now) = (capture.resource(), capture.clock().now());
+            let resource = capture.resource();
             // One that was never protected before has no marks: its first listing begins now.
             if mark == Timestamp::default() {
                 continue;
             }
             let from = Timestamp::from_micros(mark.micros() + 1);
             tracing::error!(%resource, %from, reason, "what happened since then is read from the bucket");
-            let gap = Gap::without_events(from, Some(now), reason);
+            let gap = Gap::without_events(from, Some(to), reason);
             match capture.vault().append_record(&layout::state_folder(GAPS, resource), &gap).await {
                 Ok(_) => read_now.notify_one(),
                 Err(error) => {
@@ -247,6 +247,23 @@ impl Feed {
         unwritten
     }
 
+    /// What a queue was told longer ago than it keeps it, and behind the last mark, is lost. Once for each mark.
+    async fn note_expired(
+        &self,
+        mut marks: BTreeMap<ResourceId, Timestamp>,
+        asked: Timestamp,
+        noted: &mut BTreeMap<ResourceId, Timestamp>,
+    ) {
+        let Some(keeps) = self.source.keeps() else { return };
+        marks.retain(|resource, mark| asked.since(*mark) > keeps && noted.get(resource) != Some(mark));
+        if marks.is_empty() {
+            return;
+        }
+        let reason = format!("{} keeps a message for {} s, and nobody took them for longer", self.source.stream(), keeps.as_secs());
+        let unwritten = self.note_lost(marks.clone(), asked.minus(keeps), &reason).await;
+        noted.extend(marks.into_iter().filter(|(resource, _)| !unwritten.contains_key(resource)));
+    }
+
     async fn run(mut self) {
         let mut backoff = BACKOFF.0;
         let mut serves = 0;
@@ -254,6 +271,8 @@ impl Feed {
         let (mut lost_from, mut lost_why) = (BTreeMap::new(), String::new());
         // The same of those of which something was told that was kept only as a dead letter.
         let mut dropped_from = BTreeMap::new();
+        // The marks behind which messages were dropped because nobody had taken them for too long.
+        let mut expired_from = BTreeMap::new();
         while !*self.stop.borrow() {
             if self.changes.has_changed().unwrap_or(false) {
                 let (captures, protected) = {
@@ -273,7 +292,7 @@ impl Feed {
             }
             if !dropped_from.is_empty() {
                 const REASON: &str = "what was told of the bucket before it was protected was not kept";
-                dropped_from = self.note_lost(std::mem::take(&mut dropped_from), REASON).await;
+                dropped_from = self.note_lost(std::mem::take(&mut dropped_from), self.app.clock.now(), REASON).await;
             }
             if serves == 0 {
                 tokio::select! {
@@ -285,10 +304,13 @@ impl Feed {
                 }
                 continue;
             }
+            let (asked, mut marks) = (self.app.clock.now(), BTreeMap::new());
+            self.remember_marks(&mut marks);
             match self.intake.round(self.source.as_ref()).await {
                 Ok(report) => {
+                    self.note_expired(marks, asked, &mut expired_from).await;
                     if !lost_from.is_empty() {
-                        lost_from = self.note_lost(std::mem::take(&mut lost_from), &lost_why).await;
+                        lost_from = self.note_lost(std::mem::take(&mut lost_from), self.app.clock.now(), &lost_why).await;
                     }
                     self.metrics.round(self.source.stream(), &report, self.app.clock.now());
                     backoff = BACKOFF.0;

@@ -63,7 +63,7 @@ impl Keeper {
             };
             let Err(error) = result else { break };
             let error = format!("{error:#}");
-            tracing::error!(resource = %self.protection.resource, error, "it could not be opened, or not any longer; it is tried again");
+            tracing::error!(resource = %self.protection.resource, error, "what keeps it could not begin, or broke off; it is tried again");
             if self.app.clock.now().since(began) > BACKOFF.1 {
                 backoff = BACKOFF.0;
             }

@@ -81,7 +81,7 @@ impl Metrics {
     }
 
     /// Everything that is protected has been begun.
-    pub fn is_started(&self) {
+    pub fn set_started(&self) {
         self.inner().started = true;
     }
 
@@ -217,6 +217,7 @@ impl Metrics {
             (&mut sum.bytes, report.bytes),
             (&mut sum.lost, report.lost),
             (&mut sum.outdated, report.outdated),
+            (&mut sum.known, report.known),
             (&mut sum.dead, report.dead),
             (&mut sum.ignored, report.ignored),
             (&mut sum.again, report.again),
@@ -250,7 +251,12 @@ impl Metrics {
 impl ResourceCounts {
     /// The last restorable instant.
     fn latest(&self) -> Option<Timestamp> {
-        self.capture.as_ref().map(Capture::latest).filter(|at| *at > Timestamp::default()).max(self.proven()).max(self.reached)
+        self.fed().max(self.proven()).max(self.reached)
+    }
+
+    /// Up to when its feed is known to have told all.
+    fn fed(&self) -> Option<Timestamp> {
+        self.capture.as_ref().map(Capture::latest).filter(|at| *at > Timestamp::default())
     }
 
     /// The last proven instant: of a database all that was reached is.
@@ -270,6 +276,7 @@ impl ResourceCounts {
         let facts = Facts {
             protection: self.protection.as_ref()?,
             window: window.as_ref(),
+            fed: self.fed(),
             last: self.last_reading.as_ref(),
             trouble: self.last_trouble.as_ref(),
         };
@@ -308,7 +315,7 @@ mod tests {
     fn a_listing_that_does_not_come_makes_the_process_not_ready_and_says_why() {
         let (metrics, protection) = (Metrics::default(), protection());
         let at = Timestamp::from_seconds;
-        metrics.is_started();
+        metrics.set_started();
         metrics.expect(&protection, "v");
         assert_eq!(metrics.not_ready(at(9)), ["s3://photos: the first full backup has not completed"]);
         metrics.window(&protection.resource, at(10), None);

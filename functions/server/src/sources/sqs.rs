@@ -7,7 +7,7 @@
 //! nothing is said to be drained before that time has passed, unless nobody can have received any.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -42,6 +42,8 @@ pub struct SqsSource {
     drain: Mutex<Drain>,
     /// There was no such queue when it was asked last.
     gone: AtomicBool,
+    /// How long the queue keeps a message, once it was asked.
+    keeps: OnceLock<Duration>,
 }
 
 impl SqsSource {
@@ -50,7 +52,17 @@ impl SqsSource {
         let hidden_until = if may_be_hidden { clock.now().plus(VISIBILITY) } else { Timestamp::default() };
         let name = queue.rsplit('/').next().unwrap_or(queue);
         let (drain, gone) = (Mutex::default(), AtomicBool::new(false));
-        SqsSource { stream: format!("sqs:{name}"), queue: queue.to_owned(), client, clock, stop, hidden_until, drain, gone }
+        SqsSource {
+            stream: format!("sqs:{name}"),
+            queue: queue.to_owned(),
+            client,
+            clock,
+            stop,
+            hidden_until,
+            drain,
+            gone,
+            keeps: OnceLock::new(),
+        }
     }
 
     fn failed(&self, what: &str, error: &(impl ProvideErrorMetadata + std::error::Error + 'static)) -> SourceError {
@@ -59,6 +71,20 @@ impl SqsSource {
         }
         let (queue, reason) = (&self.queue, reason(error));
         SourceError { stream: self.stream.clone(), reason: format!("cannot {what} queue {queue}: {reason}"), transient: true }
+    }
+
+    /// Asks how long the queue keeps messages, once. Whoever may not ask does not know it.
+    async fn ask_how_long_it_keeps(&self) {
+        if self.keeps.get().is_some() {
+            return;
+        }
+        let name = QueueAttributeName::MessageRetentionPeriod;
+        let asked = self.client.get_queue_attributes().queue_url(&self.queue).attribute_names(name.clone()).send().await;
+        let seconds = asked.ok().and_then(|told| told.attributes?.get(&name)?.parse().ok());
+        if let Some(seconds) = seconds {
+            // Another may have been as quick.
+            let _ = self.keeps.set(Duration::from_secs(seconds));
+        }
     }
 
     /// One batch, waited for at most so long; none when it is time to end.
@@ -188,12 +214,17 @@ impl Source for SqsSource {
         &self.stream
     }
 
+    fn keeps(&self) -> Option<Duration> {
+        self.keeps.get().copied()
+    }
+
     fn lost(&self) -> Option<String> {
         self.gone.load(Ordering::Relaxed).then(|| format!("{} was not there", self.stream))
     }
 
     async fn poll(&self) -> Result<Delivery, SourceError> {
         let started = self.clock.now();
+        self.ask_how_long_it_keeps().await;
         let mut wait = self.drain.lock().unwrap_or_else(PoisonError::into_inner).wait();
         let mut messages = Vec::new();
         let drained = loop {

@@ -9,6 +9,7 @@ use tests::services::{AwsEmulator, SeaweedFs};
 
 use super::program::Program;
 use super::proof::{path, send_events};
+use super::stories::a_quiet_second;
 use super::world::{World, seaweed};
 
 /// How often it is asked until it is so, and how long then in all: a minute and a half.
@@ -201,7 +202,7 @@ async fn a_queue_that_is_removed_and_made_again_and_one_that_takes_its_place_lea
     assert!(removed.expect("bash runs").status.success());
     world.put("lost.txt", "nobody is told").await;
     until(program, |health| health["last_trouble"]["part"] == "feed").await;
-    assert!(serving.running.log().contains("what was told there and had not been received is lost"), "{}", serving.running.log());
+    assert!(serving.running.log().contains("something that was told there and had not been received is lost"), "{}", serving.running.log());
     assert_eq!(send_events(&emulator, &world.bucket), queue);
     until(program, |_| history("lost.txt").len() == 1).await;
     assert_eq!(history("lost.txt")[0]["via"], "scan", "only a listing can have found it");
@@ -238,7 +239,7 @@ async fn what_a_shared_queue_told_while_nobody_protected_the_bucket_is_a_gap_and
     program.ok(&["status", "--vault", "./vault", "--wait"]);
     program.ok(&["unprotect", &url, "--vault", "./vault"]);
     for _ in 0..TRIES {
-        if serving.running.log().contains("not kept any more") {
+        if serving.running.log().contains("what kept it ends") {
             break;
         }
         tokio::time::sleep(EVERY).await;
@@ -271,4 +272,59 @@ async fn what_a_shared_queue_told_while_nobody_protected_the_bucket_is_a_gap_and
     let gaps: Vec<&Value> = all.as_array().expect("resources").iter().map(|resource| &resource["window"]["gaps"]).collect();
     assert!(gaps.iter().any(|gaps| gaps[0]["reason"] == "the bucket was not protected"), "{gaps:?}");
     assert_eq!(serving.stop(), 0);
+}
+
+/// Runs a command of the AWS tools.
+fn aws(emulator: &AwsEmulator, command: &str) {
+    let script = format!("aws --endpoint-url {} {command}", emulator.endpoint());
+    let ended = std::process::Command::new("bash").args(["-c", &script]).env("PATH", path()).envs(emulator.environment()).output();
+    assert!(ended.expect("bash runs").status.success(), "{command}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_queue_kept_for_too_short_a_time_and_what_a_feed_that_is_given_up_had_not_told_is_a_gap() {
+    let emulator = AwsEmulator::start().unwrap_or_else(|error| panic!("{error}; run ./dev setup"));
+    let world = World::new(&emulator, "cli-expired", true).await;
+    let queue = send_events(&emulator, &world.bucket);
+    aws(&emulator, &format!("sqs set-queue-attributes --queue-url {queue} --attributes MessageRetentionPeriod=60"));
+    let (program, url) = (&world.program, world.url());
+    let protect = |events: &str| program.ok(&["protect", &url, "--vault", "./vault", "--events", events, "--no-acls"]);
+    protect(&format!("sqs:{queue}"));
+    let first = program.serve(&["--vault", "./vault"]);
+    program.ok(&["status", "--vault", "./vault", "--wait"]);
+    assert_eq!(first.stop(), 0);
+    let gone = purged_unseen(&world).await;
+    tokio::time::sleep(Duration::from_secs(75)).await;
+    let serving = program.serve(&["--vault", "./vault"]);
+    let gaps = || resource(program)["window"]["gaps"].clone();
+    until(program, |_| gaps()[0]["reason"].as_str().is_some_and(|reason| reason.contains("keeps a message for 60 s"))).await;
+    assert!(is_within(&gaps()[0], &gone), "{gone} in {}", gaps());
+    // Killed, so that nobody takes what comes; listings go on, and see nothing of what comes and goes between them.
+    serving.running.kill();
+    let gone = purged_unseen(&world).await;
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        program.ok(&["reconcile", &url, "--vault", "./vault"]);
+    }
+    protect("list:1");
+    assert!(is_within(&gaps()[1], &gone), "{gone} in {}", gaps());
+    let restore = program.run(&["restore", &url, "--vault", "./vault", "--to", &gone, "--target", "./out", "--proven"]);
+    assert_eq!(restore.code, 4, "{}{}", restore.output, restore.errors);
+}
+
+/// Puts an object and purges it, and returns a time at which it was there.
+async fn purged_unseen(world: &World) -> String {
+    world.put("unseen.txt", "nobody is told").await;
+    let shown = world.client.head_object().bucket(&world.bucket).key("unseen.txt").send().await.expect("a version");
+    let within = a_quiet_second().await;
+    let request = world.client.delete_object().bucket(&world.bucket).key("unseen.txt").set_version_id(shown.version_id);
+    request.send().await.expect("a purge");
+    within
+}
+
+/// Whether an instant lies in a gap.
+fn is_within(gap: &Value, at: &str) -> bool {
+    let time = |text: &Value| text.as_str().and_then(|text| text.parse::<Timestamp>().ok());
+    let at = at.parse::<Timestamp>().expect("a time");
+    time(&gap["from"]).is_some_and(|from| from <= at) && time(&gap["to"]).is_some_and(|to| at <= to)
 }

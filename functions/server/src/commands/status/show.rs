@@ -86,7 +86,9 @@ fn lines(status: &ResourceStatus, now: Timestamp) -> Vec<(&'static str, String)>
     lines.push(match &status.holds {
         Some(holds) => {
             let lost = if holds.lost > 0 { format!("; {} LOST", holds.lost) } else { String::new() };
-            ("at latest", format!("{}, {}{lost}; {files}", counted(holds.versions, "live version"), bytes(holds.bytes)))
+            let (versions, markers) = (counted(holds.versions - holds.markers, "live version"), counted(holds.markers, "delete marker"));
+            let objects = counted(holds.objects, "object");
+            ("at latest", format!("{objects}; {versions} of {}, {markers}{lost}; {files}", bytes(holds.bytes)))
         }
         None => ("the log", files),
     });

@@ -114,7 +114,8 @@ impl Metrics {
         counter("bytes_total", "Bytes of content that came with them.", &|counts| counts.sum.bytes);
         counter("lost_total", "Versions that were gone before they could be read.", &|counts| counts.sum.lost);
         counter("outdated_total", "Old puts of versions that are gone.", &|counts| counts.sum.outdated);
-        counter("dead_letters_total", "Events that could not be decoded and were kept whole.", &|counts| counts.sum.dead);
+        counter("known_total", "Events of changes that the vault had.", &|counts| counts.sum.known);
+        counter("dead_letters_total", "Events that could not be taken and were kept whole.", &|counts| counts.sum.dead);
         counter("ignored_total", "Events that change nothing that is kept.", &|counts| counts.sum.ignored);
         counter("again_total", "Messages that were left to come again.", &|counts| counts.sum.again);
         let errors = inner.errors.iter().map(|(part, count)| (format!("part=\"{part}\""), *count));
