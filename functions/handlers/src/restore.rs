@@ -143,7 +143,7 @@ fn folder(request: &RestoreRequest) -> String {
 /// Tells one request to one target from all others; whether it is only tried does not matter.
 fn identity(request: &RestoreRequest, target: &Arc<dyn Target>) -> Digest {
     let options = RestoreOptions { dry_run: false, ..request.options.clone() };
-    Digest::of(&serde_json::to_vec(&(options, target.name())).expect("plain data with text keys"))
+    Digest::of(&serde_json::to_vec(&(options, target.identity())).expect("plain data with text keys"))
 }
 
 /// Carries out a restore, or says what it would do.

@@ -58,7 +58,7 @@ impl App {
             error => error.into(),
         })?;
         let vault_bucket = opened.place.copyable_bucket(&endpoint).map(str::to_owned);
-        let target = BucketTarget::new(found, prefix.clone()).with_vault_bucket(vault_bucket);
+        let target = BucketTarget::new(found, prefix.clone()).with_server(endpoint.url().unwrap_or("AWS")).with_vault_bucket(vault_bucket);
         Ok(Place { target: Arc::new(target), prefix, directory: None })
     }
 }

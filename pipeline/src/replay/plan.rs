@@ -57,7 +57,9 @@ impl ReplayPlan {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// The first full scan has not ended.
-    #[error("cannot restore {resource}: its first full backup has not completed; the window opens when it has")]
+    #[error(
+        "cannot restore {resource}: its first full backup has not completed; the window opens when it has, and `hindsight serve` makes it"
+    )]
     NoBase {
         /// Whose.
         resource: ResourceId,

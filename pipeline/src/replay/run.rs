@@ -31,7 +31,8 @@ use self::uncertain::Doubts;
 use super::plan::ReplayPlan;
 use super::select::{Selection, SelectionError, Selector, Versions};
 use super::unmatched::Unmatched;
-use crate::base::inputs::{Folding, Inputs, Loose};
+use crate::base::folding::{Folding, Loose};
+use crate::base::inputs::Inputs;
 use crate::fold::object::Keep;
 use crate::fold::{Cut, Uncertain};
 use crate::model::change::ChangeBatch;
@@ -268,6 +269,12 @@ impl Work<'_> {
             let state = ChangeBatch::from_checked(ResourceKind::Bucket, folded.rows);
             let mut wanted = Vec::new();
             for object in group(versions(&state)?) {
+                // Where no versions are kept a delete marker would take away for good what is there: mode exact does that, and asks.
+                let is_nothing = !self.target.keeps_versions() && object.versions.iter().all(|version| version.marker);
+                if is_nothing && existing.contains_key(&self.target_key(&object.object)) {
+                    unmatched.saw(&object.object);
+                    continue;
+                }
                 if object.versions.iter().any(|version| self.selector.admits(version)) {
                     unmatched.saw(&object.object);
                     wanted.push((existing.remove(&self.target_key(&object.object)), object));

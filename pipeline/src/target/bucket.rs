@@ -40,6 +40,8 @@ const REFUSED_CLASSES_MAX: usize = 16;
 pub struct BucketTarget {
     bucket: Arc<dyn Bucket>,
     prefix: String,
+    /// Where the server is, which may be one of many that have a bucket of this name.
+    server: String,
     encryption: Encryption,
     /// The S3 bucket that the vault lies in, where it is at the same server.
     vault_bucket: Option<String>,
@@ -58,6 +60,7 @@ impl BucketTarget {
         BucketTarget {
             bucket,
             prefix: prefix.into(),
+            server: String::new(),
             encryption: Encryption::default(),
             vault_bucket: None,
             failed_copies: AtomicU32::new(0),
@@ -66,6 +69,13 @@ impl BucketTarget {
             refused_classes: Mutex::default(),
             encrypts: AtomicBool::new(false),
         }
+    }
+
+    /// The same, at a server that is called so.
+    #[must_use]
+    pub fn with_server(mut self, server: &str) -> BucketTarget {
+        server.clone_into(&mut self.server);
+        self
     }
 
     /// The same, with restored objects encrypted so.
@@ -278,6 +288,10 @@ impl BucketTarget {
 impl Target for BucketTarget {
     fn name(&self) -> String {
         format!("s3://{}/{}", self.bucket.name(), self.prefix)
+    }
+
+    fn identity(&self) -> String {
+        format!("{} {}", self.server, self.name())
     }
 
     /// Older versions and delete markers count as holding something: a restore goes on top of them.

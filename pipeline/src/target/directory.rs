@@ -75,6 +75,12 @@ fn is_vault_record(mut file: impl io::Read) -> bool {
     file.read_exact(&mut begin).is_ok() && begin == *record_of_vault::BEGINS.as_bytes()
 }
 
+/// The vault in which a path lies, or would lie once it is made. Links are followed as far as there is anything.
+pub fn vault_around(path: &Path) -> Option<PathBuf> {
+    let existing = path.ancestors().find_map(|path| path.canonicalize().ok())?;
+    existing.ancestors().find(|folder| is_vault(folder)).map(Path::to_owned)
+}
+
 impl DirectoryTarget {
     /// The directory at this path. It need not exist yet.
     pub fn new(root: impl Into<PathBuf>) -> DirectoryTarget {
@@ -109,8 +115,7 @@ impl DirectoryTarget {
     fn check_outside_of_vaults(&self) -> Result<(), TargetError> {
         is_settled(&self.root).map_err(|error| self.refused(error.to_string()))?;
         let path = std::path::absolute(&self.root).map_err(|error| self.unusable(&error))?;
-        let existing = path.ancestors().find_map(|path| path.canonicalize().ok()).unwrap_or(path);
-        match existing.ancestors().find(|folder| is_vault(folder)) {
+        match vault_around(&path) {
             Some(vault) => Err(self.refused(format!("{} is a vault; choose a directory outside of it", vault.display()))),
             None => Ok(()),
         }
@@ -134,7 +139,10 @@ impl DirectoryTarget {
             return Ok(session.clone());
         }
         let (target, transient) = (self.name(), false);
-        make(&self.root).map_err(|error| TargetError::Unusable { target, reason: error.to_string(), transient })?;
+        make(&self.root).map_err(|error| {
+            let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+            TargetError::Unusable { target, reason, transient }
+        })?;
         let root = self.root()?.ok_or_else(|| self.refused("it was removed meanwhile"))?;
         let begun = Session::begin(root).map_err(|begin| match begin {
             Begin::Refused(reason) => self.refused(reason),
@@ -172,6 +180,10 @@ impl DirectoryTarget {
 impl Target for DirectoryTarget {
     fn name(&self) -> String {
         self.root.display().to_string()
+    }
+
+    fn identity(&self) -> String {
+        std::path::absolute(&self.root).unwrap_or_else(|_| self.root.clone()).display().to_string()
     }
 
     async fn open(&self) -> Result<Occupied, TargetError> {

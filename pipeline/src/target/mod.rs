@@ -30,7 +30,7 @@ use crate::view::ObjectVersion;
 pub use bucket::BucketTarget;
 pub use compare::{Aspect, Comparing, Comparison};
 pub use decide::{Action, Case, Mode, Reason, Tally, decide};
-pub use directory::DirectoryTarget;
+pub use directory::{DirectoryTarget, vault_around};
 
 /// One object version as it shall be at the target.
 #[derive(Debug, Clone, PartialEq)]
@@ -158,6 +158,11 @@ impl TargetError {
 pub trait Target: Send + Sync {
     /// The target as a person writes it: `s3://bucket/prefix`, `/srv/restored`.
     fn name(&self) -> String;
+
+    /// What tells it from every other place, those of the same name among them.
+    fn identity(&self) -> String {
+        self.name()
+    }
 
     /// Checks that it can be restored to and changes nothing: a dry run opens its target too. Says whether it holds
     /// anything at all. Comes before all else.

@@ -315,7 +315,7 @@ impl fmt::Display for RestoreReport {
         list(f, "unmatched", &self.unmatched)?;
         list(f, "gaps", &self.gaps)?;
         list(f, "uncertain", &self.uncertain)?;
-        list(f, word("removed", "to remove"), &self.removed)?;
+        list(f, word("keys removed", "would remove"), &self.removed)?;
         why(f, word("failed as", "would fail"), &self.reasons)?;
         why(f, "left out", &self.left_out_reasons)
     }

@@ -1,3 +1,4 @@
+use pipeline::target::DirectoryTarget;
 use pipeline::vault::FileRef;
 
 use super::*;
@@ -41,6 +42,20 @@ fn only_notes_of_the_same_request_to_the_same_instant_count() {
     check(&[("other", 7, None), ("mine", 8, None)], "strange, and another broke off");
     check(&[("mine", 8, None), ("mine", 8, END_OF(1))], "strange");
     check(&[("mine", 7, None), ("other", 7, END_OF(1))], "broken off");
+}
+
+#[test]
+fn a_place_of_the_same_name_elsewhere_is_another() {
+    let request = RestoreRequest {
+        resource: "s3://photos".parse().unwrap(),
+        to: RestorePoint::Latest,
+        certainty: Certainty::Arrived,
+        options: RestoreOptions::default(),
+    };
+    let of = |path: &str| identity(&request, &(Arc::new(DirectoryTarget::new(path)) as Arc<dyn Target>));
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(of("out"), of(here.join("out").to_str().unwrap()));
+    assert_ne!(of("out"), of("/elsewhere/out"));
 }
 
 #[test]

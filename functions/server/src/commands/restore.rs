@@ -23,7 +23,7 @@ pub use self::options::{Asked, plain_options};
 use self::progress::Watcher;
 use self::unmatched::There;
 use super::machine;
-use crate::app::{App, VaultFlag, WITH_PREFIX, bucket_only};
+use crate::app::{App, VaultFlag, bucket_and_rest};
 use crate::exit::{Ended, Failure};
 use crate::output::{Output, counted, escaped};
 use crate::protected::Protected;
@@ -116,7 +116,12 @@ pub struct Prepared {
 /// # Errors
 /// What cannot be understood, or not be restored.
 pub async fn prepare(app: &App, vault: &VaultFlag, asked: &Asked) -> Result<Prepared> {
-    let resource = bucket_only(asked.resource()?, WITH_PREFIX)?;
+    let (resource, rest) = bucket_and_rest(asked.resource()?)?;
+    if !rest.is_empty() {
+        let choose = if rest.ends_with('/') { "--prefix" } else { "--key" };
+        let named = asked.resource()?;
+        return Err(Failure::usage(format!("{named:?} names more than a bucket; write {resource} {choose} {}", escaped(&rest))).into());
+    }
     if !asked.tables().is_empty() {
         return Err(Failure::usage(format!("--table is for databases, and {resource} is a bucket")).into());
     }

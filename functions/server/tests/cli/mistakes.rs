@@ -304,3 +304,41 @@ fn an_argument_that_is_no_text_is_refused() {
         assert_eq!(ended.code, 2, "{}", ended.errors);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_removes_nothing_that_nobody_asked_it_to_remove_and_writes_no_report_into_a_vault() {
+    let world = World::kept(seaweed(), "cli-careful", &[("k.txt", "kept once"), ("a.txt", "a")]).await;
+    let (program, url) = (&world.program, world.url());
+    world.client.delete_object().bucket(&world.bucket).key("k.txt").send().await.expect("a delete marker");
+    // A listing proves what was two seconds before it.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    program.ok(&["reconcile", &url, "--vault", "./vault"]);
+    // What was the newest then is a delete marker, and a directory keeps no versions: to put that there is to take away what is there.
+    let target = program.folder().join("mine");
+    fs::create_dir(&target).expect("a folder");
+    fs::write(target.join("k.txt"), "precious").expect("a file");
+    let restore = |more: &[&str]| {
+        let arguments = [&["restore", &url, "--vault", "./vault", "--to", "latest", "--target", "./mine"], more].concat();
+        program.run(&arguments)
+    };
+    for flags in [&["--mode", "overwrite", "--versions", "1"][..], &["--mode", "overwrite"], &["--mode", "skip", "--versions", "1"]] {
+        let ended = restore(flags);
+        assert_eq!(ended.code, 0, "{flags:?}: {}{}", ended.output, ended.errors);
+        assert_eq!(fs::read_to_string(target.join("k.txt")).expect("it is there"), "precious", "{flags:?}: {}", ended.output);
+    }
+    let exact = ["--mode", "exact", "--versions", "1"];
+    assert_eq!(restore(&exact).code, 4, "it asks first");
+    let planned = restore(&[&exact[..], &["--dry-run", "--json"]].concat());
+    assert!(planned.output.contains("\"deletes\":1"), "{}", planned.output);
+    let ended = restore(&[&exact[..], &["--yes"]].concat());
+    assert!(ended.code == 0 && !target.join("k.txt").exists() && target.join("a.txt").exists(), "{}{}", ended.output, ended.errors);
+
+    let record = program.folder().join("vault/vault");
+    let before = fs::read(&record).expect("the record of the vault");
+    std::os::unix::fs::symlink(&record, program.folder().join("link.csv")).expect("a link");
+    for report in ["./vault/report.csv", "./vault/log/report.parquet", "./link.csv"] {
+        let ended = restore(&["--mode", "overwrite", "--report", report]);
+        assert!(ended.code == 4 && ended.errors.contains("lies in the vault"), "{report}: {}: {}", ended.code, ended.errors);
+    }
+    assert_eq!(fs::read(&record).expect("it is there"), before);
+}

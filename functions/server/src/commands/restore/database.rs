@@ -29,7 +29,7 @@ pub async fn run(app: &App, command: &Restore, asked: &Asked, resource: Resource
     let point = app.tables_point(asked.to()?)?;
     if let Ok(now @ Instant::Now) = app.instant(asked.to()?) {
         let latest = Inventory::load(&opened.vault, &resource).await?.latest();
-        latest.map_or(Ok(()), |latest| now.is_recent(app, &resource, latest, "what is known"))?;
+        latest.map_or(Ok(()), |latest| now.require_recent(app, &resource, latest, "what is known"))?;
     }
     let chosen = Chosen::new(asked.tables().to_vec()).map_err(|error| Failure::usage(format!("--table {error}")))?;
     let request = DatabaseRestore { resource, point, target, chosen, dry_run: asked.dry_run };

@@ -24,7 +24,7 @@ pub struct Asked {
     #[serde(alias = "bucket")]
     resource: Option<String>,
     /// The time: RFC 3339, 5m ago, now, or latest; of a database also xid:NUMBER, lsn:X/Y or marker:NAME.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", alias = "at")]
     to: Option<String>,
     /// Where to: a bucket (s3://OTHER or s3://OTHER/prefix) or a directory; of a database a new one.
     #[arg(long, value_name = "s3://OTHER[/PREFIX]|DIR|postgres://...")]

@@ -12,6 +12,7 @@ use pipeline::replay::run::Progress;
 use pipeline::target::report::ReportRow;
 use pipeline::target::report::csv::CsvReport;
 use pipeline::target::report::parquet::ParquetReport;
+use pipeline::target::vault_around;
 
 use crate::exit::Failure;
 use crate::output::bytes;
@@ -58,6 +59,11 @@ fn style() -> ProgressStyle {
 
 fn rows(report: Option<&Path>) -> Result<Rows> {
     let Some(path) = report else { return Ok(Rows::None) };
+    // What is there is written over, and nothing in a vault may be.
+    if let Some(vault) = std::path::absolute(path).ok().and_then(|path| vault_around(&path)) {
+        let reason = format!("{} lies in the vault {}: write the report elsewhere", path.display(), vault.display());
+        return Err(Failure::refused(reason).into());
+    }
     let create = || File::create(path).map(BufWriter::new).with_context(|| format!("cannot write {}", path.display()));
     Ok(match path.extension().and_then(|extension| extension.to_str()) {
         Some("csv") => Rows::Csv(CsvReport::new(create()?)?),
