@@ -7,13 +7,12 @@
 //! Nothing counts before the point is written, and the hypervisor forgets nothing before that either: of a backup that is broken off at any
 //! moment the next one reads all that it would have read. Of two backups of one machine at the same time one finds its number taken.
 
-use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::hash::{BuildHasher, Hasher};
 use std::ops::Range;
 
 use fail::fail_point;
+use handlers::draw::draw;
 use handlers::protection::{MachineProtection, Reached};
 use pipeline::base::inputs::Inventory;
 use pipeline::changelog::points::{self, Excluded, FullReason, Point, PointDisk, PointId, Points};
@@ -29,7 +28,7 @@ use serde::Serialize;
 
 use crate::bitmaps::{BitmapId, Wanted, care, wanted};
 use crate::error::GatewayError;
-use crate::nbd::{Client, Patience, Wanted as NbdWanted};
+use crate::nbd::{Client, Extent, Patience, Wanted as NbdWanted};
 use crate::session::{LiveDisk, Session};
 use crate::snapshot::{self, Export, Snapshot};
 
@@ -224,7 +223,7 @@ impl Job<'_> {
             stored_bytes: 0,
         };
         Point {
-            id: draw(self.began),
+            id: PointId(draw()),
             at: self.began,
             consistency: session.consistency(),
             hypervisor: format!("QEMU {}", session.qmp.version()),
@@ -349,14 +348,14 @@ impl Reading<'_> {
             let window = from..size.min(from + WINDOW_BYTES);
             let extents = client.extents(&self.export.context, window.clone()).await.map_err(broken)?;
             // Of all of a disk what is not zeros; of what changed, what did.
-            let is_read = |flags: u32| if whole { flags & 2 == 0 } else { flags & 1 != 0 };
-            let mut stretches: Stretches = extents.into_iter().filter(|extent| is_read(extent.flags)).map(|extent| extent.range).collect();
+            let is_read = |extent: &Extent| if whole { !extent.is_zeros() } else { extent.is_dirty() };
+            let mut stretches: Stretches = extents.into_iter().filter(is_read).map(|extent| extent.range).collect();
             if let Wanted::Since(_, before) = self.wanted {
                 stretches = stretches.and(&grown(*before, size, BLOCK_BYTES).within(&window));
             }
             let stretches = stretches.in_blocks(BLOCK_BYTES, size);
             told.read_bytes += stretches.bytes();
-            let mut reads = client.reads(stretches.iter().flat_map(pieces), READS_AT_ONCE.min(READ_BYTES as usize));
+            let mut reads = client.reads(stretches.iter().flat_map(pieces), READS_AT_ONCE);
             while let Some(read) = reads.next().await.map_err(broken)? {
                 for (index, content) in read.content.chunks(BLOCK_BYTES as usize).enumerate() {
                     let offset = read.offset + index as u64 * u64::from(BLOCK_BYTES);
@@ -522,14 +521,6 @@ impl<'a> Storing<'a> {
         }
         Ok(self.segments)
     }
-}
-
-/// An id that nobody else has drawn.
-fn draw(now: Timestamp) -> PointId {
-    // Every `RandomState` is keyed by the operating system's randomness.
-    let mut hasher = RandomState::new().build_hasher();
-    hasher.write_i64(now.micros());
-    PointId(hasher.finish())
 }
 
 /// The text that says how the machine is made.

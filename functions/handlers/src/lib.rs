@@ -18,6 +18,7 @@ pub mod configuration;
 pub mod copying;
 pub mod dating;
 pub mod diff;
+pub mod draw;
 pub mod events_on;
 pub mod health;
 pub mod intake;

@@ -3,9 +3,7 @@
 //! What is in a directory outlives a loss of power, see [`directory`]. A bucket is used with conditional puts and SHA-256.
 //! Nothing here ever deletes.
 
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +13,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::config::{ProvideCredentials, SharedCredentialsProvider};
 use futures::TryStreamExt;
 use handlers::copying::{COPY_ABOVE_BYTES, Copying};
+use handlers::draw::draw;
 use handlers::vault::{OpenError, StoreKind, VaultRecord};
 use object_store::aws::{AmazonS3Builder, AwsCredential, Checksum, S3ConditionalPut};
 use object_store::client::CredentialProvider;
@@ -203,7 +202,7 @@ impl Place {
                 directory::make(path)?;
             }
             let vault = self.vault(Patience::Usual).await?;
-            let record = handlers::vault::create(&vault, &self.store_kind().await?, &new_id(now), now).await?;
+            let record = handlers::vault::create(&vault, &self.store_kind().await?, &new_id(), now).await?;
             anyhow::Ok(OpenVault { place: self.clone(), vault, record })
         };
         attempt.await.with_context(|| self.attempt())
@@ -287,14 +286,8 @@ impl CredentialProvider for SdkCredentials {
 }
 
 /// A vault's name for itself: 128 bits that nobody else has drawn.
-fn new_id(now: Timestamp) -> String {
-    let draw = |salt: i64| {
-        // Every `RandomState` is keyed by the operating system's randomness.
-        let mut hasher = RandomState::new().build_hasher();
-        hasher.write_i64(now.micros() ^ salt);
-        hasher.finish()
-    };
-    format!("{:016x}{:016x}", draw(0), draw(1))
+fn new_id() -> String {
+    format!("{:016x}{:016x}", draw(), draw())
 }
 
 #[cfg(test)]
@@ -325,8 +318,8 @@ mod tests {
 
     #[test]
     fn ids_are_not_drawn_twice() {
-        assert_ne!(new_id(Timestamp::default()), new_id(Timestamp::default()));
-        assert_eq!(new_id(Timestamp::default()).len(), 32);
+        assert_ne!(new_id(), new_id());
+        assert_eq!(new_id().len(), 32);
     }
 
     #[tokio::test]

@@ -49,6 +49,18 @@ pub struct Extent {
     pub flags: u32,
 }
 
+impl Extent {
+    /// Whether it reads as zeros, where the context is `base:allocation`.
+    pub fn is_zeros(&self) -> bool {
+        self.flags & 2 != 0
+    }
+
+    /// Whether it has changed, where the context is a dirty bitmap.
+    pub fn is_dirty(&self) -> bool {
+        self.flags & 1 != 0
+    }
+}
+
 /// What was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read {

@@ -11,8 +11,6 @@ mod account;
 mod steps;
 mod tree;
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +18,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Args;
 use handlers::diff::diff;
+use handlers::draw::draw;
 use handlers::protection::{self, BucketProtection, Events, How, Protection, RECONCILE_EVERY, Status};
 use handlers::restore::{RestoreRequest, restore};
 use pipeline::base::inputs::Inventory;
@@ -211,5 +210,5 @@ async fn next_second(app: &App) -> Timestamp {
 
 /// A name that no other demo has.
 fn new_name() -> String {
-    format!("hindsight-demo-{:08x}", RandomState::new().build_hasher().finish() as u32)
+    format!("hindsight-demo-{:08x}", draw() as u32)
 }
