@@ -4,7 +4,7 @@
 //! that whoever takes a partition over goes on where that is true. That all that had arrived by some time is durable follows from
 //! numbers that every member can ask for: the ends of all partitions then, and the offsets that the group has committed since.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -118,6 +118,8 @@ struct KafkaSource {
     proof: Mutex<Proof>,
     /// Why something in it is lost, as the last round found.
     lost: Mutex<Option<String>>,
+    /// Partitions that were found to be others than those that the group had read, just now: they are read from their beginnings.
+    begun_anew: Mutex<BTreeSet<i32>>,
 }
 
 impl KafkaSource {
@@ -137,11 +139,16 @@ impl KafkaSource {
             is_changed,
             proof: Mutex::default(),
             lost: Mutex::default(),
+            begun_anew: Mutex::default(),
         })
     }
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<i32, Held>> {
         self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begun_anew(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+        self.begun_anew.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lost(&self) -> MutexGuard<'_, Option<String>> {
@@ -197,26 +204,38 @@ impl KafkaSource {
                 until = self.clock.now().plus(ROUND_TIME_MAX);
             }
             let (partition, offset) = (message.partition(), message.offset());
-            let mut held = self.held();
-            let held = held.entry(partition).or_default();
-            held.saw(Mark::of(offset, message.timestamp().to_millis(), message.payload()));
-            match message.payload() {
-                Some(payload) => {
-                    let body = Bytes::copy_from_slice(payload);
-                    held.hand_on(offset, body.clone(), self.clock.now());
-                    messages.push(Message { body, receipt: receipt(partition, offset) });
-                }
-                None => held.pass(offset),
+            let mark = Mark::of(offset, message.timestamp().to_millis(), message.payload());
+            let body = message.payload().map(Bytes::copy_from_slice);
+            drop(message);
+            // Partitions are taken over while messages are waited for. Once this one is dealt with, the group would be told so, and nobody
+            // could see any more how far it had been.
+            let checked = self.check_taken_over().await;
+            if !self.begun_anew().contains(&partition) {
+                messages.extend(self.hold(partition, mark, body));
             }
+            checked?;
         }
         Ok(())
+    }
+
+    /// Remembers a message until it is durable; one that says something is handed on.
+    fn hold(&self, partition: i32, mark: Mark, body: Option<Bytes>) -> Option<Message> {
+        let mut held = self.held();
+        let held = held.entry(partition).or_default();
+        held.saw(mark);
+        let Some(body) = body else {
+            held.pass(mark.offset);
+            return None;
+        };
+        held.hand_on(mark.offset, body.clone(), self.clock.now());
+        Some(Message { body, receipt: receipt(partition, mark.offset) })
     }
 
     /// Of partitions that were just taken over: whether they are those that the group has read of, and whether messages were removed from
     /// them before anybody had read them.
     async fn check_taken_over(&self) -> Result<(), SourceError> {
+        self.begun_anew().clear();
         if !self.is_changed.swap(false, Ordering::SeqCst) {
-            *self.lost() = None;
             return Ok(());
         }
         // What could not be asked is asked again.
@@ -227,6 +246,7 @@ impl KafkaSource {
             for Taken { partition, begin, end, committed, mark, is_another } in taken {
                 if is_another {
                     held.insert(partition, Held::default());
+                    self.begun_anew().insert(partition);
                     reasons.push(format!(
                         "partition {partition} is another than the one that was read up to {committed}: it was deleted and made again, or lost \
                          its end ({end}). It is read from its beginning; what the other told and nobody had read is lost"
@@ -246,7 +266,6 @@ impl KafkaSource {
             }
         }
         if reasons.is_empty() {
-            *self.lost() = None;
             return Ok(());
         }
         let reason = reasons.join("; ");
@@ -369,6 +388,7 @@ impl Source for KafkaSource {
     }
 
     async fn poll(&self) -> Result<Delivery, SourceError> {
+        *self.lost() = None;
         self.check_taken_over().await?;
         let (mut messages, has_room) = self.again();
         if has_room {
