@@ -169,7 +169,7 @@ pub async fn transactions(vault: &Vault, resource: &ResourceId, of: &HistoryOf) 
             found.entry(commit(&marker.position)).or_insert_with(|| line(marker.at, marker.transaction.as_deref(), &marker.position));
         transaction.markers.push(marker.name.clone());
     }
-    is_not_too_much(found.len(), 0)?;
+    require_not_too_much(found.len(), 0)?;
     Ok(Found { found: found.into_values().collect(), tables: names })
 }
 
@@ -203,13 +203,13 @@ pub async fn rows(vault: &Vault, resource: &ResourceId, of: &HistoryOf) -> Resul
         unknown: Vec::new(),
         order: (emptied.position.clone(), false),
     }));
-    is_not_too_much(found.len(), bytes)?;
+    require_not_too_much(found.len(), bytes)?;
     // A row that has another key from then on is taken away before it is put in.
     found.sort_by(|a, b| a.order.cmp(&b.order));
     Ok(Found { found, tables: names })
 }
 
-fn is_not_too_much(changes: usize, bytes: usize) -> Result<(), DatabaseError> {
+fn require_not_too_much(changes: usize, bytes: usize) -> Result<(), DatabaseError> {
     if changes > CHANGES_MAX || bytes > TEXT_BYTES_MAX {
         return Err(DatabaseError::TooMany { changes_max: CHANGES_MAX, mib_max: TEXT_BYTES_MAX >> 20 });
     }

@@ -235,8 +235,6 @@ pub fn whole_resource(text: &str) -> Result<ResourceId> {
 
 /// What to do instead where a command is for whole buckets.
 pub const WHOLE: &str = ": this is done for whole buckets";
-/// The same where the objects can be chosen.
-pub const WITH_PREFIX: &str = " and choose its objects with --prefix";
 
 /// `s3://BUCKET` and nothing behind it; `instead` is what to do where there is more.
 ///

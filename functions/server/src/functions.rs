@@ -392,7 +392,7 @@ impl Functions {
     /// A request that cannot be understood or not be restored; the vault's and the target's.
     pub async fn restore(&self, request: serde_json::Value, until: Timestamp) -> Result<Restored> {
         let asked = Asked::from_json(request.clone())?;
-        asked.is_for_functions()?;
+        asked.require_for_functions()?;
         let Prepared { opened, plan, request: prepared, target } = prepare(&self.app, &self.flag, &asked).await?;
         if prepared.options.mode == Some(Mode::Exact) && !asked.dry_run && !asked.yes {
             let reason =
@@ -407,7 +407,7 @@ impl Functions {
         let report = self.within(until, work).await.transpose()?;
         let gets_on = written.0.load(Ordering::Relaxed) > 0 && prepared.options.selection.versions == Versions::Current && !asked.dry_run;
         if report.is_none() && !gets_on {
-            let reason = "there was not enough time, and the next call would get no further: what takes so long (several versions of each object,                           millions of objects, a dry run of them) is done by `hindsight restore`, wherever there is time";
+            let reason = "there was not enough time, and the next call would get no further: what takes so long (several versions of each object, millions of objects, a dry run of them) is done by `hindsight restore`, wherever there is time";
             return Err(Failure::refused(reason).into());
         }
         Ok(Restored { done: report.is_some(), request, report })
@@ -451,7 +451,7 @@ impl Asked {
     }
 
     /// Whether a function can do it: it has no files of its own, and no programs of a database.
-    fn is_for_functions(&self) -> Result<(), Failure> {
+    fn require_for_functions(&self) -> Result<(), Failure> {
         let (resource, target) = (self.resource()?, self.target()?);
         if !is_bucket(resource) || !target.starts_with("s3://") {
             let reason = format!("{resource} to {target}: functions restore buckets to buckets; run `hindsight restore` for anything else");

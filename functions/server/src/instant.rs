@@ -119,7 +119,7 @@ impl Instant {
             return Ok(planned);
         }
         let what = if certainty == Certainty::Proven { "what is proven" } else { "what is known" };
-        self.is_recent(app, &planned.resource, planned.to, what)?;
+        self.require_recent(app, &planned.resource, planned.to, what)?;
         Ok(planned)
     }
 
@@ -127,7 +127,7 @@ impl Instant {
     ///
     /// # Errors
     /// It is too old.
-    pub fn is_recent(self, app: &App, resource: &ResourceId, latest: Timestamp, what: &str) -> Result<(), Failure> {
+    pub fn require_recent(self, app: &App, resource: &ResourceId, latest: Timestamp, what: &str) -> Result<(), Failure> {
         let age = app.clock.now().since(latest);
         if age > NOW_LAG_MAX {
             return Err(Failure::refused(format!(
@@ -209,6 +209,6 @@ mod tests {
         check("1m ago", 1_010, Ok(950));
         check("1s ago", 1_010, Err("complete only up to 1970-01-01T00:16:38.999999Z; write `latest` for that"));
         check("1970-01-01T00:10:00+00:05", 1_010, Ok(300));
-        check("1970-01-01T00:10:00", 1_010, Err("with a zone"));
+        check("1970-01-01T00:10:00", 1_010, Err("has no zone"));
     }
 }

@@ -66,7 +66,11 @@ impl App {
     }
 }
 
-async fn unknown(opened: &OpenVault, resource: &ResourceId) -> Result<Failure> {
+/// Said where a vault knows nothing of a resource: what it does know.
+///
+/// # Errors
+/// As reading records.
+pub async fn unknown(opened: &OpenVault, resource: &ResourceId) -> Result<Failure> {
     let vault = &opened.place.name;
     let all = protection::all(&opened.vault).await?;
     let known: Vec<String> = all.iter().map(|known| known.record.resource.to_string()).collect();

@@ -95,7 +95,10 @@ impl Timestamp {
         if text.contains(":60") || offset.get(..2).is_some_and(|hours| hours > "23") {
             return Err(TimeError::Instant { text: text.to_owned() });
         }
-        text.parse()
+        text.parse().map_err(|error| match format!("{text}Z").parse::<Timestamp>() {
+            Ok(_) => TimeError::NoZone { text: text.to_owned() },
+            Err(_) => error,
+        })
     }
 
     fn civil(self) -> jiff::Timestamp {
@@ -144,6 +147,12 @@ pub enum TimeError {
     /// Neither RFC 3339 nor one of the short forms.
     #[error("{text:?} is not a time: write RFC 3339 with a zone (2026-08-22T12:00:07Z), `now`, or `5m ago`")]
     Instant {
+        /// What was written.
+        text: String,
+    },
+    /// A date and a time of day, and nothing that says where.
+    #[error("{text:?} has no zone: write {text}Z, or an offset behind it, such as +02:00")]
+    NoZone {
         /// What was written.
         text: String,
     },
@@ -215,7 +224,7 @@ mod tests {
     #[test]
     fn a_bare_local_time_is_refused_because_it_names_no_instant() {
         let error = Timestamp::parse("2026-08-22T12:00:07", Timestamp::default()).unwrap_err();
-        assert!(error.to_string().contains("with a zone"), "{error}");
+        assert!(error.to_string().contains("has no zone: write 2026-08-22T12:00:07Z"), "{error}");
     }
 
     #[test]

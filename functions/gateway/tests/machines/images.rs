@@ -239,7 +239,12 @@ async fn a_point_whose_record_is_damaged_costs_itself_and_what_rests_on_it() {
     let damaged = record(2);
     world.store.put(&damaged.as_str().into(), "damaged".into()).await.unwrap();
     let verified = verify(&world.vault, &world.resource, &world.clock, &Quiet).await.unwrap();
-    let found: Vec<_> = verified.damages.iter().map(|damage| (&damage.path, damage.costs.point, damage.costs.everything)).collect();
+    let found: Vec<_> = verified
+        .damages
+        .iter()
+        .filter(|damage| damage.path != "vault")
+        .map(|damage| (&damage.path, damage.costs.point, damage.costs.everything))
+        .collect();
     assert_eq!(found, [(&damaged, true, false)], "{verified}");
     let restored = async |at, name: &str| {
         let target = world.path(name);

@@ -12,8 +12,9 @@ use pipeline::verify::report::{Costs, Damage};
 use pipeline::verify::{Quiet, VerifyProgress, verify};
 
 use crate::app::{App, VaultFlag, whole_resource};
-use crate::exit::{Ended, Failure};
+use crate::exit::Ended;
 use crate::output::{Output, bytes};
+use crate::protected::unknown;
 
 /// Read every file of a bucket or a database in a vault, check that all is as it was written, and name what is damaged and what that costs.
 ///
@@ -37,7 +38,7 @@ pub async fn run(app: &App, command: Verify) -> Result<Ended> {
     // Of a bucket that was never protected there is nothing to be damaged, and that is no proof of anything.
     let is_protected = protection::newest(&opened.vault, &resource).await.map_or(true, |newest| newest.is_some());
     if report.files <= 1 && report.sound && !is_protected {
-        return Err(Failure::refused(format!("{resource} is not protected in vault {}", opened.place.name)).into());
+        return Err(unknown(&opened, &resource).await?.into());
     }
     if !is_protected {
         let reason = "the record that says how it is protected is missing: `serve` does not keep its changes; protect it again";
