@@ -220,6 +220,11 @@ impl Events {
         self == other || matches!((self, other), (Events::List { .. }, Events::List { .. }))
     }
 
+    /// Whether a feed says up to when it has told all. Otherwise only listings say how far the bucket is known.
+    pub fn tells_how_far(&self) -> bool {
+        !matches!(self, Events::Functions { .. } | Events::List { .. })
+    }
+
     /// Whether functions keep the bucket, and no process.
     pub fn is_by_functions(&self) -> bool {
         matches!(self, Events::Functions { .. })

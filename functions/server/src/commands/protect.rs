@@ -6,7 +6,7 @@ mod unfed;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use handlers::protection::{self, Events, How, Protection, Status};
+use handlers::protection::{self, How, Protection, Status};
 use handlers::vault::Promises;
 use pipeline::model::ResourceId;
 use pipeline::vault::Vault;
@@ -204,9 +204,8 @@ pub(super) async fn decide(app: &App, chosen: &Chosen, resource: ResourceId, how
             Some(_) => is_new_feed.then_some("another source of events was to be used from then on"),
         };
         if let Some(reason) = reason {
-            let was_listed =
-                known.as_ref().and_then(|known| known.record.bucket()).is_some_and(|bucket| matches!(bucket.events, Events::List { .. }));
-            unfed::note(&opened.vault, &protection.resource, app.clock.now(), was_listed, reason).await?;
+            let has_marks = known.as_ref().and_then(|known| known.record.bucket()).is_some_and(|was| was.events.tells_how_far());
+            unfed::note(&opened.vault, &protection.resource, app.clock.now(), has_marks, reason).await?;
         }
     }
     // What is as it was needs no record: one would make `serve` begin anew with it.

@@ -154,6 +154,17 @@ async fn what_functions_keep_serve_leaves_alone() {
     let told = program.ok(&["status", "--vault", "./vault"]);
     assert!(told.contains("ACTIVE, kept by functions, from queue") && !told.contains("BEHIND"), "{told}");
     assert_eq!(serving.stop(), 0);
+    // Functions set no marks, and who never told anything has set none: the time without events begins where listings end, and not in 1970.
+    program.ok(&["reconcile", &url, "--vault", "./vault"]);
+    let window = || program.json(&["status", "--vault", "./vault"])[0]["vaults"][0]["resources"][0]["window"].clone();
+    let known = window()["latest"].clone();
+    for events in ["webhook", "list:60"] {
+        program.ok(&["protect", &url, "--vault", "./vault", "--events", events]);
+        let from = |gap: &serde_json::Value| gap["from"].as_str().and_then(|from| from.parse::<Timestamp>().ok());
+        let begins: Vec<_> = window()["gaps"].as_array().into_iter().flatten().map(from).collect();
+        let latest = known.as_str().and_then(|latest| latest.parse::<Timestamp>().ok());
+        assert!(!begins.is_empty() && begins.iter().all(|begin| *begin > latest), "{begins:?} {latest:?}");
+    }
 }
 
 fn look(world: &World, before: &str) {
