@@ -254,6 +254,7 @@ mod tests {
         check_in_parts(&known, &[("p", 10)], "pam");
     }
 
+    /// The example of docs/format.md.
     #[test]
     fn what_nobody_told_of_follows_what_a_listing_ranked_before_it_wherever_a_sequencer_draws_that() {
         let known = [("p", 12, Some("04"), Some(0)), ("a", 10, None, Some(1)), ("m", 10, Some("03"), None)];
