@@ -2,12 +2,17 @@
 
 use std::sync::Mutex;
 
-use handlers::browse::BrowseError;
+use bytes::Bytes;
+use futures::FutureExt;
+use handlers::browse::{BrowseError, HistoryOf, history};
 use handlers::diff::{Difference, diff};
 use pipeline::base::inputs::Inventory;
+use pipeline::model::Timestamp;
 use pipeline::replay::run::Progress;
+use pipeline::s3::PutRequest;
 use pipeline::target::Mode;
 use pipeline::target::report::ReportRow;
+use tests::memory_bucket::Effect;
 use tests::small_world::SmallWorld;
 
 /// Everything that it heard of: object, what was done, and what is in doubt.
@@ -85,6 +90,84 @@ fn what_is_uncertain_and_not_restored_has_a_row_too() {
     world.reconcile().expect("nothing fails");
     let into = world.elsewhere();
     assert_eq!(told(&world, before, Mode::Overwrite, &into), [row("b", "create", false), row("b", "none", true)]);
+}
+
+#[test]
+fn of_what_only_its_purge_was_told_nobody_says_that_it_was_not_there() {
+    let mut world = SmallWorld::new();
+    world.put("a", "stays");
+    world.tick(3);
+    world.intake().expect("nothing fails");
+    world.reconcile().expect("nothing fails");
+    let listed = world.now();
+    world.tick(60);
+    world.put("b", "came and went");
+    world.lose_events();
+    world.tick(60);
+    let between = world.now();
+    world.tick(60);
+    world.purge("b");
+    world.tick(3);
+    world.intake().expect("nothing fails");
+    world.tick(60);
+    let after = world.now();
+    world.reconcile().expect("nothing fails");
+    for _ in 0..2 {
+        let into = world.elsewhere();
+        into.put_object("b", &PutRequest::default(), Bytes::from_static(b"what the target has")).expect("its key is legal");
+        let doubts = |to, mode| {
+            let heard = Heard::default();
+            let report = world.restore_told(to, mode, &into, &heard).expect("nothing fails");
+            let rows = heard.0.into_inner().expect("nobody panicked");
+            let doubted: Vec<String> =
+                rows.into_iter().filter_map(|(object, _, doubt)| doubt.map(|doubt| format!("{object}: {doubt}"))).collect();
+            (doubted, report.tally.deletes)
+        };
+        for at in [listed, between] {
+            let (named, removed) = doubts(at, Mode::Exact);
+            assert!(named.len() == 1 && named[0].starts_with("b: ") && named[0].contains(": it was removed at"), "{named:?}");
+            assert_eq!(removed, 0);
+        }
+        assert_eq!(doubts(after, Mode::Exact), (vec![], 1), "it was purged by then");
+        world.compact().expect("nothing fails");
+    }
+    let of = HistoryOf { object: "b".to_owned(), recursive: false, from: Timestamp::MIN, to: Timestamp::MAX };
+    let inventory = Inventory::load(&world.vault(), world.resource()).now_or_never().expect("memory answers").expect("nothing fails");
+    let changes = history(&world.vault(), &inventory, &of, 10).now_or_never().expect("memory answers").expect("nothing fails");
+    assert_eq!(changes.iter().map(|change| change.facet.as_str()).collect::<Vec<_>>(), ["version", "existed"]);
+}
+
+#[test]
+fn a_put_that_comes_behind_its_purge_leaves_nothing_in_doubt() {
+    let mut world = SmallWorld::new();
+    world.put("a", "stays");
+    world.tick(3);
+    world.intake().expect("nothing fails");
+    world.reconcile().expect("nothing fails");
+    world.tick(60);
+    let before = world.now();
+    world.tick(60);
+    world.put("b", "came and went");
+    let put = world.newest("b");
+    world.lose_events();
+    world.tick(60);
+    let between = world.now();
+    world.tick(60);
+    world.purge("b");
+    world.tick(3);
+    world.intake().expect("nothing fails");
+    world.forge(Effect::Put, &put, put.modified);
+    world.tick(3);
+    world.intake().expect("nothing fails");
+    for _ in 0..2 {
+        let into = world.elsewhere();
+        assert_eq!(told(&world, before, Mode::Overwrite, &into), [row("a", "create", false)]);
+        let rows = told(&world, between, Mode::Overwrite, &into);
+        assert_eq!(rows, [row("a", "same", false), row("b", "fail", false)], "its content was gone when it was asked for");
+        world.tick(60);
+        world.reconcile().expect("nothing fails");
+        world.compact().expect("nothing fails");
+    }
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ use pipeline::source::s3_read::Reader;
 use pipeline::vault::pack::PackWriter;
 use pipeline::vault::{Vault, VaultError};
 
-use self::log::last_read;
+use self::log::readings;
 use crate::copying::{CopyCounts, Copying};
 use crate::known::Known;
 use crate::source_clock::SourceClock;
@@ -82,7 +82,7 @@ pub enum CaptureError {
          set the clock, and they come again"
     )]
     ClockBehind {
-        /// Whose.
+        /// The resource that they are of.
         resource: ResourceId,
         /// Our clock.
         now: Timestamp,
@@ -92,7 +92,7 @@ pub enum CaptureError {
     /// The encoder refused: a defect.
     #[error("changes of {resource} could not be encoded: {reason}")]
     Encode {
-        /// Whose.
+        /// The resource that they are of.
         resource: ResourceId,
         /// The encoder's words.
         reason: String,
@@ -111,9 +111,9 @@ impl Capture {
     /// # Errors
     /// As [`Known::load`].
     pub async fn open(vault: Vault, resource: ResourceId, reader: Reader, clock: Arc<dyn Clock>) -> Result<Capture, CaptureError> {
-        let read = last_read(&vault, &resource).await?;
+        let readings = readings(&vault, &resource).await?;
         let inventory = Inventory::load(&vault, &resource).await?;
-        let known = Mutex::new(Known::load(&vault, &inventory, read).await?);
+        let known = Mutex::new(Known::load(&vault, &inventory, readings).await?);
         let latest = Mutex::new(inventory.latest().unwrap_or_default());
         let heads = Mutex::new(inventory.heads());
         let sealed = Mutex::new(inventory.sealed().unwrap_or(Timestamp::MIN));

@@ -357,7 +357,7 @@ impl Intake {
             .now()
             .minus(pipeline::base::plan::REDELIVERY)
             .max(capture.known(|known| known.horizon()).unwrap_or(Timestamp::MIN));
-        let absorbed = capture.absorb(changes, horizon).await?;
+        let mut absorbed = capture.absorb(changes, horizon).await?;
         for (index, reason) in &absorbed.again {
             tracing::warn!(%resource, reason, "an object could not be read; its event is left to come again");
             owners[*index].iter().for_each(|&owner| parcels[owner].failed = true);
@@ -377,6 +377,7 @@ impl Intake {
         let barred = failing.chain(self.outstanding.earliest(resource)).min();
         let latest = drained.and_then(|drained| capture.clock().not_after(&drained));
         let latest = latest.map(|drained| barred.map_or(drained, |barred| drained.min(barred.minus(std::time::Duration::from_micros(1)))));
+        absorbed.changes.extend(purges::existed(capture, &absorbed.changes));
         if !absorbed.changes.is_empty() || latest.is_some_and(|latest| latest > capture.latest()) {
             capture.append(&absorbed.changes, latest).await?;
         }

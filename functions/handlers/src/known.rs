@@ -7,7 +7,7 @@
 mod in_place;
 mod purged;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use pipeline::base::KeyRange;
@@ -75,20 +75,23 @@ pub struct Known {
     reading_began: Option<Timestamp>,
     /// When the newest began that has ended. Whatever it found gone is known.
     read: Option<Timestamp>,
+    /// The first that have ended and the newest: when each began and ended.
+    readings: BTreeSet<(Timestamp, Timestamp)>,
 }
 
 /// Removals of the last while are loaded too: a listing that comes now may say otherwise.
 const EMPTIED_BACK: Duration = Duration::from_secs(3_600);
 
 impl Known {
-    /// Folds everything the vault holds. `read` is when the newest reading of the truth began that had ended before the
-    /// inventory was taken.
+    /// Folds everything the vault holds. `readings` are when those readings of the truth began and ended that had ended before
+    /// the inventory was taken: the newest at least.
     ///
     /// # Errors
     /// As reading the vault.
-    pub async fn load(vault: &Vault, inventory: &Inventory, read: Option<Timestamp>) -> Result<Known, VaultError> {
+    pub async fn load(vault: &Vault, inventory: &Inventory, readings: BTreeSet<(Timestamp, Timestamp)>) -> Result<Known, VaultError> {
         let applied = inventory.segments.iter().map(|segment| segment.path.clone()).collect();
-        let mut known = Known { applied, read, ..Known::default() };
+        let read = readings.last().map(|(began, _)| *began);
+        let mut known = Known { applied, read, readings, ..Known::default() };
         let cut = Cut::At(Timestamp::MAX);
         let emptied_after = inventory.latest().unwrap_or_default().minus(EMPTIED_BACK);
         let tombstones_after = known.horizon().unwrap_or(Timestamp::MIN).min(emptied_after);
@@ -213,8 +216,9 @@ impl Known {
     }
 
     /// A reading of the truth that began then has come to its end, and all that it found is known here.
-    pub fn ended_reading(&mut self, began: Timestamp) {
+    pub fn ended_reading(&mut self, began: Timestamp, ended: Timestamp) {
         self.read = self.read.max(Some(began));
+        self.readings.insert((began, ended));
         let horizon = self.horizon().unwrap_or(Timestamp::MIN);
         self.purged.retain(|_, purged| purged.at >= horizon);
     }

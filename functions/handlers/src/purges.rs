@@ -9,8 +9,10 @@
 //!                                                   │                              └─ yes: between then and now
 //!                                                   └─ there ─→ doubted: the event is to come again
 //! ```
+//!
+//! A purge may be the first that is told of a version: its put was lost, or is late. That it had been there is kept beside it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures::StreamExt;
 use pipeline::model::Clock;
@@ -19,7 +21,7 @@ use pipeline::s3::BucketError;
 use pipeline::source::s3_read::Standing;
 
 use crate::capture::Capture;
-use crate::known::PurgeTime;
+use crate::known::{EVENT_AGE_MAX, Known, PurgeTime};
 
 /// Versions that are asked for at the same time.
 const CONFIRMATIONS_AT_ONCE: usize = 64;
@@ -97,4 +99,22 @@ pub async fn judge(capture: &Capture, told: Vec<ObjectChange>, beside: &[ObjectC
         }
     });
     judged.collect()
+}
+
+/// That versions had been there of which a purge among these changes is all that is known.
+pub fn existed(capture: &Capture, changes: &[ObjectChange]) -> Vec<ObjectChange> {
+    let of = |change: &ObjectChange| (change.object.clone(), change.version.clone());
+    let told: HashSet<(String, String)> =
+        changes.iter().filter(|change| change.op == Op::Put && change.facet == Facet::Version).map(of).collect();
+    let is_first = |purge: &&ObjectChange| {
+        let is_known =
+            |known: &mut Known| known.find(&purge.object, &purge.version).is_some() || known.is_purged(&purge.object, &purge.version);
+        is_purge(purge) && !told.contains(&of(purge)) && !capture.known(is_known)
+    };
+    let existed = |purge: &ObjectChange| {
+        // Of a reading that is about to be written down, or was by another process, nobody here knows; but it did not end long before.
+        let since = capture.known(|known| known.read_before(purge.at)).unwrap_or_else(|| purge.at.minus(EVENT_AGE_MAX));
+        ObjectChange { op: Op::Put, facet: Facet::Existed, at_bound: Some(since), ..purge.clone() }
+    };
+    changes.iter().filter(is_first).map(existed).collect()
 }

@@ -204,7 +204,7 @@ pub async fn reconcile(
     for gap in coverage::gaps(capture.vault(), capture.resource()).await?.iter().filter_map(|gap| gap.made_good(&proof)) {
         capture.vault().append_record(&layout::state_folder(GAPS, capture.resource()), &gap).await?;
     }
-    capture.known(|known| known.ended_reading(began));
+    capture.known(|known| known.ended_reading(began, ended));
     Ok(proof)
 }
 

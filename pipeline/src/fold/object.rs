@@ -150,7 +150,10 @@ impl ObjectJoin {
     /// The changes of one version. What is overwritten in place has as many puts as are told apart.
     fn each_once(&mut self, version: &[Light<'_>], configuration: bool, columns: &[ObjectColumns<'_>], out: &mut Survivors) {
         let in_place = configuration || version[0].version == NULL_VERSION;
-        let (own, facets): (Vec<Light<'_>>, Vec<Light<'_>>) = version.iter().cloned().partition(|row| row.facet == Facet::Version);
+        let (own, mut facets): (Vec<Light<'_>>, Vec<Light<'_>>) = version.iter().cloned().partition(|row| row.facet == Facet::Version);
+        // Somebody told of it after all.
+        let is_told = own.iter().any(|row| row.op == Op::Put);
+        facets.retain(|row| !(is_told && row.facet == Facet::Existed));
         let changes: Vec<Vec<&Light<'_>>> = if in_place {
             told_alike(&own, columns)
         } else {
@@ -194,6 +197,9 @@ impl ObjectJoin {
         let mut state = VersionState { is_settled, ..VersionState::default() };
         if let Some(delete) = delete.as_ref().filter(|_| !gone && put.as_ref().is_none_or(|put| self.cut.includes(put.at))) {
             self.name_removal(object, delete, put.as_ref().is_some_and(|put| put.marker), out);
+            if put.is_none() {
+                self.name_existed(object, delete, purges.existed_since, out);
+            }
         }
         if matches!(self.keep, Keep::Base { .. }) {
             let distinct = purges.distinct(columns).into_iter();
@@ -318,6 +324,16 @@ impl ObjectJoin {
         {
             let what = if of_marker { "its delete marker" } else { "it" };
             let reason = format!("{what} was removed between {lower} and {}", delete.at);
+            out.uncertain.push(Uncertain { object: object.to_owned(), version: delete.version.to_owned(), reason });
+        }
+    }
+
+    /// What a later purge is all that tells of: it may have been there.
+    fn name_existed(&self, object: &str, delete: &Light<'_>, since: Option<Timestamp>, out: &mut Survivors) {
+        if let (Some(since), Cut::At(cut)) = (since, self.cut)
+            && since <= cut
+        {
+            let reason = format!("it was removed at {}, and nobody told since when it had been there", delete.at);
             out.uncertain.push(Uncertain { object: object.to_owned(), version: delete.version.to_owned(), reason });
         }
     }

@@ -300,7 +300,7 @@ impl Checker {
             let result = one.invented().and_then(|()| match (self.world.swarm.form, versions) {
                 (Form::Blind, Versions::All) => one.kept(),
                 (Form::Blind, _) => Ok(()),
-                (_, Versions::All) => one.all(),
+                (_, Versions::All) => one.all().and_then(|()| one.named()),
                 (_, _) => one.current(),
             });
             result.map_err(|reason| format!("restore ({versions:?}) to {to}, {object:?}: {reason}; {}", one.explain()))?;
@@ -316,7 +316,7 @@ impl Checker {
                 unread
                     || contested
                     || version.purge.is_some_and(untold)
-                    || version.in_parts && untold(version.put)
+                    || (version.in_parts || version.purge.is_some()) && untold(version.put)
                     || version.id == NULL_VERSION
             });
             let disguised = named.contains(&format!("({DISGUISED_NULL})"));
@@ -467,6 +467,24 @@ impl One<'_> {
             if let Some((_, after)) = wrong {
                 return Err(format!("the versions are in the wrong order: {} before {}", before.id, after.id));
             }
+        }
+        Ok(())
+    }
+
+    /// What was there, and of which nothing but its purge was told.
+    fn named(&self) -> Result<(), String> {
+        for version in self.books.of(self.object).filter(|version| !self.is_fleeting(version) && version.id != NULL_VERSION) {
+            let Some(purge) = version.purge else { continue };
+            let put = &self.books.changes[version.put];
+            let was_there = put.told.max(version.listed).end_of_second() <= self.to && self.books.changes[purge].told > self.to;
+            let told = || self.restored().iter().any(|restored| restored.version == version.id) || self.failed(version).is_some();
+            if !was_there || !self.books.is_durable(purge, self.readings) || told() || self.is_left_out(version) {
+                continue;
+            }
+            if !self.outcome.names(version) {
+                return Err(format!("version {} was there, and is neither restored nor named", version.id));
+            }
+            self.world.mark("restore names what only its purge told of");
         }
         Ok(())
     }

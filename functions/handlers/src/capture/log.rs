@@ -1,6 +1,6 @@
 //! What a capture has to do with the log: it appends its own segments, and keeps up with those of others.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -36,9 +36,9 @@ impl Capture {
         let lost = self.taken_in_and_lost(&inventory).await?;
         let noted = missing::note(vault, resource, inventory.missing.iter().chain(&lost), &inventory.gaps, clock.as_ref()).await?;
         if noted > 0 || !lost.is_empty() {
-            let read = last_read(vault, resource).await?;
+            let readings = readings(vault, resource).await?;
             let inventory = Inventory::load(vault, resource).await?;
-            let anew = Known::load(vault, &inventory, read).await?;
+            let anew = Known::load(vault, &inventory, readings).await?;
             self.known(|known| known.begin_anew(anew));
             *self.heads() = inventory.heads();
             // What was appended meanwhile.
@@ -67,7 +67,7 @@ impl Capture {
     /// Reads the segments that other writers have appended. Says whether any seems to be missing.
     async fn take_in(&self) -> Result<bool, CaptureError> {
         let Shared { vault, resource, .. } = &*self.shared;
-        let read = last_read(vault, resource).await?;
+        let readings = readings(vault, resource).await?;
         let Unsealed { from, segments, .. } = unsealed(vault, resource, Duration::ZERO).await?;
         if let Some(sealed) = from {
             *self.sealed() = sealed;
@@ -89,9 +89,7 @@ impl Capture {
             }
             self.heads().appended(&segment.name);
         }
-        if let Some(read) = read {
-            self.known(|known| known.ended_reading(read));
-        }
+        self.known(|known| readings.into_iter().for_each(|(began, ended)| known.ended_reading(began, ended)));
         Ok(is_torn || is_lost)
     }
 
@@ -127,8 +125,8 @@ impl Capture {
     }
 }
 
-/// When the newest reading of the truth began that has ended.
-pub(super) async fn last_read(vault: &Vault, resource: &ResourceId) -> Result<Option<Timestamp>, VaultError> {
+/// When the readings of the truth began and ended that have: the first and the newest.
+pub(super) async fn readings(vault: &Vault, resource: &ResourceId) -> Result<BTreeSet<(Timestamp, Timestamp)>, VaultError> {
     let (readings, _) = coverage::facts(vault, resource).await?;
-    Ok(readings.iter().map(|reading: &Reconciliation| reading.began).max())
+    Ok(readings.iter().map(|reading: &Reconciliation| (reading.began, reading.ended)).collect())
 }

@@ -40,7 +40,7 @@ impl Capture {
                 let acl = reader.read_acl(&change.object, &change.version).await.map_err(again)?;
                 change.acl = acl.map(|acl| to_json(&acl));
             }
-            Facet::Version | Facet::Class | Facet::Seen => return Ok(change),
+            Facet::Version | Facet::Class | Facet::Seen | Facet::Existed => return Ok(change),
         }
         // It was not read before this. When it was, and what others have read meanwhile, nobody knows.
         change.at_bound = Some(clock.not_after(&asked).unwrap_or(change.at).max(change.at));

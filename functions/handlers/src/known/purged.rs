@@ -74,6 +74,13 @@ impl Known {
         self.read.map(|read| read.minus(EVENT_AGE_MAX))
     }
 
+    /// When the newest reading of the truth began that had ended by this instant: it has shown all that was there when it began and
+    /// is still there.
+    pub fn read_before(&self, at: Timestamp) -> Option<Timestamp> {
+        let ended = self.readings.iter().filter(|(_, ended)| ended.seconds() + SKEW_SECONDS < at.seconds());
+        ended.map(|(began, _)| *began).max()
+    }
+
     /// When a version was purged of which an event says that it was at `told`, and which is not there any more.
     pub fn date_purge(&self, object: &str, version: &str, told: Timestamp) -> PurgeTime {
         let is_refuted = |there: Timestamp| told.seconds() + SKEW_SECONDS < there.seconds();
@@ -147,7 +154,7 @@ mod tests {
         known.appended("s".to_owned(), &batch);
         let reading = known.begin_reading();
         seen.iter().for_each(|version| known.saw("a", version, reading));
-        known.ended_reading(second(began));
+        known.ended_reading(second(began), second(began + 1));
         known
     }
 
@@ -205,7 +212,7 @@ mod tests {
         assert!(known.is_purged("a", "v"));
         assert_eq!(known.date_purge("a", "never", second(9)), PurgeTime::Outdated);
         assert_eq!(known.date_purge("a", "never", second(10)), PurgeTime::AsTold);
-        known.ended_reading(second(11 + DAY));
+        known.ended_reading(second(11 + DAY), second(12 + DAY));
         assert!(!known.is_purged("a", "v"));
         assert_eq!(known.date_purge("a", "v", second(10)), PurgeTime::Outdated);
     }

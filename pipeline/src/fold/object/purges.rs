@@ -8,6 +8,9 @@
 //!  put ──── purge, told ──── listed            void: it was there after it
 //!  put ──── listed ───────── purge, told       counts
 //! ```
+//!
+//! What was purged had been there. Where nothing else tells of it, whoever kept the purge says so by a row of the facet `existed`,
+//! whose bound is when the newest listing began that would have shown it: from then on it may have been there.
 
 use std::cmp::Reverse;
 
@@ -22,6 +25,8 @@ pub(super) struct Purges<'b, 'a> {
     pub(super) counting: Vec<&'b Light<'a>>,
     /// What shows until when the version was there.
     pub(super) seen: Option<&'b Light<'a>>,
+    /// Since when it may have been there, where its purge was the first that was told of it.
+    pub(super) existed_since: Option<Timestamp>,
 }
 
 impl<'b, 'a> Purges<'b, 'a> {
@@ -32,7 +37,8 @@ impl<'b, 'a> Purges<'b, 'a> {
         let seen = seen.max_by(|a, b| place(a).cmp(&place(b)).then_with(|| content_of(a, columns).cmp(&content_of(b, columns))));
         let there_until = seen.and_then(|row| row.bound).unwrap_or(Timestamp::MIN);
         let purges = version.iter().filter(|row| row.facet == Facet::Version && row.op == Op::Delete);
-        Purges { counting: purges.filter(|purge| purge.at >= there_until).collect(), seen }
+        let existed_since = version.iter().filter(|row| row.facet == Facet::Existed).filter_map(|row| row.bound).max();
+        Purges { counting: purges.filter(|purge| purge.at >= there_until).collect(), seen, existed_since }
     }
 
     /// Each of them once, in an order that does not depend on how they were learned. A base has them as they are: of several a

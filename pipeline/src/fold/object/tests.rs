@@ -19,7 +19,7 @@ fn changes(text: &str) -> Vec<ObjectChange> {
 }
 
 /// `OP OBJECT VERSION @SECOND [~BOUND] [#SEQUENCER] [rank=N] [tags=X] [request=X] [body=X|lost]`, where OP is put, marker, purge,
-/// scan (a put seen in a listing), scan-purge, tags, seen.
+/// scan (a put seen in a listing), scan-purge, tags, seen, existed.
 fn parse(line: &str) -> ObjectChange {
     let mut words = line.split_whitespace();
     let (op, object, version) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
@@ -30,6 +30,7 @@ fn parse(line: &str) -> ObjectChange {
     change.facet = match op {
         "tags" => Facet::Tags,
         "seen" => Facet::Seen,
+        "existed" => Facet::Existed,
         _ => Facet::Version,
     };
     let seconds = |text: &str| Timestamp::from_seconds(text.parse().unwrap());
@@ -423,6 +424,26 @@ fn tags_that_one_reader_could_not_read_another_one_knows() {
     // Tags of which an event told are others, although a server that dates whole seconds gives them the same time.
     let told = vec![ObjectChange { via: "event".to_owned(), ..first[1].clone() }];
     assert_eq!(fold_runs(vec![first, known, told], cut, Keep::Live).1.len(), 1);
+}
+
+#[test]
+fn what_its_purge_alone_tells_of_may_have_been_there_until_then() {
+    let named = |text: &str, at: i64| {
+        let (rows, uncertain) = fold_runs(vec![changes(text)], Cut::At(Timestamp::from_seconds(at)), Keep::Live);
+        (rows.len(), uncertain.into_iter().map(|named| named.reason).collect::<Vec<_>>())
+    };
+    let purged = "existed a v1 @7 ~3 #07\n purge a v1 @7 #07";
+    for (at, expected) in [(2, 0), (3, 1), (6, 1), (7, 0)] {
+        assert_eq!(named(purged, at).1.len(), expected, "at {at}");
+    }
+    let reason = "it was removed at 1970-01-01T00:00:07Z, and nobody told since when it had been there";
+    assert_eq!(named(purged, 4), (0, vec![reason.to_owned()]));
+    // A listing that began later has shown that there was nothing before.
+    assert_eq!(named(&format!("{purged}\n existed a v1 @7 ~5 #07"), 4).1.len(), 0);
+    // Somebody told of it after all, or it never was purged.
+    let put = format!("{purged}\n put a v1 @5 #05 body=x");
+    assert_eq!([4, 5, 6, 7].map(|at| named(&put, at)), [(0, vec![]), (1, vec![]), (1, vec![]), (0, vec![])]);
+    assert_eq!(named(&format!("{purged}\n seen a v1 @7 ~9"), 4), (0, vec![]));
 }
 
 #[test]

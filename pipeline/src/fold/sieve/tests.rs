@@ -104,7 +104,8 @@ fn change((object, version, second, sequencer, purge, content, odd): (u8, u8, i6
             6 => change.object = String::new(),
             7 => change.marker = true,
             8 => change.rank = Some(i32::from(version)),
-            9 => change.lost = Some("gone".to_owned()),
+            9 => change.facet = Facet::Existed,
+            10 => change.lost = Some("gone".to_owned()),
             _ => change.position = Position::sequenced(1, &Sequencer::parse("05").unwrap()).as_bytes().to_vec(),
         }
     }

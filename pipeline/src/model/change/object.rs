@@ -1,8 +1,8 @@
 //! Changes of objects in a bucket.
 //!
 //! A version of an object is put once and deleted once; what may change about it later (its tags, ACL, storage class)
-//! are puts of the other *facets* of the same key. So is that it was seen although a purge of it had been told. The
-//! configuration of the S3 bucket itself is kept as changes of the object with the empty key, which S3 does not allow;
+//! are puts of the other *facets* of the same key. So is that it was seen although a purge of it had been told, and that it
+//! must have been there because a purge of it was told, and nothing else. The configuration of the S3 bucket itself is kept as changes of the object with the empty key, which S3 does not allow;
 //! there the version is the name of the document.
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,8 @@ pub enum Facet {
     Class,
     /// That a listing showed it after it was told to be purged: the purge never happened.
     Seen,
+    /// That it had been there when it was purged, where nobody had told of it before.
+    Existed,
 }
 
 impl Facet {
@@ -42,6 +44,7 @@ impl Facet {
             Facet::Acl => "acl",
             Facet::Class => "class",
             Facet::Seen => "seen",
+            Facet::Existed => "existed",
         }
     }
 
@@ -53,6 +56,7 @@ impl Facet {
             "acl" => Facet::Acl,
             "class" => Facet::Class,
             "seen" => Facet::Seen,
+            "existed" => Facet::Existed,
             _ => return None,
         })
     }
@@ -100,7 +104,7 @@ changes! {
     at: Time,
     /// The other end of the interval in which it happened, where `at` is not exact: later than `at` for a put, earlier for a
     /// delete. Of a put in parts that an event dates: when the upload began. Of tags and ACLs: when they were read. Of `seen`:
-    /// until when the version was there for certain.
+    /// until when the version was there for certain. Of `existed`: since when it may have been there.
     at_bound: Perhaps<Time>,
     /// Its place among the changes of its key, see [`crate::model::position`].
     position: Bytes,
@@ -118,7 +122,7 @@ changes! {
     object: Text,
     /// Its version; `null` where the S3 bucket keeps none.
     version: Text,
-    /// `version`, `tags`, `acl`, `class` or `seen`.
+    /// `version`, `tags`, `acl`, `class`, `seen` or `existed`.
     facet: Words<Facet>,
     /// The version is a delete marker.
     marker: Flag,

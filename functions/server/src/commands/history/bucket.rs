@@ -100,6 +100,7 @@ fn what(change: &ObjectChange) -> &'static str {
         (_, Facet::Acl) => "acl",
         (_, Facet::Class) => "storage class",
         (_, Facet::Seen) => "seen after its purge",
+        (_, Facet::Existed) => "put, untold",
         (Op::Reset, _) => "reset",
         (Op::Raw, _) => "raw",
     }
@@ -125,7 +126,8 @@ fn line(change: &ObjectChange) -> Line<'_> {
 fn row(change: &ObjectChange) -> Vec<String> {
     let in_parts = change.etag.as_deref().is_some_and(is_in_parts);
     // Where the time is exact the bound says something else: when an upload in parts began, or when version `null` was listed.
-    let is_exact = change.op == Op::Put && change.at_bound.is_some_and(|bound| bound < change.at || !in_parts);
+    let is_exact =
+        change.op == Op::Put && change.facet != Facet::Existed && change.at_bound.is_some_and(|bound| bound < change.at || !in_parts);
     let looked = browse::is_look(change);
     let when = match change.at_bound.filter(|_| looked || !is_exact) {
         Some(seen) if looked => seen.to_string(),
