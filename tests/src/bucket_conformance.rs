@@ -40,6 +40,8 @@ pub struct Quirks {
     pub confused_by_suspension: bool,
     /// Keys of [`ODD_KEYS`] that it refuses, alters, or keeps without versions.
     pub keys_altered: &'static [&'static str],
+    /// It puts over what is there, although it was asked only to create.
+    pub puts_over: bool,
     /// A listing in pages loses keys where a page ends among keys that begin alike (`a`, `a!`, `a/1`).
     pub pages_lose_keys: bool,
     /// It takes keys of more than 1,024 bytes.
@@ -97,6 +99,8 @@ pub async fn conforms(server: &dyn Server) {
     pages(server).await;
     println!("{name}: ranges and conditions");
     ranges_and_conditions(server).await;
+    println!("{name}: puts that only create");
+    puts_that_only_create(server).await;
     println!("{name}: odd keys");
     odd_keys(server).await;
     println!("{name}: metadata");
@@ -291,6 +295,25 @@ async fn ranges_and_conditions(server: &dyn Server) {
     put(&*bucket, "empty", "").await;
     assert_eq!(read(&*bucket, "empty", None).await, "");
     assert_eq!(bucket.head("empty", None).await.expect("head").size, 0);
+}
+
+async fn puts_that_only_create(server: &dyn Server) {
+    let bucket = server.bucket().await;
+    server.switch(bucket.name(), Versioning::Enabled).await;
+    let creating = PutRequest { creates: true, ..PutRequest::default() };
+    for (object, size) in [("small", 7), ("large", LARGE_BYTES)] {
+        bucket.put(object, &creating, size, generated(size).boxed()).await.expect("nothing has the name");
+        let again = bucket.put(object, &creating, 5, content("other")).await;
+        if server.quirks().puts_over {
+            again.expect("it puts over what is there");
+            continue;
+        }
+        assert!(matches!(again, Err(BucketError::Changed { .. })), "{}: {again:?}", server.name());
+        let head = bucket.head(object, None).await.expect("the first is there");
+        assert_eq!(head.size, size as i64, "{}: {object}", server.name());
+        bucket.remove(object, None).await.expect("removed");
+        bucket.put(object, &creating, 5, content("other")).await.expect("a delete marker is nothing");
+    }
 }
 
 async fn odd_keys(server: &dyn Server) {

@@ -524,6 +524,10 @@ impl Bucket for MemoryBucket {
                 return Err(error);
             }
         };
+        if request.creates && self.read(object, None).is_ok() {
+            upload.into_iter().for_each(|upload| self.abort_upload(upload));
+            return Err(BucketError::Changed { what: self.target(object, None) });
+        }
         let happened = match upload {
             None => self.put_object(object, request, bytes)?,
             Some(upload) => self.complete_upload(upload, bytes).ok_or_else(|| wrong("the upload was aborted".to_owned()))?,

@@ -272,7 +272,12 @@ impl SmallWorld {
 
     /// An empty bucket to restore into.
     pub fn elsewhere(&self) -> MemoryBucket {
-        let bucket = MemoryBucket::new(Settings::aws("elsewhere", 8), self.clock.clone(), Arc::new(crate::memory_bucket::NoHook));
+        self.elsewhere_with(Arc::new(crate::memory_bucket::NoHook))
+    }
+
+    /// The same, with somebody who has a hand in every request to it.
+    pub fn elsewhere_with(&self, hook: Arc<dyn crate::memory_bucket::Hook>) -> MemoryBucket {
+        let bucket = MemoryBucket::new(Settings::aws("elsewhere", 8), self.clock.clone(), hook);
         bucket.set_versioning(Versioning::Enabled);
         bucket
     }

@@ -44,6 +44,7 @@ pub async fn check(new_place: &(dyn Fn() -> Box<dyn Place> + Sync)) {
     writing_twice_is_writing_once(&*new_place()).await;
     what_differs_is_not_the_same(&*new_place()).await;
     a_new_process_finds_what_was_written(&*new_place()).await;
+    what_only_creates_replaces_nothing(&*new_place()).await;
     writes_of_different_objects_go_in_parallel(&*new_place()).await;
     every_key_is_an_object_of_its_own(&*new_place()).await;
     a_content_that_breaks_off_leaves_what_was_there(&*new_place()).await;
@@ -187,6 +188,25 @@ async fn a_new_process_finds_what_was_written(place: &dyn Place) {
     assert!(is_same(&*target, &wanted(&key, b"content"), &found[&key]).await);
     put(&*target, &place.key("dir/b"), b"more").await;
     assert_eq!(keys(&*target).await.len(), 2);
+}
+
+async fn what_only_creates_replaces_nothing(place: &dyn Place) {
+    let target = opened(place).await;
+    let key = place.key("dir/a");
+    let creating = |bytes: &[u8]| WantedObject { creates: true, ..wanted(&key, bytes) };
+    put_as(&*target, &creating(b"first"), b"first").await;
+    // An attempt whose answer was lost comes again.
+    put_as(&*target, &creating(b"first"), b"first").await;
+    for other in [&b"other"[..], b"longer than the first", b""] {
+        let refused = target.write(&creating(other), content(other)).await.expect_err("something has the name");
+        assert!(matches!(&refused, TargetError::Exists { object, .. } if *object == key), "{refused}");
+        assert!(!refused.is_transient());
+        assert_eq!(place.read(&key).await.as_deref(), Some(&b"first"[..]));
+    }
+    target.remove(&key).await.unwrap();
+    put_as(&*target, &creating(b"second"), b"second").await;
+    assert_eq!(place.read(&key).await.as_deref(), Some(&b"second"[..]));
+    assert_eq!(keys(&*target).await, BTreeSet::from([key.clone()]));
 }
 
 async fn writes_of_different_objects_go_in_parallel(place: &dyn Place) {
@@ -334,6 +354,7 @@ pub fn wanted(key: &str, content: &[u8]) -> WantedObject {
         metadata: ObjectMetadata { content_type: Some("text/plain".to_owned()), ..ObjectMetadata::default() },
         tags: BTreeMap::from([("team".to_owned(), "a".to_owned())]),
         acl: None,
+        creates: false,
     }
 }
 

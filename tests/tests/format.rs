@@ -76,7 +76,7 @@ async fn a_program_of_nobody_restores_two_instants_with_versions_and_packed_bodi
     let put = |key: &str, content: &[u8], tags: &[(&str, &str)]| {
         let metadata = ObjectMetadata { content_type: Some("image/jpeg".to_owned()), ..ObjectMetadata::default() };
         let tags = tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let request = PutRequest { metadata, tags, storage_class: None };
+        let request = PutRequest { metadata, tags, ..PutRequest::default() };
         bucket.put_object(key, &request, Bytes::copy_from_slice(content)).expect("the bucket takes it");
     };
     let large: Vec<u8> = (0..20_000_000u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 11) as u8).collect();

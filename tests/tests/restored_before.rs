@@ -1,9 +1,12 @@
 //! A restore that is asked for once more, without a word about what the target holds: what is its own work, and what is not.
 
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
 use bytes::Bytes;
-use pipeline::s3::{PutRequest, Tags};
+use pipeline::s3::{BucketError, PutRequest, Tags};
 use pipeline::target::Mode;
-use tests::memory_bucket::MemoryBucket;
+use tests::memory_bucket::{Call, Hook, MemoryBucket, Operation};
 use tests::small_world::{Broken, FAULTS, Fault, SmallWorld, contents};
 
 const ASK: Option<Mode> = None;
@@ -54,6 +57,36 @@ fn what_others_put_into_the_target_is_not_overwritten_however_often_it_is_asked_
     }
 }
 
+/// Puts an object of its own in the very moment in which the restore has looked and not yet put.
+#[derive(Default)]
+struct Rival(OnceLock<MemoryBucket>);
+
+#[async_trait]
+impl Hook for Rival {
+    async fn before(&self, call: &Call) -> Result<(), BucketError> {
+        if let (Operation::Put, "a", Some(bucket)) = (call.operation, call.object.as_str(), self.0.get()) {
+            put(bucket, "a", "of somebody else");
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_others_put_while_it_runs_is_left_unless_it_is_to_be_overwritten() {
+    for (mode, left) in [(ASK, true), (Some(Mode::Skip), true), (Some(Mode::Overwrite), false), (Some(Mode::Exact), false)] {
+        let (world, rival) = (prepared(), Arc::new(Rival::default()));
+        let (to, into) = (world.instants()[3], world.elsewhere_with(rival.clone()));
+        assert!(rival.0.set(into.clone()).is_ok(), "it was not set before");
+        let report = world.restore(to, mode, &into).expect("nothing fails");
+        let held = contents(&into);
+        let expected = if left { &b"of somebody else"[..] } else { &world.at(to)["a"][..] };
+        assert_eq!(&held["a"][..], expected, "{mode:?}");
+        assert_eq!((held["b"].clone(), held["c/d"].clone()), (world.at(to)["b"].clone(), world.at(to)["c/d"].clone()), "{mode:?}");
+        let counts = (report.tally.creates, report.tally.skips, report.tally.failed);
+        assert_eq!(counts, if left { (2, 1, 0) } else { (3, 0, 0) }, "{mode:?}: {report:?}");
+    }
+}
+
 #[test]
 fn one_that_has_ended_writes_what_is_missing_and_counts_what_was_changed_since() {
     let world = prepared();
@@ -90,12 +123,18 @@ fn into_a_target_that_was_emptied_it_is_carried_out_anew() {
 
 #[test]
 fn one_that_broke_off_completes_what_it_began_and_leaves_what_others_put_meanwhile() {
+    for mode in [ASK, Some(Mode::Skip)] {
+        completes_what_it_began(mode);
+    }
+}
+
+fn completes_what_it_began(mode: Option<Mode>) {
     let mut breaks = 0;
     for at in 0..OPERATIONS_MAX {
         let world = prepared();
         let (to, into) = (world.instants()[3], world.elsewhere());
         world.trap.set(at, Fault::CrashBefore);
-        let broke_off = world.restore(to, ASK, &into).is_err();
+        let broke_off = world.restore(to, mode, &into).is_err();
         let (_, still_set) = world.trap.seen();
         if still_set {
             break;
@@ -107,11 +146,11 @@ fn one_that_broke_off_completes_what_it_began_and_leaves_what_others_put_meanwhi
         let unfinished = PutRequest { tags: Tags::from([("of".to_owned(), "nobody".to_owned())]), ..PutRequest::default() };
         put(&into, "a", "of somebody else");
         into.put_object("c/d", &unfinished, world.at(to)["c/d"].clone()).expect("its key is legal");
-        let report = world.restore(to, ASK, &into).expect("nothing fails any more");
+        let report = world.restore(to, mode, &into).expect("nothing fails any more");
         assert_eq!((report.tally.skips, report.tally.overwrites, report.tally.failed), (1, 1, 0), "operation {at}: {report:?}");
         let held = contents(&into);
         assert_eq!((&held["a"][..], &held["b"], &held["c/d"]), (&b"of somebody else"[..], &world.at(to)["b"], &world.at(to)["c/d"]));
-        let done = world.restore(to, ASK, &into).expect("nothing fails any more");
+        let done = world.restore(to, mode, &into).expect("nothing fails any more");
         assert_eq!((done.tally.skips, done.tally.same), (1, 2), "operation {at}: {done:?}");
     }
     assert!(breaks > 0, "none broke off halfway");

@@ -73,6 +73,7 @@ fn the_bucket_in_memory_conforms_and_needs_no_runtime() {
 /// Its keys are paths of a file system, and its listings are XML without an encoding for what XML cannot hold.
 const SEAWEEDFS: Quirks = Quirks {
     confused_by_suspension: true,
+    puts_over: false,
     keys_altered: &["control\u{1}\u{1f}", "/leading", "trailing/", "two//slashes", "../up", "a/../b", "./here", "back\\slash"],
     pages_lose_keys: true,
     takes_longer_keys: false,
@@ -110,8 +111,14 @@ async fn ceph_conforms() {
         Err(ServiceError::Missing { reason, .. }) => return println!("ceph skipped: {reason}"),
         server => server.expect("Ceph starts"),
     };
-    let quirks =
-        Quirks { parts_untold: true, copies_without_crc: true, copies_any_etag: true, copies_decoded_twice: true, ..Quirks::default() };
+    let quirks = Quirks {
+        puts_over: true,
+        parts_untold: true,
+        copies_without_crc: true,
+        copies_any_etag: true,
+        copies_decoded_twice: true,
+        ..Quirks::default()
+    };
     conforms(&Real::new("ceph", &server, quirks, without_checksums)).await;
 }
 

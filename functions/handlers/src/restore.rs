@@ -113,11 +113,16 @@ pub async fn standing(
     plan: &ReplayPlan,
     target: &Arc<dyn Target>,
 ) -> Result<Standing, RestoreJobError> {
-    if request.options.mode.is_some() || target.open().await? == Occupied::Empty {
+    // What overwrites does so whoever put what is there. What leaves it has to tell its own work from that of others.
+    let tells_apart = request.options.mode.is_none_or(|mode| mode == Mode::Skip);
+    if !tells_apart || target.open().await? == Occupied::Empty {
         return Ok(Standing::Free);
     }
     let notes = vault.all_records::<RestoreNote>(&folder(request)).await?;
-    Ok(said_by(&notes, identity(request, target), plan.to))
+    match said_by(&notes, identity(request, target), plan.to) {
+        Standing::Strange(_) if request.options.mode.is_some() => Ok(Standing::Free),
+        standing => Ok(standing),
+    }
 }
 
 /// What notes say of one request to one instant, whose target holds something.

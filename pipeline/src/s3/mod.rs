@@ -183,6 +183,8 @@ pub struct PutRequest {
     pub tags: Tags,
     /// Storage class, or the bucket's default.
     pub storage_class: Option<String>,
+    /// Only where no object has the name, or it is [`BucketError::Changed`]. Ceph's gateway puts all the same.
+    pub creates: bool,
 }
 
 /// A version of a bucket of the same server, and what shows that a copy of it is the same.

@@ -25,7 +25,7 @@ use self::request::{Sendable, is_as_sent, is_private, sendable, translated};
 use super::{ExistingObject, Occupied, Target, TargetError, WantedObject, Written, exactly, folders, holds_vault};
 use crate::model::Digest;
 use crate::model::digest::Hasher;
-use crate::s3::{Bucket, BucketError, Content, CopyName, CopySource, NULL_VERSION, ObjectHead, Versioning};
+use crate::s3::{Bucket, BucketError, Content, CopyName, CopySource, NULL_VERSION, ObjectHead, PutRequest, Versioning};
 use crate::vault::body::Whole;
 use crate::vault::{layout, record};
 
@@ -52,6 +52,8 @@ pub struct BucketTarget {
     refused_classes: Mutex<BTreeSet<String>>,
     /// The bucket encrypts with KMS by default, as was seen: its etags say nothing of the content.
     encrypts: AtomicBool,
+    /// The server does not know puts that only create, as was seen.
+    only_puts_over: AtomicBool,
 }
 
 impl BucketTarget {
@@ -68,6 +70,7 @@ impl BucketTarget {
             owner: OnceLock::new(),
             refused_classes: Mutex::default(),
             encrypts: AtomicBool::new(false),
+            only_puts_over: AtomicBool::new(false),
         }
     }
 
@@ -154,7 +157,32 @@ impl BucketTarget {
     }
 
     fn sendable(&self, wanted: &WantedObject) -> Sendable {
-        sendable(wanted, &self.encryption, &|class| held(&self.refused_classes).contains(class))
+        let mut sendable = sendable(wanted, &self.encryption, &|class| held(&self.refused_classes).contains(class));
+        sendable.request.creates &= !self.only_puts_over.load(Ordering::Relaxed);
+        sendable
+    }
+
+    /// Remembers that the server does not know puts that only create. Says whether the put may work as another.
+    fn refuse_creating(&self, request: &PutRequest, error: &BucketError) -> bool {
+        request.creates && matches!(error, BucketError::Unsupported { .. }) && !self.only_puts_over.swap(true, Ordering::Relaxed)
+    }
+
+    /// What has the name of an object that was to be created: itself, put by an attempt whose answer was lost, or another.
+    async fn met(&self, wanted: &WantedObject) -> Result<ObjectHead, TargetError> {
+        let failed = |error: &BucketError| self.object_error(&wanted.object, error);
+        let head = match self.bucket.head(&wanted.object, None).await {
+            Ok(head) => head,
+            Err(error @ BucketError::NotFound { .. }) => return Err(self.object_reason(&wanted.object, error.to_string(), true)),
+            Err(error) => return Err(failed(&error)),
+        };
+        let sent = self.sendable(wanted).request;
+        let is_ours = is_as_sent(&sent, wanted, &head.metadata, &head.storage_class)
+            && self.is_same_content(wanted, wanted.size, &head).await.map_err(|error| failed(&error))? == Some(true)
+            && self.is_same_tags(&sent.tags, head.tag_count, &wanted.object).await.map_err(|error| failed(&error))?;
+        match is_ours {
+            true => Ok(head),
+            false => Err(TargetError::Exists { target: self.name(), object: wanted.object.clone() }),
+        }
     }
 
     /// Remembers a storage class that the server did not take. Says whether the put may work without it.
@@ -208,7 +236,7 @@ impl BucketTarget {
         // costs what writing would, and leaves no version behind that differs in nothing.
         let same_content = match same_etag {
             true => wanted.etag.as_deref() == Some(&head.etag),
-            false => self.is_same_content(wanted, existing, &head).await? == Some(true),
+            false => self.is_same_content(wanted, existing.size, &head).await? == Some(true),
         };
         let sent = self.sendable(wanted).request;
         if !same_content || u64::try_from(head.size) != Ok(wanted.size) || !is_as_sent(&sent, wanted, &head.metadata, &head.storage_class) {
@@ -349,7 +377,7 @@ impl Target for BucketTarget {
 
     async fn is_unfinished(&self, wanted: &WantedObject, existing: &ExistingObject) -> Result<bool, TargetError> {
         self.check_inside(&wanted.object)?;
-        self.has_content(wanted, existing).await.map_err(|error| self.object_error(&wanted.object, &error))
+        self.is_put_of(wanted, existing).await.map_err(|error| self.object_error(&wanted.object, &error))
     }
 
     /// Those of the upload, and one more for an ACL that is more than private. What the server copies counts as if it were uploaded, which
@@ -371,9 +399,13 @@ impl Target for BucketTarget {
         let (content, sent) = observed(exactly(content, wanted.size));
         let put = match self.bucket.put(&wanted.object, &request, wanted.size, content).await {
             Ok(put) => put,
+            Err(BucketError::Changed { .. }) if request.creates => {
+                let there = self.met(wanted).await?;
+                return self.finish(wanted, &there, left_out).await;
+            }
             Err(error) => {
-                // The content is spent; the next attempt goes without the class.
-                let retry = self.refuse_class(request.storage_class.as_deref(), &error);
+                // The content is spent; the next attempt goes without what was not understood.
+                let retry = self.refuse_class(request.storage_class.as_deref(), &error) || self.refuse_creating(&request, &error);
                 return Err(self.object_reason(&wanted.object, error.to_string(), retry || error.is_transient()));
             }
         };
@@ -400,6 +432,10 @@ impl Target for BucketTarget {
             Ok(put) => {
                 self.failed_copies.store(0, Ordering::Relaxed);
                 self.finish(wanted, &put, left_out).await.map(Some)
+            }
+            Err(BucketError::Changed { .. }) if request.creates => {
+                let there = self.met(wanted).await?;
+                self.finish(wanted, &there, left_out).await.map(Some)
             }
             Err(error) => {
                 self.failed_copies.fetch_add(1, Ordering::Relaxed);

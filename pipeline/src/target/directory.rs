@@ -39,7 +39,7 @@ use futures::StreamExt as _;
 use self::compare::Lines;
 use self::entries::{Surveyed, find, open_file, survey};
 use self::record::{Known, Record};
-use self::session::{Begin, Session, read_known};
+use self::session::{Begin, Placed, Session, read_known};
 use super::{ExistingObject, Occupied, Target, TargetError, WantedObject, Written, exactly, holds_vault};
 use crate::model::checksum::Verifier;
 use crate::model::digest::Hasher;
@@ -244,7 +244,12 @@ impl Target for DirectoryTarget {
         }
         scratch.finish(wanted.at).map_err(failed)?;
         fail_point!("directory::before-rename");
-        let moved = session.place(scratch, &wanted.object).map_err(failed)?;
+        let moved = match session.place(scratch, &wanted.object, wanted.creates).map_err(failed)? {
+            Placed::There { moved } => moved,
+            // It is there from an attempt that came no further, or from somebody else.
+            Placed::Exists if self.is_same_file(wanted).map_err(failed)? == Some(true) => Vec::new(),
+            Placed::Exists => return Err(TargetError::Exists { target: self.name(), object: wanted.object.clone() }),
+        };
         fail_point!("directory::before-record");
         // Last: a kill before leaves a file without its record, which is no reason to take it for the same.
         session.record(&Record::of(wanted), &self.known).map_err(failed)?;

@@ -59,6 +59,8 @@ pub struct WantedObject {
     pub tags: Tags,
     /// ACL at the restored instant, where ACLs were kept and shall be restored.
     pub acl: Option<Acl>,
+    /// Only where nothing has the name, or it is [`TargetError::Exists`].
+    pub creates: bool,
 }
 
 impl WantedObject {
@@ -77,6 +79,7 @@ impl WantedObject {
             metadata: version.metadata.clone(),
             tags: version.tags.clone(),
             acl: version.acl.clone().filter(|_| acls),
+            creates: false,
         }
     }
 }
@@ -138,13 +141,21 @@ pub enum TargetError {
         /// Whether trying again may help.
         transient: bool,
     },
+    /// The object was to be created ([`WantedObject::creates`]), and something has its name by now.
+    #[error("{object:?} came to be at {target} meanwhile")]
+    Exists {
+        /// The target as the user named it.
+        target: String,
+        /// The object's key.
+        object: String,
+    },
 }
 
 impl TargetError {
     /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
         match self {
-            TargetError::Refused { .. } => false,
+            TargetError::Refused { .. } | TargetError::Exists { .. } => false,
             TargetError::Unusable { transient, .. } | TargetError::Object { transient, .. } => *transient,
         }
     }
@@ -189,7 +200,8 @@ pub trait Target: Send + Sync {
     fn requests(&self, wanted: Option<&WantedObject>) -> u64;
 
     /// Makes the object so, durably. `content` must have exactly `wanted.size` bytes, or nothing is written; its digest
-    /// is checked by whoever made the stream. A delete marker (`wanted.marker`) hides what was written before.
+    /// is checked by whoever made the stream. A delete marker (`wanted.marker`) hides what was written before. What has the name
+    /// of an object that is to be created, and is what is wanted, counts as written.
     async fn write(&self, wanted: &WantedObject, content: Content) -> Result<Written, TargetError>;
 
     /// Makes the object so with a content that the vault keeps whole, under this key of its S3 bucket, without its coming

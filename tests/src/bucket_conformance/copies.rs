@@ -47,7 +47,7 @@ async fn a_version_is_copied_by_its_id(server: &dyn Server, from: &dyn Bucket, t
     let tags = Tags::from([("of".to_owned(), "the source".to_owned())]);
     let user = BTreeMap::from([("of".to_owned(), "the source".to_owned())]);
     let metadata = ObjectMetadata { user, content_type: Some("text/plain".to_owned()), ..ObjectMetadata::default() };
-    let request = PutRequest { metadata, tags, storage_class: None };
+    let request = PutRequest { metadata, tags, ..PutRequest::default() };
     let size = "the first version".len() as u64;
     let first = from.put("a", &request, size, content("the first version")).await.expect("put").version;
     put(from, "a", "the second version").await;
@@ -56,7 +56,7 @@ async fn a_version_is_copied_by_its_id(server: &dyn Server, from: &dyn Bucket, t
 
     let user = BTreeMap::from([("of".to_owned(), "the copy".to_owned())]);
     let metadata = ObjectMetadata { user, content_type: Some("image/png".to_owned()), ..ObjectMetadata::default() };
-    let request = PutRequest { metadata: metadata.clone(), tags: Tags::from([("t".to_owned(), "1".to_owned())]), storage_class: None };
+    let request = PutRequest { metadata: metadata.clone(), tags: Tags::from([("t".to_owned(), "1".to_owned())]), ..PutRequest::default() };
     let copied = to.copy(&first, "copy", &request, CopyName::Users).await.expect("a copy");
     assert_eq!(read(to, "copy", Some(&copied.version)).await, "the first version", "{}", server.name());
     assert_eq!(copied.size as u64, size);

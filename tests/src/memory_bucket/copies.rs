@@ -70,6 +70,9 @@ impl MemoryBucket {
             return Err(BucketError::Unproven { what: what(), reason: "nothing can be compared".to_owned() });
         }
         verifier.finish().map_err(|reason| BucketError::Unproven { what: what(), reason })?;
+        if request.creates && self.read(object, None).is_ok() {
+            return Err(BucketError::Changed { what: self.target(object, None) });
+        }
         let part_bytes = source.checksums.iter().find_map(|checksum| match checksum {
             Checksum::Md5(_) => Some(source.size),
             Checksum::Md5OfParts { part_bytes, .. } => Some(part_bytes.get()),

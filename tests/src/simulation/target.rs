@@ -144,6 +144,10 @@ impl Target for MemoryTarget {
             tags: wanted.tags.clone(),
             metadata: metadata_text(&wanted.metadata),
         };
+        let there = self.held().get(&wanted.object).and_then(|versions| versions.last().cloned());
+        if wanted.creates && there.is_some_and(|there| !there.marker && there != restored) {
+            return Err(TargetError::Exists { target: self.name(), object: wanted.object.clone() });
+        }
         self.keep(&wanted.object, restored);
         self.turn(&wanted.object).await?;
         Ok(Written { version: None, requests: 1, left_out: Vec::new() })

@@ -178,7 +178,7 @@ impl Workload {
         if random.percent(20) {
             tags.insert("project".to_owned(), format!("p{}", random.below(9)));
         }
-        PutRequest { metadata, tags, storage_class: None }
+        PutRequest { metadata, tags, ..PutRequest::default() }
     }
 
     fn content(&self) -> Bytes {

@@ -48,6 +48,8 @@ pub(super) struct Quirks {
     kms: bool,
     /// The listing ignores the prefix.
     lists_everything: bool,
+    /// Does not know puts that only create.
+    only_puts_over: bool,
     /// The bucket does not exist.
     missing: bool,
 }
@@ -168,6 +170,12 @@ impl Bucket for Shelf {
             return Err(BucketError::Other { what: format!("put {object}"), reason: "InvalidStorageClass".to_owned() });
         }
         self.called(format!("put {object}"));
+        if request.creates && self.quirks.only_puts_over {
+            return Err(BucketError::Unsupported { what: format!("put {object}"), reason: "NotImplemented".to_owned() });
+        }
+        if request.creates && self.find(object, None).is_ok() {
+            return Err(BucketError::Changed { what: object.to_owned() });
+        }
         let mut bytes: Vec<u8> = content.try_collect::<Vec<Bytes>>().await?.concat();
         if self.quirks.corrupts {
             bytes.iter_mut().for_each(|byte| *byte ^= 1);
@@ -283,6 +291,18 @@ impl Place for InMemory {
 
     fn key(&self, name: &str) -> String {
         format!("p/{name}")
+    }
+}
+
+#[test]
+fn a_server_that_does_not_know_puts_that_only_create_is_restored_to_all_the_same() {
+    let shelf = Shelf::new(Quirks { only_puts_over: true, ..Quirks::default() });
+    let target = shelf.target("");
+    let creating = |key: &str| WantedObject { creates: true, ..wanted(key, b"x") };
+    let refused = put(&target, &creating("a"), b"x").unwrap_err();
+    assert!(refused.is_transient(), "the same goes without it: {refused}");
+    for key in ["a", "b"] {
+        put(&target, &creating(key), b"x").unwrap();
     }
 }
 

@@ -11,7 +11,7 @@ use super::{RestoreError, Work};
 use crate::fold::siblings::{Sibling, order_siblings};
 use crate::s3::{BucketError, Content};
 use crate::target::decide::{Case, decide};
-use crate::target::{Action, ExistingObject, Reason, TargetError, WantedObject, Written};
+use crate::target::{Action, ExistingObject, Mode, Reason, TargetError, WantedObject, Written};
 use crate::vault::VaultError;
 use crate::vault::ahead::Ahead;
 use crate::vault::body::Body;
@@ -39,8 +39,10 @@ impl Work<'_> {
         let several = object.versions.len() > 1;
         let newest = object.versions.len() - 1;
         let mut same_until_now = true;
+        // An older version that was written a moment ago has the name.
+        let mut ours = false;
         for (index, version) in object.versions.iter().enumerate() {
-            let wanted = WantedObject::of(version, self.target_key(&version.object), self.options.acls);
+            let mut wanted = WantedObject::of(version, self.target_key(&version.object), self.options.acls);
             let compared = existing.as_ref().filter(|_| index == newest);
             let same = match compared {
                 Some(existing) if !wanted.marker && (!several || same_until_now) => {
@@ -67,11 +69,23 @@ impl Work<'_> {
             let mut action = decide(self.mode, &case).unwrap_or(Action::Same);
             let mut written = None;
             if action.is_write() {
+                // Whoever leaves what is there leaves what comes to be there, too.
+                wanted.creates = self.mode == Mode::Skip && action == Action::Create && !ours && !wanted.marker;
+                ours = true;
                 same_until_now = false;
                 if !self.options.dry_run {
                     fail_point!("restore::before-object");
                     match self.write(version, &wanted, ahead).await? {
                         Ok(done) => written = Some(done),
+                        Err(Reason::Exists) => {
+                            outcomes.push(Outcome {
+                                object: wanted.object.clone(),
+                                wanted: Some(wanted),
+                                action: Action::Skip(Reason::Exists),
+                                written,
+                            });
+                            break;
+                        }
                         Err(reason) => action = Action::Fail(reason),
                     }
                     fail_point!("restore::after-object");
@@ -127,7 +141,9 @@ impl Work<'_> {
             };
             match done {
                 Ok(written) => return Ok(Ok(written)),
-                Err(error @ TargetError::Refused { .. }) => return Err(error.into()),
+                Err(TargetError::Exists { .. }) => return Ok(Err(Reason::Exists)),
+                // No other object would fare better.
+                Err(error @ (TargetError::Refused { .. } | TargetError::Unusable { transient: false, .. })) => return Err(error.into()),
                 Err(error) if error.is_transient() && tries < TRIES => self.clock.sleep(backoff(tries)).await,
                 Err(error) => {
                     return Ok(Err(lost.get().map_or_else(|| Reason::Failed(error.to_string()), |lost| Reason::Lost(lost.clone()))));

@@ -91,7 +91,7 @@ async fn attempt(
         let parts = copy_parts(place, &upload, source, plan, parts).await?;
         prove(source, plan, &parts).map_err(|reason| BucketError::Unproven { what: place.request("copy").what(), reason })?;
         fail_point!("copy::before-completion");
-        let head = complete(place, &upload, completion(source, parts, name), source.size).await?;
+        let head = complete(place, &upload, completion(source, parts, name == CopyName::Ours || request.creates), source.size).await?;
         fail_point!("copy::after-completion");
         Ok(head)
     };
@@ -285,7 +285,7 @@ fn crc64(parts: &[Part]) -> Option<u64> {
     })
 }
 
-fn completion(source: &CopySource, parts: Vec<Part>, name: CopyName) -> Completion {
+fn completion(source: &CopySource, parts: Vec<Part>, creates: bool) -> Completion {
     let crc64 = crc64(&parts).map(|crc| BASE64.encode(crc.to_be_bytes()));
     let count = format!("-{}", parts.len());
     let mut etags = source.checksums.iter().filter_map(|checksum| checksum.etag_in_parts(source.size));
@@ -294,7 +294,7 @@ fn completion(source: &CopySource, parts: Vec<Part>, name: CopyName) -> Completi
         let etag = format!("\"{}\"", part.etag);
         CompletedPart::builder().part_number(part.number).e_tag(etag).set_checksum_crc64_nvme(part.crc64).build()
     };
-    Completion { parts: parts.into_iter().map(part).collect(), etag, crc64, declares: false, creates: name == CopyName::Ours }
+    Completion { parts: parts.into_iter().map(part).collect(), etag, crc64, declares: false, creates }
 }
 
 /// What has the name already: nothing, the copy, or (`Some(None)`) something that nobody can say is the same.

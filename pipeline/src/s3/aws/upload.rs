@@ -107,6 +107,7 @@ async fn put_single(place: &Place, request: &PutRequest, bytes: Bytes) -> Result
         .content_md5(md5_base64(&bytes))
         .set_checksum_algorithm(place.sends_checksums().then_some(ChecksumAlgorithm::Crc64Nvme))
         .content_length(size)
+        .set_if_none_match(request.creates.then(|| "*".to_owned()))
         .body(ByteStream::from(bytes))
         .customize()
         .map_request(move |http| headers.put_on(http))
@@ -132,7 +133,7 @@ async fn put_parts(place: Place, request: &PutRequest, size: u64, content: Conte
     let upload = begin(&place, request, checksums).await?;
     let done = async {
         let sent = send_parts(&place, &upload, &plan, checksums, size, content).await?;
-        complete(&place, &upload, sent, size).await
+        complete(&place, &upload, Completion { creates: request.creates, ..sent }, size).await
     }
     .await;
     match done {

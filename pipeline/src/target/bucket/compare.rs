@@ -30,7 +30,7 @@ impl BucketTarget {
             Err(error) => return Err(error),
         };
         let sent = self.sendable(wanted).request;
-        comparison.note(Aspect::Content, self.is_same_content(wanted, existing, &head).await?);
+        comparison.note(Aspect::Content, self.is_same_content(wanted, existing.size, &head).await?);
         comparison.note(Aspect::Metadata, Some(is_metadata_as_sent(&sent.metadata, &head.metadata)));
         comparison.note(Aspect::Tags, Some(self.is_same_tags(&sent.tags, head.tag_count, &wanted.object).await?));
         comparison.note(Aspect::Acl, Some(self.is_same_acl(wanted).await?));
@@ -38,10 +38,12 @@ impl BucketTarget {
         Ok(comparison)
     }
 
-    /// Whether an object that is there has the wanted content, or nobody can say that it has not.
-    pub(super) async fn has_content(&self, wanted: &WantedObject, existing: &ExistingObject) -> Result<bool, BucketError> {
+    /// Whether an object that is there came from a put of the wanted content, or nobody can say that it did not. What belongs to
+    /// it beside, the ACL, and on some servers the tags, may be missing.
+    pub(super) async fn is_put_of(&self, wanted: &WantedObject, existing: &ExistingObject) -> Result<bool, BucketError> {
         match self.bucket.head(&wanted.object, None).await {
-            Ok(head) => Ok(self.is_same_content(wanted, existing, &head).await?.unwrap_or(true)),
+            Ok(head) if !is_metadata_as_sent(&self.sendable(wanted).request.metadata, &head.metadata) => Ok(false),
+            Ok(head) => Ok(self.is_same_content(wanted, existing.size, &head).await?.unwrap_or(true)),
             // Removed since it was listed.
             Err(BucketError::NotFound { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -53,10 +55,10 @@ impl BucketTarget {
     pub(super) async fn is_same_content(
         &self,
         wanted: &WantedObject,
-        existing: &ExistingObject,
+        listed_size: u64,
         head: &ObjectHead,
     ) -> Result<Option<bool>, BucketError> {
-        if existing.size != wanted.size || u64::try_from(head.size) != Ok(wanted.size) {
+        if listed_size != wanted.size || u64::try_from(head.size) != Ok(wanted.size) {
             return Ok(Some(false));
         }
         let shown = has_digest(head, wanted.digest.as_deref()) || head.shows(wanted.size, &wanted.checksums);

@@ -55,7 +55,7 @@ pub(super) fn sendable(wanted: &WantedObject, encryption: &Encryption, refused: 
     (metadata.encryption, metadata.kms_key) = encrypted(&wanted.metadata, encryption, &mut left_out);
     let tags = tags(&wanted.tags, &mut left_out);
     let storage_class = storage_class(wanted.storage_class.as_deref(), refused, &mut left_out);
-    Sendable { request: PutRequest { metadata, tags, storage_class }, left_out }
+    Sendable { request: PutRequest { metadata, tags, storage_class, creates: wanted.creates }, left_out }
 }
 
 fn headers(source: &ObjectMetadata, left_out: &mut Vec<String>) -> ObjectMetadata {
@@ -265,6 +265,7 @@ mod tests {
             metadata,
             tags: tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             acl: None,
+            creates: false,
         }
     }
 

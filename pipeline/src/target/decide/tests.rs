@@ -20,6 +20,7 @@ fn wanted(object: &str, content: u8) -> WantedObject {
         metadata: ObjectMetadata::default(),
         tags: BTreeMap::new(),
         acl: None,
+        creates: false,
     }
 }
 

@@ -214,6 +214,7 @@ mod tests {
             metadata: ObjectMetadata { content_type: Some("text/plain\r\n".to_owned()), ..ObjectMetadata::default() },
             tags: Tags::from([("tag".to_owned(), tag.to_owned())]),
             acl: None,
+            creates: false,
         })
     }
 

@@ -77,9 +77,9 @@ impl Session {
         Ok(Scratch { directory: self.scratch.clone(), name, file })
     }
 
-    /// Renames a finished file to the object's place; it is durable when this comes back. Returns the paths of files that stood
-    /// where folders had to be, and lie beside them now.
-    pub(super) fn place(&self, scratch: Scratch, object: &str) -> io::Result<Vec<String>> {
+    /// Renames a finished file to the object's place; it is durable when this comes back. One that `creates` takes no place that
+    /// something has.
+    pub(super) fn place(&self, scratch: Scratch, object: &str, creates: bool) -> io::Result<Placed> {
         let plain = path::encode(object);
         let (parents, leaf) = split(&plain);
         let mut places = held(&self.places);
@@ -93,15 +93,31 @@ impl Session {
         // A directory of that name holds other objects; the file goes beside it.
         let is_directory = matches!(look(&directory, leaf)?, Entry::Directory(_));
         let (name, other) = if is_directory { (path::beside(leaf), None) } else { (leaf.to_owned(), Some(path::beside(leaf))) };
-        self.scratch.rename(&scratch.name, &directory, &name)?;
-        if let Some(other) = other.filter(|other| directory.symlink_metadata(other).is_ok()) {
+        let there = |other: &String| directory.symlink_metadata(other).is_ok();
+        match creates {
+            true if other.as_ref().is_some_and(there) || !self.link(&scratch, &directory, &name)? => return Ok(Placed::Exists),
+            true => {}
+            false => self.scratch.rename(&scratch.name, &directory, &name)?,
+        }
+        if let Some(other) = other.filter(there) {
             // From a time when there was a directory. It goes when what takes its place is there for good.
             sync(&directory)?;
             remove_file(&directory, &other)?;
         }
         drop(places);
         sync(&directory)?;
-        Ok(moved)
+        Ok(Placed::There { moved })
+    }
+
+    /// Gives a finished file this name, unless something has it. Says whether it did.
+    fn link(&self, scratch: &Scratch, directory: &Dir, name: &str) -> io::Result<bool> {
+        match self.scratch.hard_link(&scratch.name, directory, name) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            // A file system that gives a file one name only.
+            Err(_) if directory.symlink_metadata(name).is_err() => self.scratch.rename(&scratch.name, directory, name).map(|()| true),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Removes an object's file and the directories that hold nothing then. Says whether there was a file.
@@ -141,6 +157,17 @@ impl Session {
         let mut records = held(&self.records);
         records.append(record, &mut held(known))
     }
+}
+
+/// What became of a finished file.
+pub(super) enum Placed {
+    /// It has the object's place.
+    There {
+        /// Paths of files that stood where folders had to be, and lie beside them now.
+        moved: Vec<String>,
+    },
+    /// Something else has it.
+    Exists,
 }
 
 /// A file being written, removed again unless it was renamed to its place.
