@@ -98,11 +98,11 @@ pub async fn serve(serving: Serving) -> Result<()> {
                 // What was protected there still is: what is told of it waits.
                 let mut expected = wanted_feeds(&wanted);
                 for (feed, resource) in
-                    known.iter().filter(|((index, _), _)| away.contains(index)).map(|((_, resource), feed)| (feed, resource))
+                    known.iter().filter(|((index, _), _)| away.contains_key(index)).map(|((_, resource), feed)| (feed, resource))
                 {
                     expected.entry(feed.clone()).or_default().insert(resource.clone());
                 }
-                known.retain(|(index, _), _| away.contains(index));
+                known.retain(|(index, _), _| away.contains_key(index));
                 known.extend(
                     wanted
                         .iter()
@@ -160,19 +160,27 @@ async fn end(stopper: tokio::sync::watch::Sender<bool>, mut task: JoinHandle<()>
 
 type Wanted = BTreeMap<KeptBy, (OpenVault, Numbered<Protection>)>;
 
+/// Vaults that are not where they were, and what is said of each: which vault, by its place in the list.
+type Away = BTreeMap<usize, &'static str>;
+
 /// What the vaults say is to be kept, and which of them are not there. Of a resource in two vaults the one protected first counts.
-async fn protections(vaults: &[OpenVault]) -> Result<(Wanted, BTreeSet<usize>)> {
-    let mut away = BTreeSet::new();
+async fn protections(vaults: &[OpenVault]) -> Result<(Wanted, Away)> {
+    let mut away = Away::new();
     let mut found: Vec<(usize, Numbered<Protection>)> = Vec::new();
     for (index, opened) in vaults.iter().enumerate() {
         let what = || format!("cannot read what vault {} protects", opened.place.name);
         // Of a disk that is not mounted any more there is an empty folder, in which nothing is protected, and all may be written.
         match handlers::vault::open(&opened.vault).await {
             Err(OpenError::NoVault) => {
-                away.insert(index);
+                away.insert(index, "is not there any more");
                 continue;
             }
-            opened => drop(opened.with_context(what)?),
+            // What is known of the one that was opened does not stand in this one.
+            Ok(found) if found.id != opened.record.id => {
+                away.insert(index, "is another one by now; restart this if that is to be kept");
+                continue;
+            }
+            found => drop(found.with_context(what)?),
         }
         let all = protection::all(&opened.vault).await.with_context(what)?;
         // What functions keep must not be taken from their queue: of what is in their hands nobody here knows.
@@ -206,10 +214,10 @@ fn wanted_feeds(wanted: &Wanted) -> BTreeMap<FeedName, BTreeSet<ResourceId>> {
 }
 
 /// Ends what is kept in vaults that are away, until they are back; nothing of it counts as well.
-async fn suspend(kept: &mut BTreeMap<KeptBy, Kept>, away: &BTreeSet<usize>, vaults: &[OpenVault], app: &App, metrics: &Metrics) {
-    let here: Vec<KeptBy> = kept.keys().filter(|(index, _)| away.contains(index)).cloned().collect();
-    for key in here {
-        let reason = format!("vault {} is not there any more", vaults[key.0].place.name);
+async fn suspend(kept: &mut BTreeMap<KeptBy, Kept>, away: &Away, vaults: &[OpenVault], app: &App, metrics: &Metrics) {
+    let here: Vec<(KeptBy, &str)> = kept.keys().filter_map(|key| Some((key.clone(), *away.get(&key.0)?))).collect();
+    for (key, what) in here {
+        let reason = format!("vault {} {what}", vaults[key.0].place.name);
         tracing::error!(resource = %key.1, reason, "its changes are not kept until the vault is back");
         if let Some(Kept { stopper, task, .. }) = kept.remove(&key) {
             end(stopper, task).await;

@@ -211,6 +211,12 @@ async fn a_vault_that_goes_away_under_serve_still_protects_and_is_said_to_be_awa
     // What was written there until that was noticed is not the vault.
     let left: Vec<_> = fs::read_dir(folder.join("vault")).into_iter().flatten().collect();
     fs::remove_dir_all(folder.join("vault")).unwrap_or_default();
+    // Nor is another vault that somebody makes there.
+    program.ok(&["protect", &world.url(), "--vault", "./vault", "--events", "list:1"]);
+    ready("is another one by now").await;
+    let listed = program.ok(&["ls", &world.url(), "--vault", "./away"]);
+    assert!(listed.contains("a.txt"), "{listed}");
+    fs::remove_dir_all(folder.join("vault")).expect("it was made here");
     fs::rename(folder.join("away"), folder.join("vault")).expect("a rename");
     ready("200 OK").await;
     world.put("b.txt", "more").await;
