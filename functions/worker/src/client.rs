@@ -143,6 +143,13 @@ impl Asker {
         found
     }
 
+    /// Whether the group has let go of everything up to there, as far as it was ever told of a partition. Of one of which it was not, nobody
+    /// knows whether anything was removed before it was read.
+    pub fn is_all_dealt_with(&self, ends: &Ends) -> KafkaResult<bool> {
+        let committed = self.committed(&ends.keys().cloned().collect::<Vec<_>>())?;
+        Ok(ends.iter().all(|(partition, (_, end))| committed.get(partition).is_some_and(|offset| offset >= end)))
+    }
+
     /// Whether the group has let go of everything up to there.
     pub fn is_past(&self, ends: &Ends) -> KafkaResult<bool> {
         let committed = self.committed(&ends.keys().cloned().collect::<Vec<_>>())?;

@@ -239,7 +239,13 @@ impl KafkaSource {
             return Ok(());
         }
         // What could not be asked is asked again.
-        let taken = self.ask("ask what its partitions hold", look).await.inspect_err(|_| self.is_changed.store(true, Ordering::SeqCst))?;
+        let looked = self.ask("ask what its partitions hold", look).await;
+        let Looked { taken, is_new } = looked.inspect_err(|_| self.is_changed.store(true, Ordering::SeqCst))?;
+        if is_new {
+            // Of a vault that this feed has never told anything that is no news.
+            let reason = "the broker knows of nothing that its group has read: what was removed from the topic before that is lost";
+            *self.lost() = Some(format!("{}: {reason}", self.stream));
+        }
         let mut reasons = Vec::new();
         {
             let mut held = self.held();
@@ -324,7 +330,7 @@ impl KafkaSource {
         };
         // A marker of a transaction at the very end of a partition is never dealt with, and holds this back until something comes.
         let asked = ends.ends.clone();
-        let is_past = self.ask("ask what is committed", move |_, asker, _| asker.is_past(&asked)).await?;
+        let is_past = self.ask("ask what is committed", move |_, asker, _| asker.is_all_dealt_with(&asked)).await?;
         let mut proof = self.proof();
         if !is_past {
             proof.ends = Some(ends);
@@ -345,15 +351,39 @@ struct Taken {
     is_another: bool,
 }
 
-/// What lies in the partitions of this member of which the group has read. Those that are not what they were are begun anew.
-fn look(consumer: &StreamConsumer<Member>, asker: &Asker, topic: &str) -> Result<Vec<Taken>, KafkaError> {
+/// What a member found when it took partitions over.
+struct Looked {
+    taken: Vec<Taken>,
+    /// The group has not been told anything of any partition of the topic.
+    is_new: bool,
+}
+
+/// What lies in the partitions of this member. Those that are not what they were are begun anew, and so are those of which the group was not
+/// told anything: it is told where they begin, so that once it has forgotten all, that is seen.
+fn look(consumer: &StreamConsumer<Member>, asker: &Asker, topic: &str) -> Result<Looked, KafkaError> {
     let element = |element: &TopicPartitionListElem<'_>| Partition { topic: element.topic().to_owned(), number: element.partition() };
     let mine: Vec<Partition> = consumer.assignment()?.elements().iter().map(element).collect();
     let (begins, ends) = (asker.begins(&mine)?, asker.ends_of(&mine)?);
+    let all: Vec<Partition> = asker.ends(|name| name == topic)?.into_keys().collect();
+    let is_new = !mine.is_empty() && asker.committed(&all)?.is_empty();
+    let known = asker.committed_marked(&mine)?;
     let mut taken = Vec::new();
     let mut anew = TopicPartitionList::new();
-    for (partition, (committed, mark)) in asker.committed_marked(&mine)? {
+    for partition in mine {
         let (Some(&begin), Some(&end)) = (begins.get(&partition), ends.get(&partition)) else { continue };
+        let Some(&(committed, mark)) = known.get(&partition) else {
+            anew.add_partition_offset(topic, partition.number, Offset::Offset(begin))?;
+            // One that was added since begins at 0.
+            taken.extend((!is_new).then_some(Taken {
+                partition: partition.number,
+                begin,
+                end,
+                committed: 0,
+                mark: None,
+                is_another: false,
+            }));
+            continue;
+        };
         let is_another = asker.is_another(&partition, committed, mark, (begin, end))?;
         if is_another {
             consumer.seek(topic, partition.number, Offset::Offset(begin), ASK_MAX)?;
@@ -365,7 +395,7 @@ fn look(consumer: &StreamConsumer<Member>, asker: &Asker, topic: &str) -> Result
     if anew.count() > 0 {
         consumer.commit(&anew, CommitMode::Sync)?;
     }
-    Ok(taken)
+    Ok(Looked { taken, is_new })
 }
 
 fn receipt(partition: i32, offset: i64) -> String {

@@ -247,6 +247,40 @@ async fn a_topic_that_is_not_the_one_that_the_group_has_read_is_read_from_its_be
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_the_broker_has_forgotten_may_have_missed_what_was_removed() {
+    let Some(world) = World::new("forgotten").await else { return };
+    let worker = world.work();
+    world.settle();
+    for number in 0..4 {
+        world.put(number).await;
+    }
+    world.settle();
+    assert_eq!(worker.stop(), 0);
+    let gaps = || {
+        let status = world.program.json(&["status", "--vault", VAULT]);
+        (status[0]["vaults"][0]["id"].clone(), status[0]["vaults"][0]["resources"][0]["window"]["gaps"].clone())
+    };
+    let (vault, none) = gaps();
+    assert_eq!(none, json!([]), "at its beginning a group has missed nothing");
+    // Nobody reads of this one, it is removed, and the group is forgotten: offsets are kept for seven days.
+    world.put(4).await;
+    let admin: AdminClient<DefaultClientContext> = of(&world.kafka).create().expect("an admin");
+    let mut ends = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        ends.add_partition_offset(TOPIC, partition, Offset::End).expect("an offset");
+    }
+    admin.delete_records(&ends, &AdminOptions::new()).await.expect("an answer");
+    let group = format!("hindsight-{}", vault.as_str().expect("an id"));
+    let deleted = admin.delete_groups(&[&group], &AdminOptions::new()).await.expect("an answer");
+    assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+    let worker = world.work();
+    world.settle();
+    let (_, gaps) = gaps();
+    assert!(gaps[0]["reason"].as_str().is_some_and(|reason| reason.contains("knows of nothing that its group has read")), "{gaps}");
+    assert_eq!(worker.stop(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_commands_of_the_page_on_kafka_do_what_it_says() {
     let Some(world) = World::new("photos").await else { return };
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/kafka.md")).expect("the page");

@@ -308,6 +308,12 @@ impl Feed {
             self.remember_marks(&mut marks);
             match self.intake.round(self.source.as_ref()).await {
                 Ok(report) => {
+                    if let Some(why) = self.source.lost() {
+                        lost_why = why;
+                        for (resource, mark) in &marks {
+                            lost_from.entry(resource.clone()).or_insert(*mark);
+                        }
+                    }
                     self.note_expired(marks, asked, &mut expired_from).await;
                     if !lost_from.is_empty() {
                         lost_from = self.note_lost(std::mem::take(&mut lost_from), self.app.clock.now(), &lost_why).await;
