@@ -3,7 +3,7 @@
 //! Each table has a topic, and a new one comes with a new table: all of those are read whose names begin with the connector's prefix. The
 //! group shares their partitions out among its members. Offsets are committed only when the vault has everything before them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,7 +23,8 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use server::{IDLE_WAIT, Stop, Topic, stopped};
 
-use crate::client::{Asker, config, is_of_rebalance, log};
+use crate::client::{ASK_MAX, Asker, config, is_of_rebalance, log};
+use crate::mark::Mark;
 
 /// How long records wait for others to come along.
 const GATHER: Duration = Duration::from_millis(250);
@@ -32,8 +33,17 @@ const POLL_MAX: (usize, usize) = (50_000, 16 << 20);
 /// How often it is asked whether there is a new topic, in milliseconds.
 const NEW_TOPICS_MS: &str = "2000";
 
-/// By partition, the offset to read next behind what was given out.
-type Positions = Arc<Mutex<BTreeMap<Partition, i64>>>;
+/// How far a partition was given out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct GivenOut {
+    /// The offset to read next.
+    next: i64,
+    /// The last record before that, where it is known.
+    last: Option<Mark>,
+}
+
+/// What was given out and not let go of.
+type Positions = Arc<Mutex<BTreeMap<Partition, GivenOut>>>;
 
 /// Hears which partitions this member has.
 struct Member {
@@ -72,6 +82,14 @@ impl ConsumerContext for Member {
             self.is_changed.store(true, Ordering::SeqCst);
         }
     }
+}
+
+/// What a member found when it took partitions over.
+#[derive(Default)]
+struct Looked {
+    lost: Vec<Lost>,
+    /// Partitions that are read from their beginnings.
+    anew: BTreeSet<Partition>,
 }
 
 /// All topics of a connector, as a member of a group.
@@ -118,7 +136,7 @@ impl ConnectorTopics {
         Ok(ConnectorTopics { consumer: Arc::new(consumer), asker, begin, clock, stop, positions, next: Mutex::default(), is_changed })
     }
 
-    fn positions(&self) -> MutexGuard<'_, BTreeMap<Partition, i64>> {
+    fn positions(&self) -> MutexGuard<'_, BTreeMap<Partition, GivenOut>> {
         self.positions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -137,20 +155,27 @@ impl ConnectorTopics {
         asked.map_err(|error| self.error(attempt, &error))?.map_err(|error| self.error(attempt, &error))
     }
 
-    /// Of partitions that were just taken over: what was removed from them before anybody of the group had read it.
-    async fn lost(&self) -> Result<Vec<Lost>, SourceError> {
-        self.ask("ask where its partitions begin", |consumer, asker| {
+    /// Of partitions that were just taken over: what was removed from them before anybody of the group had read it. Those that are not
+    /// the ones that the group has read of are read from their beginnings.
+    async fn look(&self) -> Result<Looked, SourceError> {
+        self.ask("ask what its partitions hold", |consumer, asker| {
             let mine = partitions(&consumer.assignment()?);
-            let (committed, begins) = (asker.committed(&mine)?, asker.begins(&mine)?);
-            let ends = asker.ends_of(&mine)?;
-            let lost = begins.into_iter().filter_map(|(partition, begin)| {
+            let (committed, begins, ends) = (asker.committed_marked(&mine)?, asker.begins(&mine)?, asker.ends_of(&mine)?);
+            let mut looked = Looked::default();
+            for (partition, begin) in begins {
                 // Of some nobody of the group has ever read.
-                let from = committed.get(&partition).copied().unwrap_or_default();
-                // A topic that was made again may end before what was read of the one before it.
-                let is_another = ends.get(&partition).is_some_and(|end| from > *end);
-                (from < begin || is_another).then_some(Lost { partition, from, to: begin })
-            });
-            Ok(lost.collect())
+                let (from, mark) = committed.get(&partition).copied().unwrap_or_default();
+                let end = ends.get(&partition).copied().unwrap_or(begin);
+                let is_another = asker.is_another(&partition, from, mark, (begin, end))?;
+                if is_another {
+                    consumer.seek(&partition.topic, partition.number, Offset::Offset(begin), ASK_MAX)?;
+                    looked.anew.insert(partition.clone());
+                }
+                if is_another || from < begin {
+                    looked.lost.push(Lost { partition, from, to: begin });
+                }
+            }
+            Ok(looked)
         })
         .await
     }
@@ -174,7 +199,8 @@ impl ConnectorTopics {
 
     fn take(&self, message: &BorrowedMessage<'_>) -> Record {
         let partition = Partition { topic: message.topic().to_owned(), number: message.partition() };
-        self.positions().insert(partition.clone(), message.offset() + 1);
+        let mark = Mark::of(message.offset(), message.timestamp().to_millis(), message.payload());
+        self.positions().insert(partition.clone(), GivenOut { next: message.offset() + 1, last: Some(mark) });
         let at =
             message.timestamp().to_millis().map_or_else(Timestamp::default, |millis| Timestamp::from_micros(millis.saturating_mul(1_000)));
         let copy = |bytes: Option<&[u8]>| bytes.map(Bytes::copy_from_slice);
@@ -218,12 +244,18 @@ impl Records for ConnectorTopics {
         // Records of a partition that was just taken over may be among them: what others did with it comes first.
         if self.is_changed.swap(false, Ordering::SeqCst) {
             polled.is_new_member = true;
-            polled.lost.extend(self.lost().await?);
+            // What could not be asked is asked again.
+            let looked = self.look().await.inspect_err(|_| self.is_changed.store(true, Ordering::SeqCst))?;
+            polled.lost.extend(looked.lost);
+            // What came from behind the beginning comes again.
+            polled.records.retain(|record| !looked.anew.contains(&record.partition));
+            self.next.lock().unwrap_or_else(PoisonError::into_inner).retain(|partition, _| !looked.anew.contains(partition));
             // They count as read once they are written down.
             let mut positions = self.positions();
+            positions.retain(|partition, _| !looked.anew.contains(partition));
             for Lost { partition, to, .. } in &polled.lost {
-                let position = positions.entry(partition.clone()).or_insert(*to);
-                *position = (*position).max(*to);
+                let position = positions.entry(partition.clone()).or_insert(GivenOut { next: *to, last: None });
+                position.next = position.next.max(*to);
             }
         }
         Ok(polled)
@@ -236,14 +268,17 @@ impl Records for ConnectorTopics {
             return Ok(());
         }
         let mut list = TopicPartitionList::new();
-        for (partition, offset) in &due {
-            let added = list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(*offset));
-            added.map_err(|error| self.error(attempt, &error))?;
+        for (partition, given_out) in &due {
+            let mut added = list.add_partition(&partition.topic, partition.number);
+            added.set_offset(Offset::Offset(given_out.next)).map_err(|error| self.error(attempt, &error))?;
+            if let Some(last) = given_out.last {
+                added.set_metadata(last.to_string());
+            }
         }
         match self.ask(attempt, move |consumer, _| Ok(consumer.commit(&list, CommitMode::Sync))).await? {
             Ok(()) => {
                 // What was given out meanwhile is not: nobody polls while this goes on.
-                self.positions().retain(|partition, offset| due.get(partition) != Some(offset));
+                self.positions().retain(|partition, given_out| due.get(partition) != Some(given_out));
                 Ok(())
             }
             // The partitions are being shared out anew. Whoever gets them begins where the group was told, and does it again.

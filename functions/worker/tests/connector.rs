@@ -9,10 +9,10 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use tests::services::{Connect, Kafka, Postgres, ServiceError};
@@ -383,6 +383,60 @@ async fn records_that_were_removed_unread_hold_the_log_up_until_a_new_snapshot()
     world.settle();
     world.check("after", &[after]);
     assert_eq!(worker.stop(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_was_made_again_is_not_taken_for_the_one_that_the_group_has_read() {
+    let Some(mut world) = World::new(SHOP) else { return };
+    world.configure(&[]);
+    world.protect();
+    let worker = world.work();
+    world.settle();
+    let before = world.now();
+    world.settle();
+    assert_eq!(worker.stop(), 0);
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", world.kafka.brokers());
+    let customers = format!("{PREFIX}.public.customer");
+    let vaults = world.program.json(&["status", "--vault", VAULT]);
+    let group = format!("hindsight-{}-shop", vaults[0]["vaults"][0]["id"].as_str().expect("an id"));
+    let member: BaseConsumer = config.clone().set("group.id", &group).create().expect("a consumer");
+    let mut partitions = TopicPartitionList::new();
+    for number in 0..3 {
+        partitions.add_partition(&customers, number);
+    }
+    let offsets = member.committed_offsets(partitions, Duration::from_secs(10)).expect("offsets");
+    assert!(offsets.elements().iter().all(|element| element.offset().to_raw().is_some_and(|offset| offset > 0)), "{offsets:?}");
+    world.connect.take().expect("it runs").kill();
+    let admin: AdminClient<DefaultClientContext> = config.create().expect("an admin");
+    let deleted = admin.delete_topics(&[&customers], &AdminOptions::new()).await.expect("an answer");
+    assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+    let topic = NewTopic::new(&customers, 3, TopicReplication::Fixed(1));
+    while admin.create_topics([&topic], &AdminOptions::new()).await.expect("an answer").iter().any(Result::is_err) {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    // More than the other held, so that the group's numbers look as if they were of this one.
+    for round in 0..3 {
+        world.run(&format!("UPDATE customer SET name = 'again {round}'"));
+    }
+    world.connect();
+    let count = || (0..3).map(|number| member.fetch_watermarks(&customers, number, Duration::from_secs(10)).expect("ends").1).sum::<i64>();
+    while count() < 600 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    // As after a cluster was put back, or offsets were copied to another one.
+    member.commit(&offsets, CommitMode::Sync).expect("nobody else is in the group");
+    let worker = world.work();
+    let page = || world.program.ok(&["status", "--vault", VAULT]);
+    for _ in 0..60 {
+        if page().contains("were removed before they had been read") {
+            break;
+        }
+        world.run("SELECT pg_logical_emit_message(true, 'test', ''), pg_sleep(1)");
+    }
+    assert!(page().contains("were removed before they had been read"), "{}", page());
+    assert_eq!(worker.stop(), 0);
+    world.check("before", &[before]);
 }
 
 /// A type, and values of it as SQL writes them.
