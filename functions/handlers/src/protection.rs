@@ -1,5 +1,7 @@
 //! What is protected, and how: numbered records in the vault, so that a vault says by itself what belongs into it.
 
+mod events;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,6 +10,8 @@ use pipeline::model::{ResourceId, ResourceKind, Timestamp};
 use pipeline::vault::record::{Numbered, Record};
 use pipeline::vault::{Created, Vault, VaultError, layout};
 use serde::{Deserialize, Serialize};
+
+pub use self::events::{Events, EventsError};
 
 /// One resource's continuous protection. The newest record counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,61 +178,6 @@ impl Protection {
 
 impl Record for Protection {
     const KIND: &'static str = "protection";
-}
-
-/// How changes of a bucket are learned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Events {
-    /// S3 events in an SQS queue, whatever brought them there.
-    Sqs {
-        /// The queue's URL.
-        url: String,
-    },
-    /// S3 events posted to this process.
-    Webhook,
-    /// S3 events in a topic of Kafka.
-    Kafka {
-        /// Which of the configured clusters, or its brokers.
-        cluster: String,
-        /// The topic.
-        topic: String,
-    },
-    /// S3 events in an SQS queue from which functions take them, on a host of functions that lists the bucket, too: no process does.
-    Functions {
-        /// The queue's URL.
-        url: String,
-    },
-    /// No events: all versions are listed again and again.
-    List {
-        /// Seconds between the end of one listing and the next.
-        seconds: u64,
-    },
-}
-
-impl Events {
-    /// The queue that they are in, if they are in one.
-    pub fn queue(&self) -> Option<&str> {
-        match self {
-            Events::Sqs { url } | Events::Functions { url } => Some(url),
-            Events::Webhook | Events::Kafka { .. } | Events::List { .. } => None,
-        }
-    }
-
-    /// Whether changes come the same way, whatever that is asked how often.
-    pub fn is_fed_as(&self, other: &Events) -> bool {
-        self == other || matches!((self, other), (Events::List { .. }, Events::List { .. }))
-    }
-
-    /// Whether a feed says up to when it has told all. Otherwise only listings say how far the bucket is known.
-    pub fn tells_how_far(&self) -> bool {
-        !matches!(self, Events::Functions { .. } | Events::List { .. })
-    }
-
-    /// Whether functions keep the bucket, and no process.
-    pub fn is_by_functions(&self) -> bool {
-        matches!(self, Events::Functions { .. })
-    }
 }
 
 /// Whether a protection runs.

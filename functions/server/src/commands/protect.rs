@@ -6,13 +6,13 @@ mod unfed;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use handlers::protection::{self, How, Protection, Status};
+use handlers::protection::{self, Events, How, Protection, Status};
 use handlers::vault::Promises;
 use pipeline::model::ResourceId;
 use pipeline::vault::Vault;
 use serde::Serialize;
 
-use self::bucket::{EventsFlag, parse_interval};
+use self::bucket::parse_interval;
 use super::machine::{self, MACHINE, MachineFlags};
 use crate::app::{App, VaultFlag};
 use crate::exit::{Ended, Failure};
@@ -39,7 +39,7 @@ pub struct Protect {
     /// events: all versions are listed again and again, every 60s, 5m ... [default: 60s]). Of a database kafka:CLUSTER/PREFIX are the
     /// topics of a Debezium connector, by its topic.prefix; without it the database itself is asked, by replication.
     #[arg(long, value_name = "EVENTS")]
-    events: Option<EventsFlag>,
+    events: Option<Events>,
     #[command(flatten)]
     bucket: BucketFlags,
     #[command(flatten)]

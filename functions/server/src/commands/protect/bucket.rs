@@ -1,6 +1,5 @@
 //! What is asked of a bucket before it is protected.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -16,62 +15,13 @@ use crate::exit::{Ended, Failure};
 use crate::output::{escaped, span};
 use crate::sources::sqs::{self, QueueTrouble};
 
-/// Seconds between listings where `list` says nothing more.
-const LIST_EVERY_SECONDS: u64 = 60;
 /// How often functions list a bucket, whose window ends where the last listing began.
 const FUNCTIONS_RECONCILE_EVERY: Duration = Duration::from_secs(15 * 60);
-/// Whoever lists seldomer than once in four weeks has no backup.
-const LIST_EVERY_SECONDS_MAX: u64 = 28 * 86_400;
-
-/// How changes are learned, as it is written.
-#[derive(Debug, Clone)]
-pub(super) struct EventsFlag(pub(super) Events);
-
-/// Whether Kafka would take this for a topic's name.
-fn is_topic(name: &str) -> bool {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    !matches!(name, "" | "." | "..") && name.len() <= 249 && name.bytes().all(is_allowed)
-}
 
 /// How often all versions are listed.
 pub(super) fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = parse_duration(text).map_err(|error| error.to_string())?;
     if interval < Duration::from_secs(1) { Err("a second is the least".to_owned()) } else { Ok(interval) }
-}
-
-impl FromStr for EventsFlag {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<EventsFlag, String> {
-        let wrong = || {
-            format!(
-                "{text:?} is no source of events: write sqs:URL, functions:URL, webhook, kafka:CLUSTER/TOPIC, or list[:30s|:5m|...], of four weeks at most"
-            )
-        };
-        Ok(EventsFlag(match text.split_once(':') {
-            None if text == "webhook" => Events::Webhook,
-            None if text == "list" => Events::List { seconds: LIST_EVERY_SECONDS },
-            Some(("kafka", place)) => match place.rsplit_once('/') {
-                Some((cluster, topic)) if !cluster.is_empty() && is_topic(topic) => {
-                    Events::Kafka { cluster: cluster.to_owned(), topic: topic.to_owned() }
-                }
-                _ => return Err(wrong()),
-            },
-            Some(("sqs", url)) if is_queue(url) => Events::Sqs { url: url.to_owned() },
-            Some(("functions", url)) if is_queue(url) => Events::Functions { url: url.to_owned() },
-            Some(("list", every)) => {
-                let seconds = every.parse().ok().or_else(|| parse_duration(every).ok().map(|every| every.as_secs()));
-                let seconds = seconds.filter(|seconds| (1..=LIST_EVERY_SECONDS_MAX).contains(seconds)).ok_or_else(wrong)?;
-                Events::List { seconds }
-            }
-            _ => return Err(wrong()),
-        }))
-    }
-}
-
-/// Whether a text is the URL of a queue.
-fn is_queue(url: &str) -> bool {
-    url.parse::<hyper::Uri>().is_ok_and(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.path().len() > 1)
 }
 
 /// Said where events are in Kafka, and this program cannot read it.
@@ -81,7 +31,7 @@ pub(super) const NO_KAFKA: &str = "`hindsight serve` cannot read Kafka: run `hin
 pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
     let resource = bucket_only(&command.what, WHOLE)?;
     let BucketFlags { endpoint, no_acls, unversioned, reconcile_every } = command.bucket;
-    let Some(EventsFlag(events)) = command.events else {
+    let Some(events) = command.events else {
         let reason = "say how changes are learned: --events sqs:URL, --events webhook, or --events list:60s where the server sends none";
         return Err(Failure::usage(reason).into());
     };
@@ -159,15 +109,8 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
 /// How a bucket is protected, as people read it.
 pub(super) fn shown(protection: &BucketProtection) -> Vec<(&'static str, String)> {
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
-    let events = match &protection.events {
-        Events::Sqs { url } => format!("sqs:{}", escaped(url)),
-        Events::Functions { url } => format!("functions:{}", escaped(url)),
-        Events::Webhook => "webhook".to_owned(),
-        Events::Kafka { cluster, topic } => format!("kafka:{}/{}", escaped(cluster), escaped(topic)),
-        Events::List { seconds } => format!("list:{seconds}"),
-    };
     vec![
-        ("events", events),
+        ("events", escaped(&protection.events.to_string())),
         ("server", protection.endpoint.as_deref().map_or_else(|| "AWS".to_owned(), escaped)),
         ("ACLs kept", yes(protection.acls)),
         ("unversioned", yes(protection.unversioned)),
@@ -194,42 +137,4 @@ async fn warn(protection: &BucketProtection, bucket: &dyn Bucket) -> Result<Vec<
         ),
     }
     Ok(warnings)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn events_are_written_in_three_ways() {
-        let read = |text: &str| text.parse::<EventsFlag>().map(|events| events.0);
-        assert_eq!(read("webhook"), Ok(Events::Webhook));
-        assert_eq!(read("functions:https://q/a"), Ok(Events::Functions { url: "https://q/a".to_owned() }));
-        assert_eq!(read("list"), Ok(Events::List { seconds: 60 }));
-        assert_eq!(read("list:5"), Ok(Events::List { seconds: 5 }));
-        let kafka = |cluster: &str, topic: &str| Events::Kafka { cluster: cluster.to_owned(), topic: topic.to_owned() };
-        assert_eq!(read("kafka:main/s3-events"), Ok(kafka("main", "s3-events")));
-        assert_eq!(read("kafka:a:9092,b:9092/s3.events"), Ok(kafka("a:9092,b:9092", "s3.events")));
-        assert_eq!(read("list:2m"), Ok(Events::List { seconds: 120 }));
-        assert_eq!(read("sqs:https://sqs/1/q"), Ok(Events::Sqs { url: "https://sqs/1/q".to_owned() }));
-        for text in [
-            "",
-            "list:0",
-            "list:x",
-            "list:2419201",
-            "list:99999999999999999999",
-            "list:5w",
-            "sqs:",
-            "sqs:name",
-            "sqs:http://[::1",
-            "sqs:ftp://host/queue",
-            "sqs:http://host",
-            "kafka",
-            "kafka:main",
-            "kafka:/t",
-            "kafka:main/a b",
-        ] {
-            assert!(read(text).is_err(), "{text}");
-        }
-    }
 }

@@ -9,7 +9,7 @@ use handlers::protection::{self, Changes, DatabaseProtection, Events, How};
 use pipeline::model::ResourceId;
 use pipeline::source::debezium::PLACEHOLDER;
 
-use super::bucket::{EventsFlag, NO_KAFKA};
+use super::bucket::NO_KAFKA;
 use super::{DatabaseFlags, Protect, choose, decide};
 use crate::app::App;
 use crate::databases;
@@ -39,7 +39,7 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
             let source = Source { address: address.clone(), slot: slot.clone(), programs: None };
             (Changes::Replication { slot }, warn(&source.look().await?))
         }
-        Some(EventsFlag(Events::Kafka { cluster, topic: prefix })) => {
+        Some(Events::Kafka { cluster, topic: prefix }) => {
             if slot.is_some() {
                 return Err(Failure::usage("--slot is for replication, and with --events kafka:... the connector has its own").into());
             }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use futures::future::{join, join4};
 use handlers::capture::Capture;
 use handlers::health::Part;
-use handlers::protection::{BucketProtection, Events};
+use handlers::protection::BucketProtection;
 
 use super::Keeper;
 use crate::serve::feeds::{FeedName, Filled};
@@ -28,14 +28,7 @@ impl Keeper {
         let capture = Capture::open(self.vault.vault.clone(), resource.clone(), reader, Arc::clone(&self.app.clock)).await?;
         let capture = capture.with_copying(copying);
         let watch = Watch::begin(&capture, events, Arc::clone(&self.metrics), Arc::clone(troubles)).await?;
-        let how = match events {
-            Events::Sqs { url } => format!("sqs:{url}"),
-            Events::Webhook => "webhook".to_owned(),
-            Events::Kafka { cluster, topic } => format!("kafka:{cluster}/{topic}"),
-            Events::Functions { url } => format!("functions:{url}"),
-            Events::List { seconds } => format!("list:{seconds}"),
-        };
-        tracing::info!(%resource, vault = self.vault.place.name, events = how, versions = capture.known(|known| known.len()), "keeping its changes");
+        tracing::info!(%resource, vault = self.vault.place.name, %events, versions = capture.known(|known| known.len()), "keeping its changes");
         let truth = Truth::begin(&capture, protection, Arc::clone(&self.metrics), Arc::clone(troubles)).await?;
         self.metrics.track(&capture);
         // Events flow before the first listing begins, so that what happens meanwhile is seen by one or the other.
