@@ -76,7 +76,7 @@ pub enum DatabaseError {
     /// No table of that name.
     #[error("{resource} has no table {table} at that time; it has {}", some(known))]
     NoTable {
-        /// Whose.
+        /// The database that was asked for.
         resource: pipeline::model::ResourceId,
         /// What was asked for.
         table: String,

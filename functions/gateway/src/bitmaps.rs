@@ -80,7 +80,7 @@ impl Bitmap {
 pub enum Step {
     /// Adds what one records to another.
     Merge {
-        /// Whose.
+        /// The one whose record is added.
         from: BitmapId,
         /// To which.
         into: BitmapId,

@@ -31,7 +31,7 @@ pub enum TableLogError {
     /// The changes could not be made a segment.
     #[error("cannot make a segment of changes of {resource}: {reason}")]
     Encode {
-        /// Whose.
+        /// The resource that they are of.
         resource: ResourceId,
         /// The encoder's.
         reason: String,

@@ -1,6 +1,6 @@
 //! Carrying out a compaction plan: merges, bases, and the manifest that makes them visible.
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, RecordBatch};
 use fail::fail_point;
 
 use super::file::{FileWriter, KeyRange};
@@ -13,6 +13,7 @@ use crate::fold::block::BlockJoin;
 use crate::fold::object::Keep;
 use crate::fold::tuple::{self, Resets, TupleJoin};
 use crate::fold::{Cut, Fold, Join};
+use crate::model::change::keys_of;
 use crate::model::{Digest, ResourceId, ResourceKind, Timestamp};
 use crate::vault::record::Numbered;
 use crate::vault::{Created, Vault, VaultError, layout};
@@ -97,7 +98,7 @@ async fn store<J: Join>(
 }
 
 fn assert_sorted(rows: &RecordBatch) {
-    let keys = rows.column(0).as_binary::<i32>();
+    let keys = keys_of(rows);
     let sorted = (1..keys.len()).all(|index| keys.value(index - 1) <= keys.value(index));
     assert!(sorted, "a fold hands on rows sorted by key");
 }

@@ -12,7 +12,7 @@ mod read;
 
 use std::ops::Range;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, RecordBatch};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::errors::ParquetError;
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use read::{Holding, SiftedFile, stream};
 
 use crate::changelog::write::writer_options;
-use crate::model::change::schema_of;
+use crate::model::change::{keys_of, schema_of};
 use crate::model::{Digest, ResourceId, ResourceKind};
 use crate::vault::{FileRef, Vault, VaultError, layout};
 
@@ -84,7 +84,7 @@ impl FileWriter {
     /// # Errors
     /// The encoder's.
     pub fn write(&mut self, rows: &RecordBatch) -> Result<(), ParquetError> {
-        let keys = rows.column(0).as_binary::<i32>();
+        let keys = keys_of(rows);
         let mut from = 0;
         while from < rows.num_rows() {
             let take = (rows.num_rows() - from).min(ROWS_PER_GROUP - self.group_rows);
@@ -167,7 +167,7 @@ impl KeyRange {
 
     /// Which rows of a sorted batch lie in the range.
     fn within(&self, rows: &RecordBatch) -> Range<usize> {
-        let keys = rows.column(0).as_binary::<i32>();
+        let keys = keys_of(rows);
         let first_not_before = |bound: &[u8]| {
             let (mut low, mut high) = (0, keys.len());
             while low < high {

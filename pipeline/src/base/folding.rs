@@ -8,9 +8,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch, UInt32Array};
+use arrow::array::{BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::Int64Type;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
@@ -23,7 +22,7 @@ use crate::fold::object::{Keep, ObjectJoin};
 use crate::fold::sieve::{self, Sought, Wanted};
 use crate::fold::{Cut, Fold, Join, Run};
 use crate::model::ResourceKind;
-use crate::model::change::ChangeBatch;
+use crate::model::change::{ChangeBatch, hashes_of};
 use crate::model::key::bucket_of;
 use crate::vault::{FileRef, Vault, VaultError, layout};
 
@@ -264,7 +263,7 @@ fn slices(rows: RecordBatch) -> Run<'static, VaultError> {
 }
 
 fn only_bucket(batch: &RecordBatch, bits: u32, bucket: u32) -> RecordBatch {
-    let hashes = batch.column(1).as_primitive::<Int64Type>();
+    let hashes = hashes_of(batch);
     let mask = BooleanArray::from_unary(hashes, |hash| bucket_of(hash, bits) == bucket);
     filter_record_batch(batch, &mask).expect("the mask has one value per row")
 }
@@ -274,7 +273,7 @@ fn split_rows(batch: &RecordBatch, bits: u32, buckets: &Range<u32>) -> BTreeMap<
     if bits == 0 {
         return BTreeMap::from([(0, batch.clone())]);
     }
-    let hashes = batch.column(1).as_primitive::<Int64Type>();
+    let hashes = hashes_of(batch);
     let mut rows: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for (index, hash) in hashes.values().iter().enumerate() {
         let bucket = bucket_of(*hash, bits);

@@ -28,7 +28,7 @@ const LISTINGS_MAX: usize = 4;
 /// Everything the vault holds of a resource's history, by name.
 #[derive(Debug, Clone)]
 pub struct Inventory {
-    /// Whose.
+    /// The resource.
     pub resource: ResourceId,
     /// Every segment of the log that is not sealed.
     pub segments: Vec<Segment>,

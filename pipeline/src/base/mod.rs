@@ -39,7 +39,7 @@ use crate::vault::{FileRef, Vault, VaultError, layout};
 /// The newest of a resource's manifests says what bases and merges there are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Whose.
+    /// The resource whose bases and merges they are.
     pub resource: ResourceId,
     /// The manifest before.
     pub parent: Option<FileRef>,

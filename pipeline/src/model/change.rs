@@ -12,9 +12,9 @@ mod columns;
 mod object;
 mod tuple;
 
-use arrow::array::{AsArray, BinaryArray, RecordBatch};
+use arrow::array::{AsArray, BinaryArray, Int64Array, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Int64Type, SchemaRef};
 use serde::{Deserialize, Serialize};
 
 pub use self::block::{BlockChange, BlockColumns, BlockRow, BlockRows, block_schema};
@@ -72,8 +72,20 @@ impl Word for Op {
 
 /// Where the column `key` stands in every kind.
 const KEY: usize = 0;
+/// Where the column `khash` stands in every kind.
+const KHASH: usize = 1;
 /// Where the column `position` stands in every kind.
 const POSITION: usize = 5;
+
+/// The column `key` of changes of any kind, whose schema was checked.
+pub fn keys_of(rows: &RecordBatch) -> &BinaryArray {
+    rows.column(KEY).as_binary()
+}
+
+/// The column `khash` of changes of any kind, whose schema was checked.
+pub fn hashes_of(rows: &RecordBatch) -> &Int64Array {
+    rows.column(KHASH).as_primitive::<Int64Type>()
+}
 
 /// Changes of one kind as columns; the schema is checked once, here.
 #[derive(Debug, Clone, PartialEq)]

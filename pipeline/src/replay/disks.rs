@@ -45,13 +45,13 @@ pub enum DisksError {
     /// No backup has ended.
     #[error("cannot restore {resource}: it has no recovery point yet; `hindsight backup {resource}` makes one")]
     NoData {
-        /// Whose.
+        /// The virtual machine that was asked for.
         resource: ResourceId,
     },
     /// Before the first point.
     #[error("cannot restore {resource} to {to}: its first recovery point is of {earliest}")]
     TooEarly {
-        /// Whose.
+        /// The virtual machine that was asked for.
         resource: ResourceId,
         /// What was asked for.
         to: Timestamp,
@@ -61,7 +61,7 @@ pub enum DisksError {
     /// Nobody knows yet what will be then.
     #[error("cannot restore {resource} to {to}: that is still to come; the last recovery point is of {latest}")]
     TooLate {
-        /// Whose.
+        /// The virtual machine that was asked for.
         resource: ResourceId,
         /// What was asked for.
         to: Timestamp,
@@ -71,7 +71,7 @@ pub enum DisksError {
     /// A segment that a point rests on is not there.
     #[error("cannot restore {resource} to its point of {at}: {segment}, which point {number} rests on, is missing from the vault")]
     MissingSegment {
-        /// Whose.
+        /// The virtual machine that was asked for.
         resource: ResourceId,
         /// The instant of the point.
         at: Timestamp,

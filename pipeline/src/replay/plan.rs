@@ -61,13 +61,13 @@ pub enum PlanError {
         "cannot restore {resource}: its first full backup has not completed; the window opens when it has, and `hindsight serve` makes it"
     )]
     NoBase {
-        /// Whose.
+        /// The bucket that was asked for.
         resource: ResourceId,
     },
     /// Before the window.
     #[error("cannot restore {resource} to {to}: the earliest restorable time is {earliest}")]
     TooEarly {
-        /// Whose.
+        /// The bucket that was asked for.
         resource: ResourceId,
         /// What was asked for.
         to: Timestamp,
@@ -77,7 +77,7 @@ pub enum PlanError {
     /// Behind the window.
     #[error("cannot restore {resource} to {to}: the log is complete only up to {latest}{}; write `latest` for that", missing_too(*missing))]
     TooLate {
-        /// Whose.
+        /// The bucket that was asked for.
         resource: ResourceId,
         /// What was asked for.
         to: Timestamp,
@@ -89,7 +89,7 @@ pub enum PlanError {
     /// Within the window, but not proven.
     #[error("cannot restore {resource} to {to} with certainty: {}; restore without --proven, or reconcile first", proven_up_to(*proven))]
     NotProven {
-        /// Whose.
+        /// The bucket that was asked for.
         resource: ResourceId,
         /// What was asked for.
         to: Timestamp,

@@ -64,13 +64,13 @@ pub enum TablesError {
         "cannot restore {resource}: its first snapshot has not been read whole; the window opens when it has, and `hindsight serve` reads it"
     )]
     NoData {
-        /// Whose.
+        /// The database that was asked for.
         resource: ResourceId,
     },
     /// Before the snapshot.
     #[error("cannot restore {resource} to {to}: the earliest restorable time is {earliest}")]
     TooEarly {
-        /// Whose.
+        /// The database that was asked for.
         resource: ResourceId,
         /// What was asked for.
         to: Timestamp,
@@ -80,7 +80,7 @@ pub enum TablesError {
     /// Behind the last transaction that has ended.
     #[error("cannot restore {resource} to {to}: the log is complete only up to {latest}; write `latest` for that")]
     TooLate {
-        /// Whose.
+        /// The database that was asked for.
         resource: ResourceId,
         /// What was asked for.
         to: Timestamp,
@@ -90,7 +90,7 @@ pub enum TablesError {
     /// A segment of the log is missing.
     #[error("cannot restore {resource} to {to}: a segment of the log is missing, and nothing from {from} on is complete")]
     Gap {
-        /// Whose.
+        /// The database that was asked for.
         resource: ResourceId,
         /// What was asked for.
         to: Timestamp,
@@ -100,7 +100,7 @@ pub enum TablesError {
     /// Within a time of which not all is known.
     #[error("cannot restore {resource} to {to}: {}; write {}{}", gap.reason, gap.from, gap.to.map(|to| format!(" or {to}")).unwrap_or_default())]
     Within {
-        /// Whose.
+        /// The database that was asked for.
         resource: ResourceId,
         /// What was asked for.
         to: Timestamp,
@@ -110,7 +110,7 @@ pub enum TablesError {
     /// No transaction with that number.
     #[error("cannot restore {resource} to transaction {transaction}: no transaction with that number has ended")]
     NoTransaction {
-        /// Whose.
+        /// The database that was asked for.
         resource: ResourceId,
         /// What was asked for.
         transaction: String,
@@ -118,7 +118,7 @@ pub enum TablesError {
     /// No commit stands there yet, or the log does not go back so far.
     #[error("cannot restore {resource} to lsn {}: {}", lsn_text(*lsn), nearest_lsn(*first, *last))]
     NoLsn {
-        /// Whose.
+        /// The database that was asked for.
         resource: ResourceId,
         /// What was asked for.
         lsn: u64,
@@ -130,7 +130,7 @@ pub enum TablesError {
     /// No marker of that name.
     #[error("cannot restore {resource} to marker {name:?}: there is no such marker{}", others(known))]
     NoMarker {
-        /// Whose.
+        /// The database that was asked for.
         resource: ResourceId,
         /// What was asked for.
         name: String,

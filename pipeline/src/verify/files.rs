@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::Int64Type;
+use arrow::array::RecordBatch;
 use futures::TryStreamExt;
 
 use super::contents::Named;
@@ -12,7 +11,7 @@ use crate::base::inputs::Inventory;
 use crate::base::{BucketFile, KeyRange, file};
 use crate::changelog::segment::{Segment, SegmentName};
 use crate::changelog::{read, write};
-use crate::model::change::{BlockColumns, ChangeBatch, Facet, ObjectColumns, Op, TupleColumns};
+use crate::model::change::{BlockColumns, ChangeBatch, Facet, ObjectColumns, Op, TupleColumns, hashes_of};
 use crate::model::digest::Hasher;
 use crate::model::key::{bucket_of, khash, khash_of_block, khash_of_tuple};
 use crate::model::{Key, ResourceKind, Timestamp};
@@ -107,7 +106,7 @@ impl Work<'_> {
         let mut rows = file::stream(vault, bucket_file, &KeyRange::default(), file::Holding::of_fold(1));
         while let Some(batch) = rows.try_next().await? {
             order.check(kind, &batch).map_err(wrong)?;
-            let hashes = batch.column(1).as_primitive::<Int64Type>();
+            let hashes = hashes_of(&batch);
             if hashes.values().iter().any(|hash| bucket_of(*hash, bits) != bucket_file.bucket) {
                 return Err(wrong("it has rows of another hash bucket".to_owned()));
             }
@@ -213,7 +212,7 @@ struct Order {
 impl Order {
     fn check(&mut self, kind: ResourceKind, batch: &RecordBatch) -> Result<(), String> {
         let changes = ChangeBatch::of(kind, batch.clone()).map_err(|error| error.to_string())?;
-        let hashes = batch.column(1).as_primitive::<Int64Type>();
+        let hashes = hashes_of(batch);
         let told = Told::of(&changes);
         let mut key = Vec::new();
         for index in 0..changes.len() {
