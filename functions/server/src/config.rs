@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use pipeline::model::ResourceId;
 use serde::{Deserialize, Serialize};
 
 pub use document::markdown;
@@ -76,6 +77,19 @@ settings! {
         endpoints: BTreeMap<String, EndpointSettings> = BTreeMap::new(), "none", "HINDSIGHT_ENDPOINT_URL, --endpoint-url";
         /// The Kafka clusters, by name: tables `[kafka.NAME]`.
         kafka: BTreeMap<String, KafkaSettings> = BTreeMap::new(), "none", "";
+        /// What is restored together (`restore --group NAME`), by name: tables `[groups.NAME]`.
+        groups: BTreeMap<String, GroupSettings> = BTreeMap::new(), "none", "";
+    }
+}
+
+settings! {
+    /// What is restored together, to one and the same time.
+    GroupSettings {
+        /// The vault that has all of it: its name, or its place.
+        vault: Option<String> = None, "the only vault that is configured", "HINDSIGHT_VAULT, --vault";
+        /// Where each goes: a table `[groups.NAME.targets]` of resources (`s3://BUCKET`, `db://NAME`, `vm://NAME`) and their targets, as
+        /// `restore` takes them. Must be set.
+        targets: BTreeMap<String, String> = BTreeMap::new(), "must be set", "--into";
     }
 }
 
@@ -205,6 +219,16 @@ impl Config {
                 return Err(format!("Kafka cluster {name} has a password in the file; name the variable that holds it: password_env"));
             }
         }
+        for (name, group) in &config.groups {
+            if group.targets.is_empty() {
+                return Err(format!(
+                    "group {name} has no targets; write a table [groups.{name}.targets] with \"s3://BUCKET\" = \"TARGET\""
+                ));
+            }
+            if let Some((resource, error)) = group.targets.keys().find_map(|key| Some((key, key.parse::<ResourceId>().err()?))) {
+                return Err(format!("group {name} names {resource:?}: {error}"));
+            }
+        }
         for (name, endpoint) in &config.endpoints {
             if endpoint.access_key_env.is_some() != endpoint.secret_key_env.is_some() {
                 return Err(format!("endpoint {name} names only one of access_key_env and secret_key_env"));
@@ -243,9 +267,12 @@ fn known_settings(file: &toml::Table) -> Result<(), String> {
         Err(format!("there is no setting {unknown}{place}; {meant}"))
     };
     check(file, Config::SETTINGS, "")?;
-    for (kind, settings) in
-        [("vaults", VaultSettings::SETTINGS), ("endpoints", EndpointSettings::SETTINGS), ("kafka", KafkaSettings::SETTINGS)]
-    {
+    for (kind, settings) in [
+        ("vaults", VaultSettings::SETTINGS),
+        ("endpoints", EndpointSettings::SETTINGS),
+        ("kafka", KafkaSettings::SETTINGS),
+        ("groups", GroupSettings::SETTINGS),
+    ] {
         let tables = file.get(kind).and_then(toml::Value::as_table).into_iter().flatten();
         for (name, table) in tables.filter_map(|(name, value)| Some((name, value.as_table()?))) {
             check(table, settings, &format!(" in [{kind}.{name}]"))?;
@@ -318,6 +345,8 @@ mod tests {
     fn what_is_misspelled_or_missing_is_named() {
         for (text, expected) in [
             ("lisen = 1", "there is no setting lisen; did you mean listen?"),
+            ("[groups.shop]", "group shop has no targets"),
+            ("[groups.shop.targets]\nphotos = \"x\"", "group shop names \"photos\": "),
             ("[vaults.main]\nulr = \"file:///x\"", "there is no setting ulr in [vaults.main]; did you mean url?"),
             ("[endpoints.a]\nwhatever = 1", "there is no setting whatever in [endpoints.a]; there are: url, region"),
             ("listen = 1", "invalid type"),

@@ -15,6 +15,8 @@ mod databases;
 mod events;
 #[path = "cli/faults.rs"]
 mod faults;
+#[path = "cli/groups.rs"]
+mod groups;
 #[path = "cli/health.rs"]
 mod health;
 #[path = "cli/hindered.rs"]

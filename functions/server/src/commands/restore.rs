@@ -1,6 +1,7 @@
 //! `hindsight restore`: any second, into a bucket or a directory, or a new database; or a virtual machine's disks into a folder.
 
 mod database;
+mod group;
 mod options;
 mod progress;
 mod unmatched;
@@ -19,6 +20,7 @@ use pipeline::target::report::{RestoreReport, Status};
 use pipeline::target::{Mode, Target};
 use serde::Serialize;
 
+use self::group::Elsewhere;
 pub use self::options::{Asked, plain_options};
 use self::progress::Watcher;
 use self::unmatched::There;
@@ -39,6 +41,8 @@ use crate::vaults::OpenVault;
 /// the number of its last transaction, too: xid:NUMBER; a place in the log of its server: lsn:0/16B3748; and the name of a state that was
 /// marked by `SELECT pg_logical_emit_message(true, 'hindsight', 'NAME')`: marker:NAME.
 ///
+/// With --group several of these are restored to one and the same time, each to where [groups.NAME.targets] of the configuration says.
+///
 /// Of a bucket:
 ///
 /// Nothing that the target holds is touched unless --mode says so; only a file that stands where a folder must be is kept beside
@@ -54,16 +58,30 @@ pub struct Restore {
     /// Write what became of every object into this file: .csv or .parquet.
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<std::path::PathBuf>,
+    /// Instead of one resource all of a group that is configured, to one time: nothing is begun unless all of it can be restored to that.
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// Of a group: this one goes elsewhere this time; may be given several times.
+    #[arg(long = "into", value_name = "RESOURCE=TARGET", requires = "group")]
+    elsewhere: Vec<Elsewhere>,
 }
 
 pub async fn run(app: &App, command: Restore) -> Result<Ended> {
     let asked = command.asked.clone().with_file()?;
+    match &command.group {
+        Some(group) => group::run(app, &command, &asked, group).await,
+        None => one(app, &command, &asked).await,
+    }
+}
+
+/// Restores one resource.
+async fn one(app: &App, command: &Restore, asked: &Asked) -> Result<Ended> {
     match asked.resource()?.parse::<ResourceId>() {
-        Ok(resource) if resource.kind() == ResourceKind::Database => return database::run(app, &command, &asked, resource).await,
-        Ok(resource) if resource.kind() == ResourceKind::Machine => return machine::run_restore(app, &command, &asked, resource).await,
+        Ok(resource) if resource.kind() == ResourceKind::Database => return database::run(app, command, asked, resource).await,
+        Ok(resource) if resource.kind() == ResourceKind::Machine => return machine::run_restore(app, command, asked, resource).await,
         _ => {}
     }
-    let Prepared { opened, plan, mut request, target } = prepare(app, &command.vault, &asked).await?;
+    let Prepared { opened, plan, mut request, target } = prepare(app, &command.vault, asked).await?;
     if request.options.mode == Some(Mode::Exact) && !asked.dry_run && !asked.yes {
         confirm(app, &opened, &mut request, &target).await?;
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Config, EndpointSettings, KafkaSettings, Setting, VaultSettings};
+use super::{Config, EndpointSettings, GroupSettings, KafkaSettings, Setting, VaultSettings};
 
 const HEAD: &str = "\
 # Configuration
@@ -43,6 +43,7 @@ pub fn markdown() -> String {
         ("`[vaults.NAME]`", VaultSettings::SETTINGS),
         ("`[endpoints.NAME]`", EndpointSettings::SETTINGS),
         ("`[kafka.NAME]`", KafkaSettings::SETTINGS),
+        ("`[groups.NAME]`", GroupSettings::SETTINGS),
     ] {
         table(&mut page, title, settings);
     }

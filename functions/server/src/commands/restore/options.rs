@@ -7,6 +7,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use bytesize::ByteSize;
 use clap::Args;
+use pipeline::model::{ResourceId, ResourceKind, Timestamp};
 use pipeline::replay::Selection;
 use pipeline::replay::run::RestoreOptions;
 use pipeline::replay::select::Versions;
@@ -213,6 +214,26 @@ impl Asked {
         ]
         .into_iter()
         .find_map(|(flag, given)| given.then_some(flag))
+    }
+
+    /// A flag that is given and says something of one resource.
+    pub fn only_for_one(&self) -> Option<&'static str> {
+        let own = [("a resource", self.resource.is_some()), ("--target", self.target.is_some()), ("--table", !self.table.is_empty())];
+        let own = own.into_iter().find_map(|(flag, given)| given.then_some(flag));
+        // These hold for every bucket of a group.
+        own.or_else(|| Asked { mode: None, no_acls: false, target_endpoint: None, ..self.clone() }.only_for_buckets())
+    }
+
+    /// The same for one of a group, which is restored whole.
+    pub fn for_member(&self, resource: &ResourceId, target: &str, to: Timestamp) -> Asked {
+        let of_buckets = if resource.kind() == ResourceKind::Bucket { self.clone() } else { Asked::default() };
+        Asked {
+            resource: Some(resource.to_string()),
+            target: Some(target.to_owned()),
+            to: Some(to.to_string()),
+            dry_run: self.dry_run,
+            ..of_buckets
+        }
     }
 
     /// The time.
