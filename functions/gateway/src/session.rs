@@ -239,6 +239,10 @@ impl Session {
     /// [`GatewayError::Ended`] where the daemon did not end well.
     pub async fn close(&mut self) -> Result<(), GatewayError> {
         let Some(mut daemon) = self.daemon.take() else { return Ok(()) };
+        // A signal alone may be missed: one that comes just before the daemon waits for events wakes nobody.
+        if let Err(error) = self.qmp.command("quit", json!({})).await {
+            tracing::debug!(%error, "the daemon was told to end, and did not answer");
+        }
         drop(daemon.stdin.take());
         let program = "qemu-storage-daemon";
         let ended = tokio::time::timeout(DAEMON_WITHIN, daemon.wait()).await;
