@@ -49,6 +49,49 @@ async fn what_a_killed_process_was_writing_is_in_nobodys_way() {
 }
 
 #[tokio::test]
+async fn nothing_is_written_into_what_was_put_in_the_place_of_a_vault() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (path, aside) = (folder.path().join("vault"), folder.path().join("aside"));
+    std::fs::create_dir(&path).expect("a folder");
+    let vault = Vault::new(Arc::new(DirectoryStore::new(&path).expect("a folder")), "");
+    for (name, content) in [("vault", "ours"), ("a/one", "1")] {
+        vault.create(name, content.into()).await.expect("a create");
+    }
+    let is_refused = async |name: &str| {
+        let error = vault.create(name, "2".into()).await.expect_err("it is not there");
+        assert!(error.is_transient());
+        let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        assert!(reason.contains("is not the vault that was opened"), "{error}: {reason}");
+    };
+    std::fs::rename(&path, &aside).expect("a rename");
+    is_refused("a/two").await;
+    assert!(!path.exists());
+    // Another one, in which folders are seen that ours does not have.
+    std::fs::create_dir_all(path.join("b")).expect("a folder");
+    for (name, content) in [("vault", "theirs"), ("b/x", "x")] {
+        std::fs::write(path.join(name), content).expect("a file");
+    }
+    assert_eq!(vault.list("b").await.expect("a listing").len(), 1);
+    is_refused("a/two").await;
+    assert!(!path.join("a").exists());
+    std::fs::remove_dir_all(&path).expect("it was made here");
+    std::fs::rename(&aside, &path).expect("a rename");
+    for name in ["a/two", "c/new"] {
+        vault.create(name, "2".into()).await.expect("it is back");
+    }
+    // A copy of it that knows less.
+    std::fs::rename(&path, &aside).expect("a rename");
+    std::fs::create_dir(&path).expect("a folder");
+    std::fs::write(path.join("vault"), "ours").expect("a file");
+    for name in ["a/three", "c/more"] {
+        vault.create(name, "3".into()).await.expect("it is the same vault");
+    }
+    // Somebody removes a folder that was made.
+    std::fs::remove_dir_all(path.join("c")).expect("it is there");
+    vault.create("c/again", "4".into()).await.expect("it is made again");
+}
+
+#[tokio::test]
 async fn nothing_in_a_directory_is_overwritten_moved_or_removed_through_its_store() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let store = DirectoryStore::new(folder.path()).expect("a folder");

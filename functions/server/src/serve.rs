@@ -89,12 +89,13 @@ pub async fn serve(serving: Serving) -> Result<()> {
     };
     let feeds = Arc::new(Feeds::new(app.clone(), Arc::clone(&metrics), source, stop.clone()));
     let mut kept: BTreeMap<KeptBy, Kept> = BTreeMap::new();
+    let mut suspended = BTreeMap::new();
     let mut known: BTreeMap<KeptBy, FeedName> = BTreeMap::new();
     let mut first = true;
     loop {
         match protections(&vaults).await {
             Ok((wanted, away)) => {
-                suspend(&mut kept, &away, &vaults, &app, &metrics).await;
+                suspend(&mut kept, &mut suspended, &away, &vaults, &app, &metrics).await;
                 // What was protected there still is: what is told of it waits.
                 let mut expected = wanted_feeds(&wanted);
                 for (feed, resource) in
@@ -213,15 +214,26 @@ fn wanted_feeds(wanted: &Wanted) -> BTreeMap<FeedName, BTreeSet<ResourceId>> {
     feeds
 }
 
-/// Ends what is kept in vaults that are away, until they are back; nothing of it counts as well.
-async fn suspend(kept: &mut BTreeMap<KeptBy, Kept>, away: &Away, vaults: &[OpenVault], app: &App, metrics: &Metrics) {
-    let here: Vec<(KeptBy, &str)> = kept.keys().filter_map(|key| Some((key.clone(), *away.get(&key.0)?))).collect();
-    for (key, what) in here {
-        let reason = format!("vault {} {what}", vaults[key.0].place.name);
-        tracing::error!(resource = %key.1, reason, "its changes are not kept until the vault is back");
+/// Ends what is kept in vaults that are away, until they are back; nothing of it counts as well. `suspended` is what was, and why.
+async fn suspend(
+    kept: &mut BTreeMap<KeptBy, Kept>,
+    suspended: &mut BTreeMap<KeptBy, &'static str>,
+    away: &Away,
+    vaults: &[OpenVault],
+    app: &App,
+    metrics: &Metrics,
+) {
+    suspended.retain(|(index, _), _| away.contains_key(index));
+    let of_away = kept.keys().chain(suspended.keys()).filter_map(|key| Some((key.clone(), *away.get(&key.0)?)));
+    for (key, what) in of_away.collect::<Vec<_>>() {
         if let Some(Kept { stopper, task, .. }) = kept.remove(&key) {
             end(stopper, task).await;
         }
+        if suspended.insert(key.clone(), what) == Some(what) {
+            continue;
+        }
+        let reason = format!("vault {} {what}", vaults[key.0].place.name);
+        tracing::error!(resource = %key.1, reason, "its changes are not kept until the vault is back");
         let trouble = Trouble { at: app.clock.now(), part: Part::Opening, reason, times: 1 };
         metrics.trouble(&key.1, trouble);
     }

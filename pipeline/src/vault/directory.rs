@@ -15,6 +15,9 @@
 //! nothing is written through this store, so that nothing is acknowledged; reading goes on.
 //!
 //! A process that is killed may leave `name#1` behind. Such names are not listed, and nobody reads them.
+//!
+//! Before anything is written it is looked whether the directory is the vault that it was: where its disk is gone, or another vault was put
+//! in its place, what is written would be lost to the one, and be an invention in the other.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -36,6 +39,8 @@ use object_store::{
     PutOptions, PutPayload, PutResult, Result,
 };
 
+use super::layout;
+
 /// How long ago a folder must have changed, by its file system's clock, for its time to tell every later change. Clocks of
 /// file systems tick a hundred times in that.
 const SETTLED_SECONDS: i64 = 1;
@@ -52,9 +57,18 @@ pub struct DirectoryStore {
 /// The directory, and what is known of its folders.
 struct Disk {
     root: PathBuf,
+    /// What the vault says of itself, once there is one.
+    vault: Mutex<Option<Opened>>,
     folders: Mutex<Folders>,
     /// Held while what was seen is synced: whoever writes next may rest on it, too.
     settling: Mutex<()>,
+}
+
+/// The record of the vault that lies in the directory.
+struct Opened {
+    /// Its device and inode: while they are the same, so is the record.
+    place: (u64, u64),
+    content: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -106,6 +120,12 @@ pub enum DirectoryError {
         /// The system's words.
         reason: String,
     },
+    /// Its disk is gone, or it was moved, or another vault is in its place.
+    #[error("{} is not the vault that was opened: it was moved, or its disk is gone; nothing is written there until it is back", path.display())]
+    Exchanged {
+        /// Where it was.
+        path: PathBuf,
+    },
     /// Nothing in a vault is overwritten, moved or removed through its store.
     #[error("a vault's files are created once, and {path:?} was to be {what}")]
     Immutable {
@@ -116,6 +136,13 @@ pub enum DirectoryError {
     },
 }
 
+impl DirectoryError {
+    /// Whether there is no such file or folder.
+    fn is_missing(&self) -> bool {
+        matches!(self, DirectoryError::Refused { source, .. } if source.kind() == ErrorKind::NotFound)
+    }
+}
+
 impl DirectoryStore {
     /// The store in a directory that exists.
     ///
@@ -124,7 +151,10 @@ impl DirectoryStore {
     pub fn new(root: &Path) -> Result<DirectoryStore> {
         let files = LocalFileSystem::new_with_prefix(root)?;
         let root = root.canonicalize().map_err(refused("open", root))?;
-        Ok(DirectoryStore { files: Arc::new(files), disk: Arc::new(Disk { root, folders: Mutex::default(), settling: Mutex::default() }) })
+        Ok(DirectoryStore {
+            files: Arc::new(files),
+            disk: Arc::new(Disk { root, vault: Mutex::default(), folders: Mutex::default(), settling: Mutex::default() }),
+        })
     }
 
     fn seen(&self, locations: impl IntoIterator<Item = Location>) {
@@ -186,10 +216,19 @@ impl Disk {
         if let Some((path, reason)) = self.folders().failed.clone() {
             return Err(DirectoryError::NotSynced { path, reason });
         }
+        self.check_same()?;
         let parent = path.parent().filter(|parent| parent.starts_with(&self.root)).unwrap_or(&self.root);
         self.make_folders(parent)?;
         // Opened before anything is visible: where files are too many, it fails without a trace.
-        let folder = Folder::open(parent)?;
+        let folder = match Folder::open(parent) {
+            Err(error) if error.is_missing() => {
+                // Somebody has removed what was made.
+                self.folders().named.clear();
+                self.make_folders(parent)?;
+                Folder::open(parent)?
+            }
+            folder => folder?,
+        };
         let (staged, file) = stage(path)?;
         let linked = self.write_and_link(&staged, file, path, content);
         // What cannot be removed is not listed, and in nobody's way.
@@ -199,6 +238,33 @@ impl Disk {
         Ok(created)
     }
 
+    /// That the directory is the vault that it was. Where there was none yet, one is being made.
+    fn check_same(&self) -> Result<(), DirectoryError> {
+        let path = self.root.join(layout::VAULT);
+        let mut vault = self.vault.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = match std::fs::metadata(&path) {
+            Ok(found) => Some((found.dev(), found.ino())),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => None,
+            Err(error) => return Err(refused("look at", &path)(error)),
+        };
+        match (&mut *vault, place) {
+            (None, None) => Ok(()),
+            (Some(opened), Some(place)) if opened.place == place => Ok(()),
+            (Some(_), None) => Err(DirectoryError::Exchanged { path: self.root.clone() }),
+            (opened, Some(place)) => {
+                let content = std::fs::read(&path).map_err(refused("read", &path))?;
+                if opened.as_ref().is_some_and(|opened| opened.content != content) {
+                    return Err(DirectoryError::Exchanged { path: self.root.clone() });
+                }
+                // A copy of it, perhaps an older one: what is known of its folders does not hold.
+                if opened.replace(Opened { place, content }).is_some() {
+                    *self.folders() = Folders::default();
+                }
+                Ok(())
+            }
+        }
+    }
+
     fn write_and_link(&self, staged: &Path, mut file: File, path: &Path, content: &PutPayload) -> Result<bool, DirectoryError> {
         content.iter().try_for_each(|piece| file.write_all(piece)).map_err(refused("write", path))?;
         file.sync_all().map_err(refused("sync", path))?;
@@ -206,6 +272,7 @@ impl Disk {
         let now = file.metadata().map_err(refused("look at", path))?.ctime();
         drop(file);
         self.settle(now)?;
+        self.check_same()?;
         match std::fs::hard_link(staged, path) {
             Ok(()) => {
                 fail_point!("vault::linked");
@@ -243,6 +310,8 @@ impl Disk {
             match self.settle_one(&path) {
                 Ok(look) if look.changed.0 + SETTLED_SECONDS < now => drop(self.folders().settled.insert(path, look)),
                 Ok(_) => {}
+                // What was seen there is there no more, and nothing can rest on it.
+                Err(error) if error.is_missing() => {}
                 Err(error) => {
                     self.folders().seen.extend(std::iter::once(path).chain(seen));
                     return Err(error);
