@@ -33,6 +33,8 @@ use crate::vault::{layout, record};
 const PAGE_VERSIONS: i32 = 1_000;
 /// So many copies in a row may fail before the server is asked for no more.
 const FAILED_COPIES_MAX: u32 = 3;
+/// Names that are remembered as such that the server does not create on a condition.
+const UNCONDITIONAL_MAX: usize = 1_024;
 /// Storage classes that are remembered as not taken by the server.
 const REFUSED_CLASSES_MAX: usize = 16;
 
@@ -54,6 +56,8 @@ pub struct BucketTarget {
     encrypts: AtomicBool,
     /// The server does not know puts that only create, as was seen.
     only_puts_over: AtomicBool,
+    /// Names under which a put that only creates failed: SeaweedFS does not manage it for the longest ones.
+    unconditional: Mutex<BTreeSet<String>>,
 }
 
 impl BucketTarget {
@@ -71,6 +75,7 @@ impl BucketTarget {
             refused_classes: Mutex::default(),
             encrypts: AtomicBool::new(false),
             only_puts_over: AtomicBool::new(false),
+            unconditional: Mutex::default(),
         }
     }
 
@@ -158,31 +163,60 @@ impl BucketTarget {
 
     fn sendable(&self, wanted: &WantedObject) -> Sendable {
         let mut sendable = sendable(wanted, &self.encryption, &|class| held(&self.refused_classes).contains(class));
-        sendable.request.creates &= !self.only_puts_over.load(Ordering::Relaxed);
+        let is_left_to_server = !self.only_puts_over.load(Ordering::Relaxed) && !held(&self.unconditional).contains(&wanted.object);
+        sendable.request.creates &= is_left_to_server;
         sendable
     }
 
-    /// Remembers that the server does not know puts that only create. Says whether the put may work as another.
-    fn refuse_creating(&self, request: &PutRequest, error: &BucketError) -> bool {
-        request.creates && matches!(error, BucketError::Unsupported { .. }) && !self.only_puts_over.swap(true, Ordering::Relaxed)
+    /// Remembers that a put that only creates is not to be left to the server. Says whether it may work as another.
+    fn refuse_creating(&self, object: &str, request: &PutRequest, error: &BucketError) -> bool {
+        match error {
+            _ if !request.creates => false,
+            BucketError::Unsupported { .. } => {
+                if !self.only_puts_over.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(target = self.name(), %error, "the server does not create on a condition: it is looked before each put instead");
+                }
+                true
+            }
+            BucketError::Transient { .. } | BucketError::Other { .. } => self.remember_unconditional(object),
+            _ => false,
+        }
     }
 
-    /// What has the name of an object that was to be created: itself, put by an attempt whose answer was lost, or another.
-    async fn met(&self, wanted: &WantedObject) -> Result<ObjectHead, TargetError> {
-        let failed = |error: &BucketError| self.object_error(&wanted.object, error);
+    /// What has the name of an object that is to be created: nothing, or itself, put by an attempt whose answer was lost.
+    ///
+    /// # Errors
+    /// [`TargetError::Exists`] where it is another.
+    async fn found(&self, wanted: &WantedObject) -> Result<Option<ObjectHead>, TargetError> {
+        let failed = |error: BucketError| self.object_error(&wanted.object, &error);
         let head = match self.bucket.head(&wanted.object, None).await {
             Ok(head) => head,
-            Err(error @ BucketError::NotFound { .. }) => return Err(self.object_reason(&wanted.object, error.to_string(), true)),
-            Err(error) => return Err(failed(&error)),
+            Err(BucketError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(failed(error)),
         };
         let sent = self.sendable(wanted).request;
         let is_ours = is_as_sent(&sent, wanted, &head.metadata, &head.storage_class)
-            && self.is_same_content(wanted, wanted.size, &head).await.map_err(|error| failed(&error))? == Some(true)
-            && self.is_same_tags(&sent.tags, head.tag_count, &wanted.object).await.map_err(|error| failed(&error))?;
+            && self.is_same_content(wanted, wanted.size, &head).await.map_err(failed)? == Some(true)
+            && self.is_same_tags(&sent.tags, head.tag_count, &wanted.object).await.map_err(failed)?;
         match is_ours {
-            true => Ok(head),
+            true => Ok(Some(head)),
             false => Err(TargetError::Exists { target: self.name(), object: wanted.object.clone() }),
         }
+    }
+
+    /// The same of one that the server would not create, because something has its name, as it says: of SeaweedFS that may be a folder.
+    async fn met(&self, wanted: &WantedObject) -> Result<ObjectHead, TargetError> {
+        if let Some(there) = self.found(wanted).await? {
+            return Ok(there);
+        }
+        self.remember_unconditional(&wanted.object);
+        Err(self.object_reason(&wanted.object, "the server says that something has its name, and finds nothing".to_owned(), true))
+    }
+
+    /// From here on it is looked for the object before it is put, and the server is not asked to. Says whether there was room for that.
+    fn remember_unconditional(&self, object: &str) -> bool {
+        let mut names = held(&self.unconditional);
+        names.len() < UNCONDITIONAL_MAX && names.insert(object.to_owned())
     }
 
     /// Remembers a storage class that the server did not take. Says whether the put may work without it.
@@ -396,6 +430,13 @@ impl Target for BucketTarget {
             return Ok(Written { version: None, requests: 1, left_out });
         }
         let Sendable { request, left_out } = self.sendable(wanted);
+        // What cannot be left to the server is looked for just before.
+        if wanted.creates
+            && !request.creates
+            && let Some(there) = self.found(wanted).await?
+        {
+            return self.finish(wanted, &there, left_out).await;
+        }
         let (content, sent) = observed(exactly(content, wanted.size));
         let put = match self.bucket.put(&wanted.object, &request, wanted.size, content).await {
             Ok(put) => put,
@@ -405,7 +446,8 @@ impl Target for BucketTarget {
             }
             Err(error) => {
                 // The content is spent; the next attempt goes without what was not understood.
-                let retry = self.refuse_class(request.storage_class.as_deref(), &error) || self.refuse_creating(&request, &error);
+                let retry =
+                    self.refuse_class(request.storage_class.as_deref(), &error) || self.refuse_creating(&wanted.object, &request, &error);
                 return Err(self.object_reason(&wanted.object, error.to_string(), retry || error.is_transient()));
             }
         };

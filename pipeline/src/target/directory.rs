@@ -98,6 +98,12 @@ impl DirectoryTarget {
         TargetError::Unusable { target: self.name(), reason: error.to_string(), transient: is_transient(error) }
     }
 
+    /// Nothing more can be restored to it.
+    fn gone(&self, what: &str) -> TargetError {
+        let reason = format!("{what}; ask for it again, and what is missing is written");
+        TargetError::Unusable { target: self.name(), reason, transient: false }
+    }
+
     fn object_error(&self, object: &str, error: &io::Error) -> TargetError {
         // No other object would fare better.
         match error.kind() {
@@ -136,6 +142,9 @@ impl DirectoryTarget {
     fn session(&self) -> Result<Arc<Session>, TargetError> {
         let mut session = held(&self.session);
         if let Some(session) = &*session {
+            if !session.is_at(&self.root) {
+                return Err(self.gone("it was moved, removed or replaced while this restore wrote to it"));
+            }
             return Ok(session.clone());
         }
         let (target, transient) = (self.name(), false);
@@ -231,7 +240,10 @@ impl Target for DirectoryTarget {
             return Ok(Written { left_out, ..Written::default() });
         }
         let failed = |error: io::Error| self.object_error(&wanted.object, &error);
-        let mut scratch = session.scratch().map_err(failed)?;
+        let mut scratch = session.scratch().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => self.gone("its folder .hindsight was removed while this restore wrote to it"),
+            _ => failed(error),
+        })?;
         let mut content = exactly(content, wanted.size);
         while let Some(piece) = content.next().await {
             let piece = piece.map_err(|error| TargetError::Object {

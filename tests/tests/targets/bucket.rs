@@ -50,6 +50,8 @@ pub(super) struct Quirks {
     lists_everything: bool,
     /// Does not know puts that only create.
     only_puts_over: bool,
+    /// Fails where it is asked for one.
+    fails_to_create: bool,
     /// The bucket does not exist.
     missing: bool,
 }
@@ -172,6 +174,9 @@ impl Bucket for Shelf {
         self.called(format!("put {object}"));
         if request.creates && self.quirks.only_puts_over {
             return Err(BucketError::Unsupported { what: format!("put {object}"), reason: "NotImplemented".to_owned() });
+        }
+        if request.creates && self.quirks.fails_to_create {
+            return Err(BucketError::Transient { what: format!("put {object}"), reason: "InternalError".to_owned() });
         }
         if request.creates && self.find(object, None).is_ok() {
             return Err(BucketError::Changed { what: object.to_owned() });
@@ -304,6 +309,21 @@ fn a_server_that_does_not_know_puts_that_only_create_is_restored_to_all_the_same
     for key in ["a", "b"] {
         put(&target, &creating(key), b"x").unwrap();
     }
+    // What is there is looked for just before.
+    shelf.plant("c", b"of somebody else");
+    assert!(matches!(put(&target, &creating("c"), b"x").unwrap_err(), TargetError::Exists { .. }));
+    assert_eq!(shelf.calls.lock().unwrap().as_slice(), ["put a", "put b"]);
+}
+
+#[test]
+fn a_name_that_the_server_does_not_create_on_a_condition_is_created_without() {
+    let shelf = Shelf::new(Quirks { fails_to_create: true, ..Quirks::default() });
+    let target = shelf.target("");
+    let creating = WantedObject { creates: true, ..wanted("a", b"x") };
+    assert!(put(&target, &creating, b"x").unwrap_err().is_transient());
+    put(&target, &creating, b"x").unwrap();
+    put(&target, &creating, b"x").unwrap();
+    assert_eq!(shelf.calls.lock().unwrap().as_slice(), ["put a"], "it is there already");
 }
 
 #[test]

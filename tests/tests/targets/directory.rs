@@ -89,6 +89,32 @@ fn ordinary_keys_are_ordinary_files_with_the_time_of_the_object() {
 }
 
 #[test]
+fn one_that_is_moved_removed_or_replaced_meanwhile_ends_the_restore() {
+    for replaced in [false, true] {
+        let parent = TempDir::new().unwrap();
+        let (root, aside) = (parent.path().join("root"), parent.path().join("aside"));
+        let target = DirectoryTarget::new(&root);
+        put(&target, "a", b"first").unwrap();
+        fs::rename(&root, &aside).unwrap();
+        if replaced {
+            fs::create_dir(&root).unwrap();
+        }
+        let ended = |target: &DirectoryTarget, what: &str| match put(target, "b", b"second").unwrap_err() {
+            TargetError::Unusable { reason, transient: false, .. } => assert!(reason.contains(what), "{reason}"),
+            other => panic!("{other}"),
+        };
+        ended(&target, "moved, removed or replaced");
+        assert!(!aside.join("b").exists() && !root.join("b").exists());
+        if !replaced {
+            fs::rename(&aside, &root).unwrap();
+            put(&target, "b", b"second").unwrap();
+            fs::remove_dir_all(root.join(".hindsight")).unwrap();
+            ended(&target, "its folder .hindsight was removed");
+        }
+    }
+}
+
+#[test]
 fn nothing_is_written_through_a_planted_link() {
     let (outside, root) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     fs::write(outside.path().join("secret"), "mine").unwrap();

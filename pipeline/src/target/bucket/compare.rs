@@ -8,7 +8,7 @@ use super::request::{is_class_as_sent, is_metadata_as_sent};
 use super::{BucketTarget, has_digest};
 use crate::model::checksum::Verifier;
 use crate::model::digest::Hasher;
-use crate::s3::{BucketError, ObjectHead};
+use crate::s3::{BucketError, ObjectHead, Tags};
 use crate::target::compare::{Aspect, Comparing, Comparison};
 use crate::target::{ExistingObject, TargetError, WantedObject};
 
@@ -39,15 +39,25 @@ impl BucketTarget {
     }
 
     /// Whether an object that is there came from a put of the wanted content, or nobody can say that it did not. What belongs to
-    /// it beside, the ACL, and on some servers the tags, may be missing.
+    /// it beside, the ACL, may be missing; of an upload in parts some servers set the tags later, too.
     pub(super) async fn is_put_of(&self, wanted: &WantedObject, existing: &ExistingObject) -> Result<bool, BucketError> {
-        match self.bucket.head(&wanted.object, None).await {
-            Ok(head) if !is_metadata_as_sent(&self.sendable(wanted).request.metadata, &head.metadata) => Ok(false),
-            Ok(head) => Ok(self.is_same_content(wanted, existing.size, &head).await?.unwrap_or(true)),
+        let head = match self.bucket.head(&wanted.object, None).await {
+            Ok(head) => head,
             // Removed since it was listed.
-            Err(BucketError::NotFound { .. }) => Ok(false),
-            Err(error) => Err(error),
+            Err(BucketError::NotFound { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let sent = self.sendable(wanted).request;
+        if !is_metadata_as_sent(&sent.metadata, &head.metadata) {
+            return Ok(false);
         }
+        let in_parts = self.bucket.put_requests(wanted.size) > 1;
+        let has_tags = self.is_same_tags(&sent.tags, head.tag_count, &wanted.object).await?
+            || in_parts && self.is_same_tags(&Tags::new(), head.tag_count, &wanted.object).await?;
+        if !has_tags {
+            return Ok(false);
+        }
+        Ok(self.is_same_content(wanted, existing.size, &head).await?.unwrap_or(true))
     }
 
     /// Whether the bytes are the same; none where the vault does not know them and the etags, which depend on how the

@@ -1,6 +1,7 @@
 //! A restore that writes into a directory: its lock, its scratch files, its records.
 
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
@@ -64,6 +65,12 @@ impl Session {
             places: Mutex::default(),
             _lock: lock,
         })
+    }
+
+    /// Whether the directory is still there, under this path.
+    pub(super) fn is_at(&self, root: &Path) -> bool {
+        let (Ok(there), Ok(opened)) = (std::fs::metadata(root), self.root.dir_metadata()) else { return false };
+        (std::os::unix::fs::MetadataExt::dev(&there), std::os::unix::fs::MetadataExt::ino(&there)) == (opened.dev(), opened.ino())
     }
 
     /// What is recorded by now, that is, since we hold the lock.
