@@ -5,6 +5,7 @@
 //! it: they tie within a second, and on AWS a multipart upload carries the time at which it began. The SDK returns two
 //! lists, one of versions and one of markers, and the order between them is gone; here it is the order of the document.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use percent_encoding::percent_decode_str;
@@ -34,7 +35,7 @@ pub enum ListingError {
         element: &'static str,
     },
     /// The order of the document is not the order of the versions.
-    #[error("the listing gives the versions of {object:?} in two places, so their order is unknown")]
+    #[error("the listing gives versions of {object:?} of one instant in two places, so that their order is unknown")]
     Order {
         /// The object's key.
         object: String,
@@ -74,7 +75,7 @@ pub fn parse(document: &[u8], after: Option<&ListMarker>, server_time: Option<Ti
             storage_class: entry.class.clone().filter(|class| !class.is_empty()),
         });
     }
-    keep_together(&versions)?;
+    let mut versions = bring_together(versions)?;
     latest_first(&mut versions);
 
     let next = if raw.truncated {
@@ -153,17 +154,43 @@ fn read(document: &[u8]) -> Result<RawListing, ListingError> {
     Ok(raw)
 }
 
-/// A server that wrote all versions first and the markers after them would show here: its order is unknown.
-fn keep_together(versions: &[ListedVersion]) -> Result<(), ListingError> {
-    let mut last: HashMap<&str, usize> = HashMap::new();
-    for (index, version) in versions.iter().enumerate() {
-        if let Some(before) = last.insert(&version.object, index)
-            && before + 1 != index
-        {
-            return Err(ListingError::Order { object: version.object.clone() });
+/// Some servers write all versions of a page first, and the markers behind them. Of an object that stands in two places the times tell the
+/// order, and of one instant the flag of the current one; where neither does, it is unknown.
+fn bring_together(versions: Vec<ListedVersion>) -> Result<Vec<ListedVersion>, ListingError> {
+    let mut runs: Vec<Vec<ListedVersion>> = Vec::new();
+    for version in versions {
+        match runs.last_mut().filter(|run| run[0].object == version.object) {
+            Some(run) => run.push(version),
+            None => runs.push(vec![version]),
         }
     }
-    Ok(())
+    let mut places: HashMap<String, usize> = HashMap::with_capacity(runs.len());
+    let mut together: Vec<Vec<ListedVersion>> = Vec::with_capacity(runs.len());
+    for run in runs {
+        match places.get(&run[0].object) {
+            Some(&place) => together[place] = merged(std::mem::take(&mut together[place]), run)?,
+            None => {
+                places.insert(run[0].object.clone(), together.len());
+                together.push(run);
+            }
+        }
+    }
+    Ok(together.into_iter().flatten().collect())
+}
+
+/// Two runs of versions of one object, each the newest first, as one.
+fn merged(one: Vec<ListedVersion>, other: Vec<ListedVersion>) -> Result<Vec<ListedVersion>, ListingError> {
+    let (mut one, mut other) = (one.into_iter().peekable(), other.into_iter().peekable());
+    let mut merged = Vec::new();
+    while let (Some(left), Some(right)) = (one.peek(), other.peek()) {
+        let place = |version: &ListedVersion| (version.modified, version.latest);
+        merged.extend(match place(left).cmp(&place(right)) {
+            Ordering::Greater => one.next(),
+            Ordering::Less => other.next(),
+            Ordering::Equal => return Err(ListingError::Order { object: left.object.clone() }),
+        });
+    }
+    Ok(merged.into_iter().chain(one).chain(other).collect())
 }
 
 /// SeaweedFS lists the current `null` version of a suspended bucket behind an older one. What a plain GET sees is the
@@ -239,9 +266,24 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_that_separates_versions_from_markers_is_refused() {
-        let grouped = page(&[version("a", "1", true), version("b", "2", true), marker("a", "3", false)].concat());
-        assert_eq!(grouped.unwrap_err(), ListingError::Order { object: "a".to_owned() });
+    fn of_versions_and_markers_that_are_listed_apart_the_times_tell_the_order() {
+        let at = |entry: String, second: u8| {
+            let (begin, end) = (entry.find("2026-08-22").unwrap(), entry.find("</LastModified>").unwrap());
+            format!("{}2026-08-22T12:00:{second:02}Z{}", &entry[..begin], &entry[end..])
+        };
+        let apart = [
+            at(version("a", "5", false), 9),
+            at(version("a", "2", false), 3),
+            at(version("a", "1", false), 3),
+            at(version("b", "7", true), 1),
+            at(marker("a", "6", true), 9),
+            at(marker("a", "4", false), 7),
+            at(marker("c", "8", true), 1),
+        ];
+        // Those of one place stay as they came; of one instant the current one is the newest.
+        assert_eq!(ids(&page(&apart.concat()).unwrap()), ["6", "5", "4", "2", "1", "7", "8"]);
+        let unknown = page(&[at(version("a", "1", false), 3), version("b", "2", true), at(marker("a", "3", false), 3)].concat());
+        assert_eq!(unknown.unwrap_err(), ListingError::Order { object: "a".to_owned() });
     }
 
     #[test]
