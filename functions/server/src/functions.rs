@@ -42,8 +42,8 @@ use tokio::sync::{Mutex, OnceCell};
 
 use self::batch::Batch;
 use crate::app::{App, Flags, VaultFlag};
-use crate::commands::restore::{Asked, Prepared, prepare};
 use crate::exit::{self, Failure, Kind};
+use crate::restoring::{Asked, Prepared, prepare};
 use crate::sources::sqs;
 use crate::vaults::OpenVault;
 

@@ -17,6 +17,7 @@ mod instant;
 mod nearest;
 mod output;
 mod protected;
+mod restoring;
 mod serve;
 mod sources;
 mod standing;

@@ -38,6 +38,7 @@ use crate::app::App;
 use crate::endpoints::host;
 use crate::exit::{Ended, Failure};
 use crate::output::bytes;
+use crate::restoring::plain_options;
 use crate::serve::{Serving, serve};
 use crate::vaults::{OpenVault, Place};
 
@@ -180,7 +181,7 @@ async fn restore_to(app: &App, account: &Account, opened: &OpenVault, resource: 
         resource: resource.clone(),
         to: RestorePoint::Time(good),
         certainty: Certainty::Arrived,
-        options: super::restore::plain_options(),
+        options: plain_options(),
     };
     Ok(restore(&opened.vault, &request, &target, app.clock.as_ref(), &Quiet).await?)
 }

@@ -2,6 +2,7 @@
 
 mod bucket;
 mod database;
+mod machine;
 mod unfed;
 
 use anyhow::{Context, Result};
@@ -13,7 +14,7 @@ use pipeline::vault::Vault;
 use serde::Serialize;
 
 use self::bucket::parse_interval;
-use super::machine::{self, MACHINE, MachineFlags};
+use self::machine::{MACHINE, MachineFlags};
 use crate::app::{App, VaultFlag};
 use crate::exit::{Ended, Failure};
 use crate::output::{Output, escaped};

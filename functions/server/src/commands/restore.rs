@@ -2,7 +2,7 @@
 
 mod database;
 mod group;
-mod options;
+mod machine;
 mod progress;
 mod unmatched;
 
@@ -12,24 +12,18 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use handlers::restore::{RestoreRequest, restore};
-use pipeline::base::inputs::Inventory;
 use pipeline::model::{ResourceId, ResourceKind};
-use pipeline::replay::run::RestoreOptions;
-use pipeline::replay::{Certainty, ReplayPlan, RestorePoint};
 use pipeline::target::report::{RestoreReport, Status};
 use pipeline::target::{Mode, Target};
 use serde::Serialize;
 
 use self::group::Elsewhere;
-pub use self::options::{Asked, plain_options};
 use self::progress::Watcher;
 use self::unmatched::There;
-use super::machine;
-use crate::app::{App, VaultFlag, bucket_and_rest};
+use crate::app::{App, VaultFlag};
 use crate::exit::{Ended, Failure};
 use crate::output::{Output, counted, escaped};
-use crate::protected::Protected;
-use crate::targets::Place;
+use crate::restoring::{Asked, Prepared, ended, prepare};
 use crate::vaults::OpenVault;
 
 /// Restore a bucket, or some objects of it, or a database, or the disks of a virtual machine, as they were at a time.
@@ -78,7 +72,7 @@ pub async fn run(app: &App, command: Restore) -> Result<Ended> {
 async fn one(app: &App, command: &Restore, asked: &Asked) -> Result<Ended> {
     match asked.resource()?.parse::<ResourceId>() {
         Ok(resource) if resource.kind() == ResourceKind::Database => return database::run(app, command, asked, resource).await,
-        Ok(resource) if resource.kind() == ResourceKind::Machine => return machine::run_restore(app, command, asked, resource).await,
+        Ok(resource) if resource.kind() == ResourceKind::Machine => return machine::run(app, command, asked, resource).await,
         _ => {}
     }
     let Prepared { opened, plan, mut request, target } = prepare(app, &command.vault, asked).await?;
@@ -116,48 +110,6 @@ async fn one(app: &App, command: &Restore, asked: &Asked) -> Result<Ended> {
     Ok(ended)
 }
 
-/// A restore of a bucket that can be begun.
-pub struct Prepared {
-    /// The vault that has it.
-    pub opened: OpenVault,
-    /// What must be read.
-    pub plan: ReplayPlan,
-    /// What was asked for, at an instant.
-    pub request: RestoreRequest,
-    /// Where to.
-    pub target: Arc<dyn Target>,
-}
-
-/// Takes what was asked for to where it can be begun. What cannot be restored is refused here, before anything is opened; from here on it
-/// is one instant, and no other.
-///
-/// # Errors
-/// What cannot be understood, or not be restored.
-pub async fn prepare(app: &App, vault: &VaultFlag, asked: &Asked) -> Result<Prepared> {
-    let (resource, rest) = bucket_and_rest(asked.resource()?)?;
-    if !rest.is_empty() {
-        let choose = if rest.ends_with('/') { "--prefix" } else { "--key" };
-        let named = asked.resource()?;
-        return Err(Failure::usage(format!("{named:?} names more than a bucket; write {resource} {choose} {}", escaped(&rest))).into());
-    }
-    if !asked.tables().is_empty() {
-        return Err(Failure::usage(format!("--table is for databases, and {resource} is a bucket")).into());
-    }
-    let to = app.instant(asked.to()?)?;
-    let certainty = if asked.proven { Certainty::Proven } else { Certainty::Arrived };
-    let protected = app.kept(vault, &resource).await?;
-    let Place { target, prefix, .. } = app.target(&protected, asked.target()?, asked.target_endpoint.as_deref()).await?;
-    let target: Arc<dyn Target> = target;
-    let Protected { opened, .. } = protected;
-    let options = RestoreOptions { prefix, ..asked.options()? };
-    let plan = to.to_restore(app, &Inventory::load(&opened.vault, &resource).await?, certainty)?;
-    for gap in &plan.open_gaps {
-        tracing::warn!(from = %gap.from, to = gap.to.map(|to| to.to_string()), reason = gap.reason, "the log has a gap before that time");
-    }
-    let request = RestoreRequest { resource, to: RestorePoint::Time(plan.to), certainty, options };
-    Ok(Prepared { opened, plan, request, target })
-}
-
 /// The report as JSON.
 #[derive(Serialize)]
 struct Document {
@@ -166,15 +118,6 @@ struct Document {
     /// What there was, where nothing matched.
     #[serde(skip_serializing_if = "Option::is_none")]
     there: Option<There>,
-}
-
-/// How a restore ended.
-pub fn ended(report: &RestoreReport) -> Ended {
-    match report.status {
-        Status::Completed => Ended::Whole,
-        Status::NothingMatched => Ended::Unmatched,
-        Status::Partial | Status::Failed => Ended::InPart,
-    }
 }
 
 /// Objects that are named before it is asked whether they are to be removed.

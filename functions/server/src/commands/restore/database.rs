@@ -6,13 +6,13 @@ use pipeline::base::inputs::Inventory;
 use pipeline::model::ResourceId;
 
 use super::Restore;
-use super::options::Asked;
 use crate::app::App;
 use crate::databases;
 use crate::exit::{Ended, Failure};
 use crate::instant::Instant;
 use crate::output::Output;
 use crate::protected::Protected;
+use crate::restoring::Asked;
 
 /// Restores a database.
 pub async fn run(app: &App, command: &Restore, asked: &Asked, resource: ResourceId) -> Result<Ended> {

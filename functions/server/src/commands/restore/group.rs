@@ -15,7 +15,6 @@ use pipeline::base::inputs::Inventory;
 use pipeline::changelog::coverage::Window;
 use pipeline::model::{ResourceId, Timestamp};
 
-use super::options::Asked;
 use super::{Restore, one};
 use crate::app::{App, VaultFlag};
 use crate::config::GroupSettings;
@@ -24,6 +23,7 @@ use crate::instant::Instant;
 use crate::nearest::meant;
 use crate::output::{Output, escaped};
 use crate::protected::Protected;
+use crate::restoring::Asked;
 use crate::windows::window;
 
 /// Where one of a group goes this time.
