@@ -34,6 +34,7 @@ use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Timestamp;
+use crate::model::change::{KEY, POSITION};
 
 /// Where a fold ends. Inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,9 +145,6 @@ pub struct Fold<'a, J, E> {
     whole_groups: bool,
     done: bool,
 }
-
-const KEY: usize = 0;
-const POSITION: usize = 5;
 
 impl<'a, J: Join, E> Fold<'a, J, E> {
     /// A fold of these runs by this join.

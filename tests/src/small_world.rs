@@ -30,8 +30,8 @@ use pipeline::source::s3_read::Reader;
 use pipeline::vault::{Vault, layout};
 
 use self::copier::SameServer;
-pub use self::feed::Neighbour;
 use self::feed::{Away, Feed};
+pub use self::feed::{Hidden, Neighbour};
 use self::trap::Trapped;
 pub use self::trap::{FAULTS, Fault, Trap};
 use crate::memory_bucket::{Effect, Happened, Hook, MemoryBucket, Settings};
@@ -70,6 +70,7 @@ pub struct SmallWorld {
     feed: Arc<Feed>,
     resource: ResourceId,
     history: Vec<(Timestamp, Contents)>,
+    acls: bool,
 }
 
 /// Why a job did not come to its end.
@@ -90,7 +91,12 @@ impl SmallWorld {
         let bucket = MemoryBucket::new(Settings::aws(BUCKET, 7), clock.clone(), feed.clone());
         bucket.set_versioning(Versioning::Enabled);
         let resource = ResourceId::bucket(BUCKET).expect("it is a name");
-        SmallWorld { bucket, trap: Trap::new(), clock, feed, resource, history: Vec::new() }
+        SmallWorld { bucket, trap: Trap::new(), clock, feed, resource, history: Vec::new(), acls: false }
+    }
+
+    /// A world of whose bucket ACLs are kept, too.
+    pub fn with_acls() -> SmallWorld {
+        SmallWorld { acls: true, ..SmallWorld::new() }
     }
 
     /// A world whose bucket keeps version `null` only.
@@ -155,6 +161,11 @@ impl SmallWorld {
     /// From now on the server says that an object is not there where it is asked for its tags.
     pub fn make_tagless(&self, object: &str) {
         self.feed.tagless.lock().unwrap_or_else(PoisonError::into_inner).insert(object.to_owned());
+    }
+
+    /// From now on nobody sees tags and ACLs, or everybody again.
+    pub fn hide_properties(&self, hidden: Option<Hidden>) {
+        *self.feed.hidden.lock().unwrap_or_else(PoisonError::into_inner) = hidden;
     }
 
     /// The newest version of an object.
@@ -259,7 +270,7 @@ impl SmallWorld {
     }
 
     async fn capture(&self) -> Result<Capture, String> {
-        let reader = Reader::new(Arc::new(self.bucket.clone()), Versioning::Enabled, false);
+        let reader = Reader::new(Arc::new(self.bucket.clone()), Versioning::Enabled, self.acls);
         let capture = Capture::open(self.vault(), self.resource.clone(), reader, self.clock.clone()).await.map_err(text)?;
         let server = SameServer { bucket: self.bucket.clone(), trap: Arc::clone(&self.trap) };
         Ok(capture.with_copying(Some(Copying::new(Arc::new(server), COPY_ABOVE_BYTES))))

@@ -1,9 +1,10 @@
 //! An object that cannot be read does not hold up the others, and comes back when it can be.
 
 use bytes::Bytes;
-use pipeline::s3::{PutRequest, Tags};
+use futures::FutureExt;
+use pipeline::s3::{Bucket, PutRequest, Tags};
 use pipeline::target::Mode;
-use tests::small_world::{SmallWorld, contents};
+use tests::small_world::{Hidden, SmallWorld, contents};
 
 #[test]
 fn an_object_that_cannot_be_read_is_lost_until_it_can_be() {
@@ -65,6 +66,57 @@ fn a_content_whose_tags_are_said_not_to_be_there_is_kept_and_that_is_named() {
                 report.uncertain.first[0].contains("its tags of") && report.uncertain.first[0].contains("could not be read"),
                 "{report:?}"
             );
+            world.compact().expect("nothing fails");
+        }
+    }
+}
+
+#[test]
+fn a_content_is_kept_whose_tags_and_acl_nobody_may_see_and_they_are_read_once_somebody_may() {
+    for (hidden, told) in [(Hidden::Denied, false), (Hidden::Denied, true), (Hidden::Broken, false)] {
+        let mut world = SmallWorld::with_acls();
+        world.put("first", "first");
+        world.tick(2);
+        world.reconcile().expect("nothing fails");
+        world.hide_properties(Some(hidden));
+        let tags = Tags::from([("k".to_owned(), "v".to_owned())]);
+        let request = PutRequest { tags: tags.clone(), ..PutRequest::default() };
+        // More than a listing may leave unread.
+        for number in 0..120 {
+            let key = format!("a{number}");
+            let put = world.bucket.put_object(&key, &request, Bytes::from(key.clone())).expect("its key is legal");
+            if told {
+                world.tell(&put);
+            }
+        }
+        world.note();
+        let seen = world.instants()[1];
+        if told {
+            world.intake().expect("nothing fails");
+            assert_eq!(world.waiting(), 0, "a right that is missing holds nothing up");
+        }
+        world.tick(5);
+        world.reconcile().expect("nor does it break a listing off");
+        world.tick(5);
+        world.reconcile().expect("nor the next one");
+        let into = world.elsewhere();
+        let report = world.restore(seen, Mode::Overwrite, &into).expect("nothing fails");
+        assert_eq!(contents(&into), world.at(seen), "{hidden:?}");
+        assert_eq!((report.lost.count, report.tally.failed), (0, 0), "{report:?}");
+        assert_eq!(report.uncertain.count, 240, "{report:?}");
+        let named = &report.uncertain.first[0];
+        assert!(named.contains("could not be read: ") && !named.contains("it could not be read"), "{named}");
+
+        world.hide_properties(None);
+        world.tick(5);
+        world.reconcile().expect("nothing fails");
+        for _ in 0..2 {
+            let into = world.elsewhere();
+            let report = world.restore(seen, Mode::Overwrite, &into).expect("nothing fails");
+            assert_eq!(report.uncertain.count, 0, "{hidden:?}, told {told}: {report:?}");
+            let restored = into.tags("a7", None).now_or_never().expect("memory answers").expect("it is there");
+            assert_eq!(restored, tags);
+            world.tick(5);
             world.compact().expect("nothing fails");
         }
     }

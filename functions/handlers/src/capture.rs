@@ -35,6 +35,8 @@ pub struct Capture {
     shared: Arc<Shared>,
     copying: Option<Arc<Copying>>,
     writer: PackWriter,
+    /// Whether contents are kept without tags and ACLs that cannot be read now.
+    settles: bool,
 }
 
 struct Shared {
@@ -101,7 +103,7 @@ pub enum CaptureError {
 
 impl Clone for Capture {
     fn clone(&self) -> Capture {
-        Capture { shared: Arc::clone(&self.shared), copying: self.copying.clone(), writer: PackWriter::new() }
+        Capture { shared: Arc::clone(&self.shared), copying: self.copying.clone(), writer: PackWriter::new(), settles: self.settles }
     }
 }
 
@@ -119,13 +121,19 @@ impl Capture {
         let sealed = Mutex::new(inventory.sealed().unwrap_or(Timestamp::MIN));
         let clock = Arc::new(SourceClock::new(clock));
         let shared = Shared { vault, resource, reader, clock, known, latest, heads, sealed };
-        Ok(Capture { shared: Arc::new(shared), copying: None, writer: PackWriter::new() })
+        Ok(Capture { shared: Arc::new(shared), copying: None, writer: PackWriter::new(), settles: false })
     }
 
     /// The same, with large contents copied by the server. To be said before it is cloned.
     #[must_use]
     pub fn with_copying(self, copying: Option<Copying>) -> Capture {
         Capture { copying: copying.map(Arc::new), ..self }
+    }
+
+    /// The same, which keeps contents without tags and ACLs that cannot be read, however patiently they are asked for.
+    #[must_use]
+    pub fn settling(&self) -> Capture {
+        Capture { settles: true, ..self.clone() }
     }
 
     /// What the server copied, and what not.

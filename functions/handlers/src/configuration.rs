@@ -8,6 +8,8 @@
 //!  fold of all changes ─→ one after the other, without those that change nothing
 //! ```
 
+mod keeping;
+
 use std::collections::BTreeMap;
 
 use pipeline::base::KeyRange;
@@ -21,6 +23,7 @@ use pipeline::model::{Key, Timestamp};
 use pipeline::vault::{Vault, VaultError};
 use pipeline::view::{self, Document};
 
+pub use self::keeping::{keep_configuration, sends_events};
 use crate::browse::BrowseError;
 
 /// The key under which the documents are kept.

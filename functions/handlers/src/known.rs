@@ -18,7 +18,7 @@ use pipeline::fold::Cut;
 use pipeline::fold::in_place::stands_at;
 use pipeline::fold::object::Keep;
 use pipeline::model::Timestamp;
-use pipeline::model::change::{ChangeBatch, Facet, NULL_VERSION, ObjectRow, Op};
+use pipeline::model::change::{ChangeBatch, Facet, NULL_VERSION, ObjectRow, Op, UNREADABLE};
 use pipeline::model::position::is_sequenced;
 use pipeline::source::s3_read::is_lost_for_good;
 use pipeline::vault::{Vault, VaultError};
@@ -58,6 +58,10 @@ pub struct KnownVersion {
     /// it. One that was learned otherwise, by an event or by a look that an event led to, may have been gone before that reading,
     /// which did not know of it yet.
     pub vouched: bool,
+    /// Its tags could not be read when its content was.
+    pub tags_unread: bool,
+    /// Its ACL could not.
+    pub acl_unread: bool,
 }
 
 /// The live versions of one resource, and what was purged since the truth was read.
@@ -103,10 +107,12 @@ impl Known {
                 let mut fold = folding.fold(vault, &loose, bucket, keep, &KeyRange::default());
                 while let Some(folded) = fold.next().await? {
                     let rows = ChangeBatch::objects(folded.rows).map_err(|error| VaultError::damaged("a folded state", error))?;
-                    for row in rows.object_columns().iter() {
+                    let columns = rows.object_columns();
+                    for row in columns.iter() {
                         known.apply(&row);
                         known.vouch_for_old(&row);
                     }
+                    columns.iter().for_each(|row| known.note_unread(&row));
                 }
             }
         }
@@ -139,6 +145,7 @@ impl Known {
         let is_seen = |row: &ObjectRow<'_>| row.facet == Facet::Seen;
         changes.object_columns().iter().filter(is_seen).for_each(|row| self.apply(&row));
         changes.object_columns().iter().filter(|row| !is_seen(row)).for_each(|row| self.apply(&row));
+        changes.object_columns().iter().for_each(|row| self.note_unread(&row));
         self.applied.insert(path);
     }
 
@@ -165,6 +172,32 @@ impl Known {
         if self.of(row.object).is_empty() {
             self.objects.remove(row.object);
         }
+    }
+
+    /// Takes in whether what belongs to a version could be read with its content, or since.
+    fn note_unread(&mut self, row: &ObjectRow<'_>) {
+        // Version `null` is read again with its content.
+        if row.via != "scan" || row.op != Op::Put || row.version == NULL_VERSION {
+            return;
+        }
+        let unread = row.lost.is_some_and(|reason| reason.starts_with(UNREADABLE));
+        match row.facet {
+            Facet::Tags => self.change(row.object, row.version, |known| known.tags_unread = unread),
+            Facet::Acl => self.change(row.object, row.version, |known| known.acl_unread = unread),
+            _ => {}
+        }
+    }
+
+    /// What could not be read with a content, and may be now: of which version, since when that is there, and what.
+    pub fn unread(&self) -> Vec<(String, String, Timestamp, Facet)> {
+        let mut unread = Vec::new();
+        for (object, known) in self.objects.iter().flat_map(|(object, versions)| versions.iter().map(move |known| (object, known))) {
+            let facets = [(known.tags_unread, Facet::Tags), (known.acl_unread, Facet::Acl)];
+            let facets = facets.into_iter().filter_map(|(unread, facet)| unread.then_some(facet));
+            unread.extend(facets.map(|facet| (object.to_string(), known.version.to_string(), known.at, facet)));
+        }
+        unread.sort_unstable_by(|a, b| (&a.0, &a.1, a.3).cmp(&(&b.0, &b.1, b.3)));
+        unread
     }
 
     /// Takes in a change of a version that is put once and deleted once.
@@ -285,6 +318,8 @@ fn known_of(row: &ObjectRow<'_>, reading: u64) -> KnownVersion {
         told: is_told(row),
         seen: reading,
         vouched: false,
+        tags_unread: false,
+        acl_unread: false,
     }
 }
 

@@ -9,6 +9,7 @@
 //! | keeping what a database tells | [`table_log`] |
 //! | giving back | [`restore`]; [`browse`], [`configuration`] and [`diff`] look without restoring |
 //! | knowing how it stands | [`health`], [`lag`], [`protection`] (what is kept, and how), [`vault`] (making one), [`letters`] (what could not be taken) |
+//! | all of them | [`draw`] (ids that nobody else draws) |
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop where it fails"))]
 
 pub mod browse;

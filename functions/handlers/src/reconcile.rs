@@ -20,6 +20,7 @@ use pipeline::vault::record::Record;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::{Capture, CaptureError};
+use crate::configuration::keep_configuration;
 use crate::health::late_after;
 use crate::known::KnownVersion;
 use crate::listed::{is_in_parts, rank_ties, refute};
@@ -61,21 +62,6 @@ pub struct Quiet;
 
 impl ScanProgress for Quiet {
     fn listed(&self, _: u64, _: u64) {}
-}
-
-/// The document of a bucket's configuration that says where it sends events.
-const NOTIFICATION: &str = "notification";
-
-/// Whether the S3 bucket says that it sends events; none where it does not say.
-pub fn sends_events(notification: Option<&str>) -> Option<bool> {
-    let targets = [
-        "EventBridgeConfiguration",
-        "QueueConfiguration",
-        "TopicConfiguration",
-        "CloudFunctionConfiguration",
-        "LambdaFunctionConfiguration",
-    ];
-    notification.map(|document| targets.iter().any(|target| document.contains(target)))
 }
 
 /// An event of something that is older than this when a listing begins should have come.
@@ -170,6 +156,7 @@ pub async fn reconcile(
     let ended = scan.last_answer().map_or_else(|| capture.clock().now(), |answer| answer.max(began));
     progress.listed(listed, found);
 
+    read_again(capture).await?;
     // A resumed listing has not seen what the earlier part of it listed, so it can miss nothing.
     let purged = if cursor.is_some() { 0 } else { keep_purges(capture, reading, before.as_ref(), began, ended).await? };
     if cursor.is_none() {
@@ -194,7 +181,7 @@ pub async fn reconcile(
     // Before the record: behind it nobody would know that there was nothing between.
     if let Some(gap) = before.as_ref().and_then(|before| before.unread(began)) {
         let (resource, from) = (capture.resource(), gap.from);
-        tracing::warn!(%resource, %from, "nobody listed it for long: what was put and removed meanwhile was not seen");
+        tracing::warn!(%resource, %from, "no listing of it had ended for long: what was put and removed meanwhile was not seen");
         capture.vault().append_record(&layout::state_folder(GAPS, resource), &gap).await?;
     }
     fail_point!("reconcile::before-record");
@@ -209,7 +196,7 @@ pub async fn reconcile(
 }
 
 /// Contents that are read before what they belong to is appended: whoever is ended sooner has got nowhere.
-const SLICE_BYTES: i64 = 256 << 20;
+const ABSORBED_BYTES_MAX: i64 = 256 << 20;
 
 /// Appends what waits, which this reading has listed; returns how many were kept and how many were lost.
 async fn keep(capture: &mut Capture, waiting: &mut Vec<ObjectChange>, reading: u64) -> Result<(u64, u64), CaptureError> {
@@ -217,7 +204,7 @@ async fn keep(capture: &mut Capture, waiting: &mut Vec<ObjectChange>, reading: u
     while rest.peek().is_some() {
         let mut bytes = 0;
         let mut slice = Vec::new();
-        while let Some(change) = rest.next_if(|_| bytes < SLICE_BYTES) {
+        while let Some(change) = rest.next_if(|_| bytes < ABSORBED_BYTES_MAX) {
             bytes += change.size.unwrap_or(0);
             slice.push(change);
         }
@@ -234,7 +221,11 @@ async fn keep_slice(capture: &mut Capture, mut changes: Vec<ObjectChange>, readi
     let mut tries = 0;
     while !changes.is_empty() {
         tries += 1;
-        let absorbed = capture.absorb(changes.clone(), Timestamp::MIN).await?;
+        // What cannot be read beside a content is tried for again by the next listing.
+        let absorbed = match tries {
+            1 => capture.absorb(changes.clone(), Timestamp::MIN).await?,
+            _ => capture.settling().absorb(changes.clone(), Timestamp::MIN).await?,
+        };
         // What an earlier reading could not read either is in the vault as lost, and is tried only once.
         let is_known = |change: &ObjectChange| {
             let unread = |known: &KnownVersion| !known.stored && known.etag.as_deref() == change.etag.as_deref();
@@ -278,6 +269,33 @@ async fn keep_slice(capture: &mut Capture, mut changes: Vec<ObjectChange>, readi
         }
     }
     Ok((count, lost))
+}
+
+/// Tags and ACLs that are read again at the same time.
+const READ_AGAIN_AT_ONCE: usize = 256;
+
+/// Reads tags and ACLs that could not be read with their contents. What keeps all of some from being read is taken to keep the rest, too.
+async fn read_again(capture: &mut Capture) -> Result<(), CaptureError> {
+    let unread = capture.known(|known| known.unread());
+    for some in unread.chunks(READ_AGAIN_AT_ONCE) {
+        let asked = some.iter().map(|(object, version, at, facet)| ObjectChange {
+            facet: *facet,
+            via: "scan".to_owned(),
+            stream: "scan".to_owned(),
+            ..ObjectChange::put(object, version, *at)
+        });
+        let absorbed = capture.absorb(asked.collect(), Timestamp::MIN).await?;
+        let read: Vec<ObjectChange> = absorbed.changes.into_iter().filter(|change| change.lost.is_none()).collect();
+        match (read.is_empty(), absorbed.again.first()) {
+            (false, _) => capture.append(&read, None).await?,
+            (true, Some((_, reason))) => {
+                tracing::warn!(resource = %capture.resource(), count = unread.len(), reason, "tags and ACLs are still not to be read");
+                return Ok(());
+            }
+            (true, None) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Whether a version that could not be found is listed all the same. One in an archive class is, and stays unreadable.
@@ -337,38 +355,4 @@ async fn keep_purges(
         capture.append(&rows, None).await?;
     }
     Ok(rows.len() as u64)
-}
-
-/// Keeps the documents of the bucket's configuration that have changed; says whether it sends events. `has_said` is whether it has
-/// said so before, as far as is known.
-pub async fn keep_configuration(capture: &mut Capture, has_said: bool) -> Result<Option<bool>, CaptureError> {
-    let configuration = capture.reader().bucket().configuration().await?;
-    // From here on they are certain to be so: whatever was asked for before says nothing of them.
-    let now = capture.clock().now();
-    let stated = sends_events(configuration.documents.get(NOTIFICATION).map(String::as_str));
-    // A server writes no document where nothing is set. That it wrote one before says that events are off, as often as it is asked:
-    // whoever heard that first may have broken off before the gap was written down, and the document is not known any more.
-    let has_said = has_said || capture.known(|known| known.configuration().contains_key(NOTIFICATION));
-    let turned_off = has_said && stated.is_none() && !configuration.unread.contains_key(NOTIFICATION);
-    let rows = capture.known(|known| {
-        let changed = configuration
-            .documents
-            .iter()
-            .filter(|(name, document)| known.configuration().get(name.as_str()).map(|known| &**known) != Some(document.as_str()));
-        let put = changed.map(|(name, document)| ObjectChange {
-            metadata: Some(document.clone()),
-            via: "scan".to_owned(),
-            ..ObjectChange::put("", name, now)
-        });
-        let gone = known
-            .configuration()
-            .keys()
-            .filter(|name| !configuration.documents.contains_key(&***name) && !configuration.unread.contains_key(&***name));
-        let delete = gone.map(|name| ObjectChange { via: "scan".to_owned(), ..ObjectChange::delete("", name, now) });
-        put.chain(delete).collect::<Vec<_>>()
-    });
-    if !rows.is_empty() {
-        capture.append(&rows, None).await?;
-    }
-    Ok(if turned_off { Some(false) } else { stated })
 }

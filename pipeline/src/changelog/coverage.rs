@@ -66,7 +66,7 @@ impl Record for Reconciliation {
 /// A time in which events were not sent or not received, or of which what was received is missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
-    /// When events were last known to come.
+    /// Since when: when events were last known to come, or the last listing of what only listings tell of had begun.
     pub from: Timestamp,
     /// When they came again; open if they have not.
     pub to: Option<Timestamp>,
@@ -149,8 +149,9 @@ impl Reconciliation {
     /// The time between this reading and the next one, if that is a gap.
     pub fn unread(&self, next_began: Timestamp) -> Option<Gap> {
         let is_late = self.next_by.is_some_and(|by| next_began > by);
-        is_late
-            .then(|| Gap::without_events(self.began, Some(next_began), "nobody listed the bucket, and nothing else tells of its changes"))
+        is_late.then(|| {
+            Gap::without_events(self.began, Some(next_began), "no listing of the bucket ended, and nothing else tells of its changes")
+        })
     }
 
     /// When the newest began, this one or one before it, that proves anything.

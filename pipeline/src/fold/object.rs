@@ -26,7 +26,7 @@ use self::purges::Purges;
 use super::in_place::{self, Overwrite};
 use super::siblings::{Sibling, order_siblings};
 use super::{Cut, Join, RowAt, Survivors, Uncertain};
-use crate::model::change::{Facet, NULL_VERSION, ObjectColumns, ObjectRows, Op};
+use crate::model::change::{Facet, NULL_VERSION, ObjectColumns, ObjectRows, Op, UNREADABLE};
 use crate::model::{Key, Timestamp};
 
 /// Which versions of an object survive.
@@ -412,6 +412,7 @@ fn name_unread<'a: 'b, 'b>(
             Facet::Acl => put.acl.is_some(),
             _ => false,
         };
+        let lost = lost.strip_prefix(UNREADABLE).unwrap_or(lost);
         // What was put with the content, another who read it may know; of what was set later an event told.
         if !known || facet.event {
             let of = if facet.event { facet.at } else { live.at };

@@ -19,7 +19,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::block::{BlockChange, BlockColumns, BlockRow, BlockRows, block_schema};
 use self::columns::Word;
-pub use self::object::{Facet, NULL_VERSION, ObjectChange, ObjectColumns, ObjectRow, ObjectRows, born, is_in_parts, object_schema};
+pub use self::object::{
+    Facet, NULL_VERSION, ObjectChange, ObjectColumns, ObjectRow, ObjectRows, UNREADABLE, born, is_in_parts, object_schema,
+};
 pub use self::tuple::{TupleChange, TupleColumns, TupleRow, TupleRows, tuple_schema};
 use super::resource::ResourceKind;
 
@@ -71,11 +73,11 @@ impl Word for Op {
 }
 
 /// Where the column `key` stands in every kind.
-const KEY: usize = 0;
+pub const KEY: usize = 0;
 /// Where the column `khash` stands in every kind.
 const KHASH: usize = 1;
 /// Where the column `position` stands in every kind.
-const POSITION: usize = 5;
+pub const POSITION: usize = 5;
 
 /// The column `key` of changes of any kind, whose schema was checked.
 pub fn keys_of(rows: &RecordBatch) -> &BinaryArray {

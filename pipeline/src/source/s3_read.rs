@@ -9,14 +9,12 @@ use md5::{Digest as _, Md5};
 use super::s3_scan::list_object;
 use crate::model::Timestamp;
 use crate::model::change::Facet;
+pub use crate::model::change::UNREADABLE;
 use crate::s3::{Acl, Bucket, BucketError, Content, NULL_VERSION, ObjectHead, Tags, Versioning};
 use crate::vault::body::SLICE_BYTES;
 
 /// Why a version that is not there any more is lost.
 pub const GONE: &str = "gone before it could be read";
-
-/// How the reason begins of a content that could not be read and may be another time: every reading of the truth tries again.
-pub const UNREADABLE: &str = "it could not be read: ";
 
 /// Why a content is lost in whose place another one was when it was to be read.
 const OVERWRITTEN: &str = "overwritten before it could be read";
@@ -34,6 +32,8 @@ pub struct Reader {
     bucket: Arc<dyn Bucket>,
     versioning: Versioning,
     acls: bool,
+    /// Whether a content is to be had without what belongs to it, where that cannot be read now.
+    settles: bool,
 }
 
 /// A version as it was found.
@@ -42,7 +42,7 @@ pub enum Found {
     Small(Box<Properties>, Bytes),
     /// With its content still to be streamed; [`Check`] is given every piece and asked at the end.
     Large(Box<Properties>, Content, Check),
-    /// It cannot be read, now or later, and why.
+    /// It is not to be had, and why: see [`is_lost_for_good`].
     Lost(String),
 }
 
@@ -69,7 +69,7 @@ pub struct Properties {
     pub tags: Option<Tags>,
     /// Its ACL, where ACLs are kept and the server has them.
     pub acl: Option<Acl>,
-    /// What the server says it does not have, although it gave the content.
+    /// What could not be read, although the content was.
     pub unread: Vec<Unread>,
 }
 
@@ -78,14 +78,20 @@ pub struct Properties {
 pub struct Unread {
     /// Tags or ACL.
     pub facet: Facet,
-    /// What the server said.
+    /// What the server said; behind [`UNREADABLE`] where it may say something else another time.
     pub reason: String,
 }
 
 impl Reader {
     /// A reader of a bucket. `acls` says whether ACLs are kept: one more request per version.
     pub fn new(bucket: Arc<dyn Bucket>, versioning: Versioning, acls: bool) -> Reader {
-        Reader { bucket, versioning, acls }
+        Reader { bucket, versioning, acls, settles: false }
+    }
+
+    /// The same, which does without tags and ACLs that cannot be read now rather than without the content.
+    #[must_use]
+    pub fn settling(&self) -> Reader {
+        Reader { settles: true, ..self.clone() }
     }
 
     /// The bucket it reads.
@@ -101,7 +107,7 @@ impl Reader {
     /// Reads a version. Of version `null`, which may be overwritten while it is read, `etag` is the one to read.
     ///
     /// # Errors
-    /// What may pass when tried again, and what the credentials forbid: neither is a lost body.
+    /// What may pass when tried again, and that the credentials forbid to read the content.
     pub async fn read(&self, object: &str, version: &str, etag: Option<&str>) -> Result<Found, BucketError> {
         let asked = self.asked(version);
         let if_match = etag.filter(|_| version == NULL_VERSION);
@@ -124,7 +130,7 @@ impl Reader {
     }
 
     /// What belongs to a content that the server gives. That it says of the tags or the ACL that there is no such version (some
-    /// do below a delete marker, and any does once it was removed meanwhile) keeps nobody from the content.
+    /// do below a delete marker, and any does once it was removed meanwhile), or does not show them, keeps nobody from the content.
     pub(super) async fn with_properties(
         &self,
         object: &str,
@@ -133,22 +139,21 @@ impl Reader {
         tags: Result<Tags, BucketError>,
     ) -> Result<Box<Properties>, BucketError> {
         let mut unread = Vec::new();
-        let mut missing = |facet, error: &BucketError| unread.push(Unread { facet, reason: error.to_string() });
-        let tags = match tags {
-            Err(error @ BucketError::NotFound { .. }) => {
-                missing(Facet::Tags, &error);
-                None
-            }
-            tags => Some(tags?),
-        };
-        let acl = match self.read_acl_if_kept(object, version).await {
-            Err(error @ BucketError::NotFound { .. }) => {
-                missing(Facet::Acl, &error);
-                None
-            }
-            acl => acl?,
-        };
+        let tags = self.or_without(Facet::Tags, tags, &mut unread)?;
+        let acl = self.or_without(Facet::Acl, self.read_acl_if_kept(object, version).await, &mut unread)?.flatten();
         Ok(Box::new(Properties { head, tags, acl, unread }))
+    }
+
+    /// A property, or that it could not be read.
+    fn or_without<T>(&self, facet: Facet, read: Result<T, BucketError>, unread: &mut Vec<Unread>) -> Result<Option<T>, BucketError> {
+        let reason = match read {
+            Ok(read) => return Ok(Some(read)),
+            Err(error @ BucketError::NotFound { .. }) => error.to_string(),
+            Err(error) if error.is_transient() && !self.settles => return Err(error),
+            Err(error) => format!("{UNREADABLE}{error}"),
+        };
+        unread.push(Unread { facet, reason });
+        Ok(None)
     }
 
     /// The tags of a version; `count` spares the request where the server said there are none.

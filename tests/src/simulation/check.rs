@@ -82,6 +82,12 @@ impl Outcome {
         self.resumed || self.uncertain.iter().any(|named| named.starts_with(&name))
     }
 
+    /// Whether its tags are said not to have been read.
+    fn is_unread(&self, version: &Version) -> bool {
+        let name = format!("{} ({}): its tags ", version.object, version.id);
+        self.uncertain.iter().any(|named| named.starts_with(&name) && named.contains("could not be read"))
+    }
+
     /// Whether its tags are said to be one of several that were set within a second.
     fn contests(&self, version: &Version) -> bool {
         let name = format!("{} ({}): its tags ", version.object, version.id);
@@ -311,7 +317,7 @@ impl Checker {
                 let acknowledged = |change: usize| books.changes[change].fate.acknowledged;
                 let untold = |change: usize| acknowledged(change).is_none_or(|at| at > readings.as_of);
                 // Its tags or its ACL may have been gone before they could be read.
-                let unread = version.purge.is_some() && named.contains("could not be read");
+                let unread = (version.purge.is_some() || self.world.swarm.bucket_faults > 0) && named.contains("could not be read");
                 let contested = named.contains(CONTESTED) && books.was_set_twice_in_a_second(version);
                 unread
                     || contested
@@ -417,7 +423,7 @@ impl One<'_> {
     }
 
     fn has_tags(&self, version: &Version, restored: &Restored) -> bool {
-        let gone = version.purge.is_some() && self.outcome.names(version);
+        let gone = version.purge.is_some() && self.outcome.names(version) || self.outcome.is_unread(version);
         let contested = || self.outcome.contests(version) && version.tags.iter().any(|(_, tags)| *tags == restored.tags);
         if self.world.swarm.form == Form::Blind || version.id == NULL_VERSION {
             return gone || version.id == NULL_VERSION || version.tags.iter().any(|(_, tags)| *tags == restored.tags);

@@ -27,6 +27,8 @@ pub(super) struct Feed {
     pub(super) denied: Mutex<BTreeSet<String>>,
     /// Objects of which the server says that they are not there where it is asked for their tags.
     pub(super) tagless: Mutex<BTreeSet<String>>,
+    /// Why nobody may see tags and ACLs, as the server says it: that it is not allowed, or that it does not answer now.
+    pub(super) hidden: Mutex<Option<Hidden>>,
 }
 
 /// A bucket whose events come by the same feed, at a server that may be away.
@@ -68,12 +70,32 @@ impl Feed {
     }
 }
 
+/// How a server keeps tags and ACLs from whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hidden {
+    /// It is not allowed.
+    Denied,
+    /// It answers with an error that may pass.
+    Broken,
+}
+
 #[async_trait]
 impl Hook for Feed {
     async fn before(&self, call: &Call) -> Result<(), BucketError> {
         let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
         let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
         let tagless = self.tagless.lock().unwrap_or_else(PoisonError::into_inner);
+        let hidden = *self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+        let what = || format!("{:?} of {}", call.operation, call.object);
+        match (call.operation, hidden) {
+            (Operation::Tags | Operation::Acl, Some(Hidden::Denied)) => {
+                return Err(BucketError::Denied { what: what(), reason: "it takes a right".to_owned() });
+            }
+            (Operation::Tags | Operation::Acl, Some(Hidden::Broken)) => {
+                return Err(BucketError::Transient { what: what(), reason: "the server answered 500".to_owned() });
+            }
+            _ => {}
+        }
         match call.operation {
             Operation::Tags if tagless.contains(&call.object) => Err(BucketError::NotFound { what: format!("tags of {}", call.object) }),
             Operation::Head if denied.contains(&call.object) => Err(BucketError::NotFound { what: call.object.clone() }),

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use handlers::capture::Capture;
 use handlers::compact::compact;
+use handlers::configuration::keep_configuration;
 use handlers::events_on::{EventsOn, News};
 use handlers::intake::Intake;
 use handlers::protection::{BucketProtection, Events, How, PROTECTIONS, Protection, RECONCILE_EVERY, Status};
-use handlers::reconcile::{Quiet, keep_configuration, reconcile};
+use handlers::reconcile::{Quiet, reconcile};
 use handlers::restore::{RestoreRequest, restore};
 use handlers::vault::StoreKind;
 use pipeline::base::inputs::Inventory;

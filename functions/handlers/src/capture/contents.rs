@@ -25,7 +25,8 @@ impl Capture {
     /// Keeps the contents that changes lack. What turns out to be large is streamed with the large ones.
     pub(super) async fn keep_contents(&mut self, batch: &mut Batch, tasks: &mut Tasks) -> Result<(), CaptureError> {
         for (indices, at_once) in [(&tasks.small, READS_AT_ONCE), (&tasks.larger, LARGER_READS_AT_ONCE)] {
-            let Shared { reader, clock, vault, .. } = &*self.shared;
+            let (Shared { clock, vault, .. }, settles) = (&*self.shared, self.settles);
+            let reader = &self.shared.reader;
             let wanted: Vec<(usize, String, String, Option<String>)> = indices
                 .iter()
                 .map(|&index| (index, &batch.changes[index]))
@@ -33,7 +34,7 @@ impl Capture {
                 .collect();
             let mut reads = futures::stream::iter(wanted)
                 .map(|(index, object, version, etag)| async move {
-                    (index, read_patiently(reader, clock.as_ref(), &object, &version, etag.as_deref()).await)
+                    (index, read_patiently(reader, settles, clock.as_ref(), &object, &version, etag.as_deref()).await)
                 })
                 .buffered(at_once);
             while let Some((index, found)) = reads.next().await {
@@ -83,9 +84,15 @@ impl Capture {
         let mut tries = 0;
         'again: loop {
             tries += 1;
-            let found =
-                read_patiently(&self.shared.reader, self.shared.clock.as_ref(), &change.object, &change.version, change.etag.as_deref())
-                    .await;
+            let found = read_patiently(
+                &self.shared.reader,
+                self.settles,
+                self.shared.clock.as_ref(),
+                &change.object,
+                &change.version,
+                change.etag.as_deref(),
+            )
+            .await;
             let (properties, mut content, mut check) = match found {
                 Ok(Found::Large(properties, content, check)) => (properties, content, check),
                 Ok(Found::Small(properties, content)) => {
@@ -193,12 +200,23 @@ impl Capture {
     }
 }
 
-/// Reads a version, again and a little later where that may help.
-async fn read_patiently(reader: &Reader, clock: &dyn Clock, object: &str, version: &str, etag: Option<&str>) -> Result<Found, BucketError> {
+/// Reads a version, again and a little later where that may help; whoever settles does without tags and ACL in the end.
+async fn read_patiently(
+    reader: &Reader,
+    settles: bool,
+    clock: &dyn Clock,
+    object: &str,
+    version: &str,
+    etag: Option<&str>,
+) -> Result<Found, BucketError> {
     let mut tries = 0;
     loop {
         tries += 1;
-        match reader.read(object, version, etag).await {
+        let found = match settles && tries == TRIES {
+            true => reader.settling().read(object, version, etag).await,
+            false => reader.read(object, version, etag).await,
+        };
+        match found {
             Err(error) if error.is_transient() && tries < TRIES => clock.sleep(std::time::Duration::from_millis(50 << tries)).await,
             found => return found,
         }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use handlers::capture::Capture;
+use handlers::configuration::keep_configuration;
 use handlers::events_on::{EventsOn, News};
 use handlers::health::Part;
 use handlers::protection::Events;
-use handlers::reconcile::keep_configuration;
 use pipeline::changelog::coverage::{GAPS, Gap};
 use pipeline::model::{Clock, Timestamp};
 use pipeline::vault::layout;

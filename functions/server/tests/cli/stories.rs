@@ -67,13 +67,13 @@ async fn a_time_in_which_nobody_listed_is_shown_as_a_gap() {
     let status = program.json(&["status", "--vault", "./vault"]);
     let gaps = &status[0]["vaults"][0]["resources"][0]["window"]["gaps"];
     assert!(
-        gaps[0]["reason"].as_str().is_some_and(|reason| reason.starts_with("nobody listed the bucket")) && gaps[1].is_null(),
+        gaps[0]["reason"].as_str().is_some_and(|reason| reason.starts_with("no listing of the bucket ended")) && gaps[1].is_null(),
         "{status:?}"
     );
     // What still exists was found; what was put and removed meanwhile was not, and a restore into that time says so.
     let restore = ["restore", &url, "--to", &within, "--target", "./restored", "--vault", "./vault"];
     let ended = program.run(&restore);
-    assert_eq!((ended.code, ended.output.contains("nobody listed the bucket")), (3, true), "{}{}", ended.output, ended.errors);
+    assert_eq!((ended.code, ended.output.contains("no listing of the bucket ended")), (3, true), "{}{}", ended.output, ended.errors);
     assert!(!ended.output.contains("(proven)"), "{}", ended.output);
     let refused = program.run(&[&restore[..], &["--proven"]].concat());
     assert_eq!(refused.code, 4, "{}{}", refused.output, refused.errors);

@@ -17,6 +17,9 @@ use crate::model::time::Timestamp;
 /// The version id of objects in S3 buckets that keep no versions; such a version is overwritten in place.
 pub const NULL_VERSION: &str = "null";
 
+/// How the reason begins of what could not be read and may be another time: every reading of the truth tries again.
+pub const UNREADABLE: &str = "it could not be read: ";
+
 /// What of an object version a change is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

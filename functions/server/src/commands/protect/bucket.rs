@@ -1,12 +1,14 @@
 //! What is asked of a bucket before it is protected.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use handlers::configuration::sends_events;
 use handlers::protection::{self, BucketProtection, Events, How, ProtectError, RECONCILE_EVERY};
-use handlers::reconcile::sends_events;
 use pipeline::model::time::parse_duration;
-use pipeline::s3::{Bucket, Versioning};
+use pipeline::s3::{Bucket, BucketError, Versioning};
+use pipeline::source::s3_read::Reader;
 
 use super::{BucketFlags, Protect, choose, decide};
 use crate::app::{App, WHOLE, bucket_only};
@@ -15,6 +17,8 @@ use crate::exit::{Ended, Failure};
 use crate::output::{escaped, span};
 use crate::sources::sqs::{self, QueueTrouble};
 
+/// Versions that are listed to find one that can be looked at.
+const LOOKED_AT: i32 = 100;
 /// How often functions list a bucket, whose window ends where the last listing began.
 const FUNCTIONS_RECONCILE_EVERY: Duration = Duration::from_secs(15 * 60);
 
@@ -103,6 +107,7 @@ pub async fn protect(app: &App, command: Protect) -> Result<Ended> {
         unversioned,
     };
     warnings.extend(warn(&how, bucket.as_ref()).await?);
+    warnings.extend(unreadable(&Reader::new(Arc::clone(&bucket), versioning, how.acls), how.acls).await);
     decide(app, &chosen, resource, How::Bucket(how), warnings).await
 }
 
@@ -116,6 +121,22 @@ pub(super) fn shown(protection: &BucketProtection) -> Vec<(&'static str, String)
         ("unversioned", yes(protection.unversioned)),
         ("listed every", span(Duration::from_secs(protection.reconcile_seconds))),
     ]
+}
+
+/// What belongs to objects and may not be read, as the first one in the bucket shows: nothing would say so later but restores.
+async fn unreadable(reader: &Reader, acls: bool) -> Option<String> {
+    let page = reader.bucket().list_versions("", None, LOOKED_AT).await.ok()?;
+    let listed = page.versions.into_iter().find(|listed| !listed.marker)?;
+    let tags = reader.tags_now(&listed.object, &listed.version).await.map(drop);
+    let acl = if acls { reader.read_acl(&listed.object, &listed.version).await.map(drop) } else { Ok(()) };
+    let denied = |read: Result<(), BucketError>| match read {
+        Err(error @ BucketError::Denied { .. }) => Some(escaped(&error.to_string())),
+        _ => None,
+    };
+    let (tags, acl) = (denied(tags), denied(acl));
+    let next = if acl.is_some() { ", or leave ACLs out with --no-acls" } else { "" };
+    let reasons: Vec<String> = tags.into_iter().chain(acl).collect();
+    (!reasons.is_empty()).then(|| format!("what belongs to objects is not kept: {}; allow it{next}", reasons.join("; ")))
 }
 
 async fn warn(protection: &BucketProtection, bucket: &dyn Bucket) -> Result<Vec<String>> {
