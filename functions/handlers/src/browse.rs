@@ -326,9 +326,7 @@ fn oldest_first(versions: &mut Vec<ObjectVersion>) {
 
 /// The smallest key bytes that an object with this prefix can have.
 fn first_key(prefix: &str) -> Option<Vec<u8>> {
-    const SEPARATOR_BYTES: usize = 2;
-    let mut bytes = Key::object_version(prefix, "").as_bytes().to_vec();
-    bytes.truncate(bytes.len() - SEPARATOR_BYTES);
+    let bytes = Key::prefix_bytes(prefix);
     (!bytes.is_empty()).then_some(bytes)
 }
 

@@ -216,7 +216,11 @@ const LISTING_SLACK: Duration = Duration::from_secs(60);
 /// Draws the conclusions.
 pub fn health(facts: &Facts<'_>, now: Timestamp) -> Health {
     let Facts { protection, window, fed, last, trouble } = facts;
-    let fed = if protection.bucket().is_some() { *fed } else { window.map(|window| window.latest) };
+    let fed = match protection.bucket() {
+        // Of what only listings tell there are no marks.
+        Some(bucket) => fed.filter(|_| bucket.events.tells_how_far()),
+        None => window.map(|window| window.latest),
+    };
     let runs = protection.status == Status::Active;
     let seconds_ago = |at: Timestamp| now.since(at).as_secs();
     let is_list = protection.bucket().is_some_and(|bucket| matches!(bucket.events, Events::List { .. }));

@@ -127,7 +127,8 @@ impl Inventory {
         self.missing.iter().filter(|link| !self.gaps.iter().any(|gap| gap.segment.as_ref() == Some(*link)))
     }
 
-    /// The instant up to which everything that had arrived is durable; none where nothing has.
+    /// The instant up to which everything that had arrived is durable, as the log says; none without a log. A log of listings alone never
+    /// says it: its segments have 1970 there.
     pub fn latest(&self) -> Option<Timestamp> {
         self.segments.iter().map(|segment| segment.name.latest).chain(self.merges().iter().map(|merge| merge.latest)).max()
     }

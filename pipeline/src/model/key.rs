@@ -47,6 +47,14 @@ impl Key {
         out.extend_from_slice(&SEPARATOR);
     }
 
+    /// The bytes with which the keys of all objects begin that begin so.
+    pub fn prefix_bytes(prefix: &str) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(prefix.len() + SEPARATOR.len());
+        Key::write_object_prefix(&mut bytes, prefix);
+        bytes.truncate(bytes.len() - SEPARATOR.len());
+        bytes
+    }
+
     /// Appends the bytes of the key of a row: comparing them is comparing (schema, table, identity).
     pub fn write_tuple(out: &mut Vec<u8>, schema: &str, table: &str, identity: &str) {
         Key::write_object_prefix(out, schema);

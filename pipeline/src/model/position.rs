@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! position of an object change = epoch (4 bytes) | class (1 byte) | order
-//!   class 80: the source's sequencer, its hexadecimal digits packed left-aligned, zero-padded to 16 bytes
+//!   class 80: the source's sequencer, its hexadecimal digits packed left-aligned, zero-padded to at least 16 bytes
 //!   class 00: only a time is known: microseconds (8 bytes, sign flipped)
 //!
 //! position of a change of a row = epoch (4 bytes) | class 40 | commit (8 bytes) | place in the transaction (8 bytes)

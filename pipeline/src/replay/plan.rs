@@ -60,7 +60,7 @@ pub enum PlanError {
     #[error(
         "cannot restore {resource}: its first full backup has not completed; the window opens when it has, and `hindsight serve` makes it"
     )]
-    NoBase {
+    NotYetWhole {
         /// The bucket that was asked for.
         resource: ResourceId,
     },
@@ -117,7 +117,7 @@ fn proven_up_to(proven: Option<Timestamp>) -> String {
 pub fn plan(inventory: &Inventory, point: RestorePoint, certainty: Certainty) -> Result<ReplayPlan, PlanError> {
     let resource = inventory.resource.clone();
     let Some(window) = inventory.window() else {
-        return Err(PlanError::NoBase { resource });
+        return Err(PlanError::NotYetWhole { resource });
     };
     let latest = match certainty {
         Certainty::Proven => window.proven.unwrap_or(window.latest),

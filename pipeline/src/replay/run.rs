@@ -158,9 +158,9 @@ pub async fn run(
     let folding = Folding::new(vault, plan.inputs.clone(), plan.cut(), surveys.bits_min()).await?;
     let blind = !plan.open_gaps.is_empty();
     // A prefix or a glob that is misspelled selects nothing of the vault, and perhaps a lot of the target.
-    let names_keys_alone = options.selection.prefixes.is_empty() && options.selection.globs.is_empty();
+    let selects_by_pattern = !options.selection.prefixes.is_empty() || !options.selection.globs.is_empty();
     let unknown = mode == Mode::Exact
-        && !names_keys_alone
+        && selects_by_pattern
         && !knows_any(vault, &plan.inputs, plan.cut(), &selector).await?
         && !knows_any(vault, &plan.inputs_now, Cut::At(Timestamp::MAX), &selector).await?;
     let work = Work {
@@ -224,7 +224,7 @@ struct Work<'a> {
     folding: &'a Folding,
     clock: &'a dyn Clock,
     occupied: Occupied,
-    /// A segment of the log is missing: nobody can say of any object that it did not exist.
+    /// A gap lies before that time: nobody can say of any object that it did not exist.
     blind: bool,
     /// The vault knows of nothing that was selected: so nothing is removed.
     unknown: bool,

@@ -149,24 +149,18 @@ impl Selector {
     /// A range in which all keys lie that can be chosen, so that a restore of a prefix reads little else.
     pub fn key_range(&self) -> KeyRange {
         let selection = &self.selection;
-        let escaped = |text: &str| {
-            let mut bytes = Vec::new();
-            Key::write_object_prefix(&mut bytes, text);
-            bytes.truncate(bytes.len() - SEPARATOR_BYTES);
-            bytes
-        };
         let by_prefix = KeyRange {
-            from: selection.prefixes.iter().min().map(|prefix| escaped(prefix)),
+            from: selection.prefixes.iter().min().map(|prefix| Key::prefix_bytes(prefix)),
             until: selection
                 .prefixes
                 .iter()
-                .map(|prefix| behind(escaped(prefix)))
+                .map(|prefix| behind(Key::prefix_bytes(prefix)))
                 .max_by(|a, b| a.is_none().cmp(&b.is_none()).then(a.cmp(b)))
                 .flatten(),
         };
         let by_key = KeyRange {
-            from: selection.keys.first().map(|key| escaped(key)),
-            until: selection.keys.last().and_then(|key| behind(escaped(key))),
+            from: selection.keys.first().map(|key| Key::prefix_bytes(key)),
+            until: selection.keys.last().and_then(|key| behind(Key::prefix_bytes(key))),
         };
         let until = match (by_prefix.until, by_key.until) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -175,9 +169,6 @@ impl Selector {
         KeyRange { from: by_prefix.from.max(by_key.from), until }
     }
 }
-
-/// The two bytes that end an object's part of a key.
-const SEPARATOR_BYTES: usize = 2;
 
 /// The first bytes that are behind everything that begins with these; none where there are no such bytes.
 fn behind(mut bytes: Vec<u8>) -> Option<Vec<u8>> {

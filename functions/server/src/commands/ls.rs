@@ -69,7 +69,7 @@ pub async fn run(app: &App, command: Ls) -> Result<Ended> {
         tracing::warn!(parts, "so many objects are not sorted all together: each part of the listing is sorted for itself");
     }
     if found == 0 {
-        let begins = if prefix.is_empty() { String::new() } else { format!(" whose key begins with {}", escaped(&prefix)) };
+        let begins = if prefix.is_empty() { String::new() } else { format!(" whose key begins with \"{}\"", escaped(&prefix)) };
         tracing::warn!("there was no object{begins} at {}", planned.to);
     }
     warn_uncertain(&uncertain);

@@ -102,7 +102,7 @@ async fn a_restore_that_finds_nothing_says_so_and_what_there_is() {
     // A listing that is empty says why, and is no failure.
     let ended = program.run(&["ls", &format!("{url}/phtos"), "--vault", "./vault"]);
     assert_eq!((ended.code, ended.output.as_str()), (0, ""));
-    assert!(ended.errors.contains("there was no object whose key begins with phtos"), "{}", ended.errors);
+    assert!(ended.errors.contains("there was no object whose key begins with \"phtos\""), "{}", ended.errors);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -81,7 +81,8 @@ impl Request {
                 let response = service.raw();
                 if response.status().is_success() && service.err().code().is_none() {
                     // It did what was asked and said so in words that the SDK does not understand.
-                    return self.other(chain(&error));
+                    tracing::debug!(what = self.what(), error = chain(&error), "an answer that is not S3's");
+                    return self.other("what the server answered is not what S3 answers; it cannot be used like this");
                 }
                 let region = response.headers().get("x-amz-bucket-region").map(str::to_owned);
                 let body = response.body().bytes();

@@ -75,7 +75,20 @@ fn without_key(reason: &str, object: &str) -> String {
         rest = &rest[at + length..];
     }
     text.push_str(rest);
-    text
+    without_version(&text)
+}
+
+/// How the name of a version begins that stands behind a key.
+const VERSION: &str = "KEY (version ";
+
+fn without_version(text: &str) -> String {
+    let mut parts = text.split(VERSION);
+    let mut shorter = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        shorter.push_str(KEY);
+        shorter.push_str(part.split_once(')').map_or(part, |(_, behind)| behind));
+    }
+    shorter
 }
 
 /// Where a key first stands as a whole, and how long it is there.
@@ -101,6 +114,7 @@ mod tests {
             ("put of s3://b/a/b.txt: the server answered 403", "a/b.txt", "put of s3://b/KEY: the server answered 403"),
             ("cannot restore \"a\\nb\" to x: a is full", "a\nb", "cannot restore KEY to x: a is full"),
             ("not allowed on \"arn:aws:s3:::b/a\" and s3://b/a", "a", "not allowed on \"arn:aws:s3:::b/KEY\" and s3://b/KEY"),
+            ("ACL of s3://b/a (version 7f): denied; tags of s3://b/a (version 7f)", "a", "ACL of s3://b/KEY: denied; tags of s3://b/KEY"),
             ("no space left", "no", "no space left"),
             ("x", "", "x"),
         ] {

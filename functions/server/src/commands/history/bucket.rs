@@ -1,12 +1,14 @@
 //! Everything that ever happened to one object, or to many.
 
+use std::collections::HashSet;
+
 use anyhow::Result;
 use handlers::browse::{self, HistoryOf, State};
 use pipeline::base::inputs::Inventory;
 use pipeline::fold::Cut;
 use pipeline::fold::object::Keep;
 use pipeline::model::Timestamp;
-use pipeline::model::change::{Facet, ObjectChange, Op, is_in_parts};
+use pipeline::model::change::{Facet, NULL_VERSION, ObjectChange, Op, is_in_parts};
 use serde::Serialize;
 
 use super::History;
@@ -28,6 +30,9 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     at_bound: Option<Timestamp>,
     change: &'static str,
+    /// Of a purge: it is a delete marker that was removed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    of_marker: bool,
     object: &'a str,
     version: &'a str,
     size: Option<i64>,
@@ -49,16 +54,22 @@ pub async fn run(app: &App, command: &History, (from, to): (Timestamp, Timestamp
     let Protected { opened, .. } = app.kept(&command.vault, &resource).await?;
     let inventory = Inventory::load(&opened.vault, &resource).await?;
     let changes = browse::history(&opened.vault, &inventory, &of, CHANGES_MAX).await?;
+    // A removal does not say what it removes.
+    let markers: HashSet<(&str, &str)> =
+        changes.iter().filter(|change| change.marker).map(|change| (change.object.as_str(), change.version.as_str())).collect();
     let mut output = Output::new(app.flags.json);
     let mut table = Table::new(match of.recursive {
         true => &["when", "change", "object", "version", "size", "who", "via"][..],
         false => &["when", "change", "version", "size", "who", "via"],
     });
     for change in &changes {
+        let is_of_marker = change.op == Op::Delete
+            && change.version != NULL_VERSION
+            && markers.contains(&(change.object.as_str(), change.version.as_str()));
         if output.json {
-            output.document(&line(change))?;
+            output.document(&line(change, is_of_marker))?;
         } else {
-            let mut cells = row(change);
+            let mut cells = row(change, if is_of_marker { "marker removed" } else { what(change) });
             if of.recursive {
                 cells.insert(2, escaped(&change.object));
             }
@@ -80,7 +91,7 @@ async fn nothing(opened: &OpenVault, inventory: &Inventory, of: &HistoryOf) -> R
     let then = if of.from > Timestamp::MIN || of.to < Timestamp::MAX { " in that time" } else { "" };
     let of_what = match (of.recursive, of.object.as_str()) {
         (true, "") => "any object".to_owned(),
-        (true, beginning) => format!("any object whose key begins with {}", escaped(beginning)),
+        (true, beginning) => format!("any object whose key begins with \"{}\"", escaped(beginning)),
         (false, object) => escaped(object),
     };
     let text = format!("the vault knows of no change of {of_what}{then}");
@@ -106,11 +117,12 @@ fn what(change: &ObjectChange) -> &'static str {
     }
 }
 
-fn line(change: &ObjectChange) -> Line<'_> {
+fn line(change: &ObjectChange, of_marker: bool) -> Line<'_> {
     Line {
         at: change.at,
         at_bound: change.at_bound,
         change: what(change),
+        of_marker,
         object: &change.object,
         version: &change.version,
         size: change.size,
@@ -123,7 +135,7 @@ fn line(change: &ObjectChange) -> Line<'_> {
     }
 }
 
-fn row(change: &ObjectChange) -> Vec<String> {
+fn row(change: &ObjectChange, what: &str) -> Vec<String> {
     let in_parts = change.etag.as_deref().is_some_and(is_in_parts);
     // Where the time is exact the bound says something else: when an upload in parts began, or when version `null` was listed.
     let is_exact =
@@ -134,7 +146,7 @@ fn row(change: &ObjectChange) -> Vec<String> {
         Some(bound) => format!("{} to {}", change.at.min(bound), change.at.max(bound)),
         None => change.at.to_string(),
     };
-    let mut what = what(change).to_owned();
+    let mut what = what.to_owned();
     if change.lost.is_some() && change.body.is_none() {
         what.push_str(if change.facet == Facet::Version { " (content lost)" } else { " (not to be read)" });
     }
