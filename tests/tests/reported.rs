@@ -111,6 +111,7 @@ fn of_what_only_its_purge_was_told_nobody_says_that_it_was_not_there() {
     world.intake().expect("nothing fails");
     world.tick(60);
     let after = world.now();
+    world.tick(60);
     world.reconcile().expect("nothing fails");
     for _ in 0..2 {
         let into = world.elsewhere();
