@@ -163,8 +163,8 @@ impl SmallWorld {
         self.feed.tagless.lock().unwrap_or_else(PoisonError::into_inner).insert(object.to_owned());
     }
 
-    /// From now on nobody sees tags and ACLs, or everybody again.
-    pub fn hide_properties(&self, hidden: Option<Hidden>) {
+    /// From now on nobody sees tags and ACLs of objects whose names begin so, or everybody all again.
+    pub fn hide_properties(&self, hidden: Option<(Hidden, &'static str)>) {
         *self.feed.hidden.lock().unwrap_or_else(PoisonError::into_inner) = hidden;
     }
 

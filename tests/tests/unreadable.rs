@@ -78,7 +78,7 @@ fn a_content_is_kept_whose_tags_and_acl_nobody_may_see_and_they_are_read_once_so
         world.put("first", "first");
         world.tick(2);
         world.reconcile().expect("nothing fails");
-        world.hide_properties(Some(hidden));
+        world.hide_properties(Some((hidden, "")));
         let tags = Tags::from([("k".to_owned(), "v".to_owned())]);
         let request = PutRequest { tags: tags.clone(), ..PutRequest::default() };
         // More than a listing may leave unread.
@@ -120,4 +120,37 @@ fn a_content_is_kept_whose_tags_and_acl_nobody_may_see_and_they_are_read_once_so
             world.compact().expect("nothing fails");
         }
     }
+}
+
+#[test]
+fn many_that_stay_hidden_do_not_keep_others_from_being_read_again() {
+    let mut world = SmallWorld::with_acls();
+    world.put("first", "first");
+    world.tick(2);
+    world.reconcile().expect("nothing fails");
+    world.hide_properties(Some((Hidden::Denied, "")));
+    // More than are read again at once, and before it.
+    for number in 0..600 {
+        world.bucket.put_object(&format!("a{number}"), &PutRequest::default(), Bytes::from_static(b"x")).expect("its key is legal");
+    }
+    world.bucket.put_object("z", &PutRequest::default(), Bytes::from_static(b"z")).expect("its key is legal");
+    world.note();
+    let seen = world.instants()[1];
+    world.tick(5);
+    world.reconcile().expect("nothing fails");
+    world.hide_properties(Some((Hidden::Denied, "a")));
+    let uncertain = |world: &SmallWorld| {
+        let report = world.restore(seen, Mode::Overwrite, &world.elsewhere()).expect("nothing fails");
+        report.uncertain.count
+    };
+    assert_eq!(uncertain(&world), 601);
+    for _ in 0..60 {
+        // As a schedule does it.
+        world.tick(21_600);
+        world.reconcile().expect("nothing fails");
+        if uncertain(&world) == 600 {
+            return;
+        }
+    }
+    panic!("what belongs to z was not read");
 }

@@ -5,6 +5,7 @@
 //! that a HEAD confirms gone, was purged within an interval; one that it holds to be purged, and that is listed, was not, and
 //! is there again. Once that is durable, everything before the listing began is proven. The first listing is the first full backup; it is resumed where it stopped.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use fail::fail_point;
@@ -156,7 +157,7 @@ pub async fn reconcile(
     let ended = scan.last_answer().map_or_else(|| capture.clock().now(), |answer| answer.max(began));
     progress.listed(listed, found);
 
-    read_again(capture).await?;
+    read_again(capture, began).await?;
     // A resumed listing has not seen what the earlier part of it listed, so it can miss nothing.
     let purged = if cursor.is_some() { 0 } else { keep_purges(capture, reading, before.as_ref(), began, ended).await? };
     if cursor.is_none() {
@@ -274,10 +275,16 @@ async fn keep_slice(capture: &mut Capture, mut changes: Vec<ObjectChange>, readi
 /// Tags and ACLs that are read again at the same time.
 const READ_AGAIN_AT_ONCE: usize = 256;
 
-/// Reads tags and ACLs that could not be read with their contents. What keeps all of some from being read is taken to keep the rest, too.
-async fn read_again(capture: &mut Capture) -> Result<(), CaptureError> {
+/// Reads tags and ACLs that could not be read with their contents. What keeps all of some from being read is taken to keep the rest, too,
+/// until the next listing: each begins with others, so that what stays hidden does not keep the rest from ever being read.
+async fn read_again(capture: &mut Capture, began: Timestamp) -> Result<(), CaptureError> {
     let unread = capture.known(|known| known.unread());
-    for some in unread.chunks(READ_AGAIN_AT_ONCE) {
+    let chunks: Vec<_> = unread.chunks(READ_AGAIN_AT_ONCE).collect();
+    // Listings begin at regular times, which a remainder alone would map to the same few.
+    let mut hasher = DefaultHasher::new();
+    began.hash(&mut hasher);
+    let first = hasher.finish().checked_rem(chunks.len() as u64).unwrap_or_default() as usize;
+    for some in chunks[first..].iter().chain(&chunks[..first]) {
         let asked = some.iter().map(|(object, version, at, facet)| ObjectChange {
             facet: *facet,
             via: "scan".to_owned(),

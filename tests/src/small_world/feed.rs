@@ -28,7 +28,7 @@ pub(super) struct Feed {
     /// Objects of which the server says that they are not there where it is asked for their tags.
     pub(super) tagless: Mutex<BTreeSet<String>>,
     /// Why nobody may see tags and ACLs, as the server says it: that it is not allowed, or that it does not answer now.
-    pub(super) hidden: Mutex<Option<Hidden>>,
+    pub(super) hidden: Mutex<Option<(Hidden, &'static str)>>,
 }
 
 /// A bucket whose events come by the same feed, at a server that may be away.
@@ -86,6 +86,7 @@ impl Hook for Feed {
         let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
         let tagless = self.tagless.lock().unwrap_or_else(PoisonError::into_inner);
         let hidden = *self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+        let hidden = hidden.and_then(|(hidden, prefix)| call.object.starts_with(prefix).then_some(hidden));
         let what = || format!("{:?} of {}", call.operation, call.object);
         match (call.operation, hidden) {
             (Operation::Tags | Operation::Acl, Some(Hidden::Denied)) => {
