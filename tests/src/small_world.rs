@@ -121,6 +121,14 @@ impl SmallWorld {
         self.clock.now()
     }
 
+    /// What happened is told and listed, and a minute goes by.
+    pub fn keep(&mut self) {
+        self.tick(3);
+        self.intake().expect("nothing fails");
+        self.reconcile().expect("nothing fails");
+        self.tick(60);
+    }
+
     /// A user puts an object.
     pub fn put(&mut self, object: &str, content: &str) {
         let happened = self.bucket.put_object(object, &PutRequest::default(), Bytes::copy_from_slice(content.as_bytes()));

@@ -25,10 +25,7 @@ fn marker_event(object: &str, version: &str, at: Timestamp) -> String {
 fn a_delete_marker_that_came_and_went_hides_nothing() {
     let mut world = SmallWorld::new();
     world.put("a", "content");
-    world.tick(3);
-    world.intake().expect("nothing fails");
-    world.reconcile().expect("nothing fails");
-    world.tick(60);
+    world.keep();
     world.delete("a");
     let marker = world.newest("a");
     assert!(marker.marker);

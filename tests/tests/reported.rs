@@ -50,10 +50,7 @@ fn every_uncertain_object_has_a_row_that_says_why_whether_it_is_restored_or_not(
     let mut world = SmallWorld::new();
     world.put("a", "stays");
     world.put("b", "goes");
-    world.tick(3);
-    world.intake().expect("nothing fails");
-    world.reconcile().expect("nothing fails");
-    world.tick(60);
+    world.keep();
     let before = world.now();
     world.tick(60);
     world.purge("b");
@@ -78,10 +75,7 @@ fn what_is_uncertain_and_not_restored_has_a_row_too() {
     let older = world.newest("b");
     world.tick(3);
     world.put("b", "newer");
-    world.tick(3);
-    world.intake().expect("nothing fails");
-    world.reconcile().expect("nothing fails");
-    world.tick(60);
+    world.keep();
     let before = world.now();
     world.tick(60);
     world.bucket.undisturbed().purge("b", &older.version).expect("it is there");
@@ -142,10 +136,7 @@ fn of_what_only_its_purge_was_told_nobody_says_that_it_was_not_there() {
 fn a_put_that_comes_behind_its_purge_leaves_nothing_in_doubt() {
     let mut world = SmallWorld::new();
     world.put("a", "stays");
-    world.tick(3);
-    world.intake().expect("nothing fails");
-    world.reconcile().expect("nothing fails");
-    world.tick(60);
+    world.keep();
     let before = world.now();
     world.tick(60);
     world.put("b", "came and went");
@@ -176,10 +167,7 @@ async fn a_comparison_of_two_instants_names_what_is_uncertain_at_either() {
     let mut world = SmallWorld::new();
     world.put("a", "stays");
     world.put("b", "goes");
-    world.tick(3);
-    world.intake().expect("nothing fails");
-    world.reconcile().expect("nothing fails");
-    world.tick(60);
+    world.keep();
     let before = world.now();
     world.tick(60);
     world.purge("b");
