@@ -204,6 +204,11 @@ impl BucketTarget {
         }
     }
 
+    /// The same just before it is sent or copied, where the server is not asked to create only.
+    async fn found_before(&self, wanted: &WantedObject, request: &PutRequest) -> Result<Option<ObjectHead>, TargetError> {
+        if wanted.creates && !request.creates { self.found(wanted).await } else { Ok(None) }
+    }
+
     /// The same of one that the server would not create, because something has its name, as it says: of SeaweedFS that may be a folder.
     async fn met(&self, wanted: &WantedObject) -> Result<ObjectHead, TargetError> {
         if let Some(there) = self.found(wanted).await? {
@@ -430,11 +435,7 @@ impl Target for BucketTarget {
             return Ok(Written { version: None, requests: 1, left_out });
         }
         let Sendable { request, left_out } = self.sendable(wanted);
-        // What cannot be left to the server is looked for just before.
-        if wanted.creates
-            && !request.creates
-            && let Some(there) = self.found(wanted).await?
-        {
+        if let Some(there) = self.found_before(wanted, &request).await? {
             return self.finish(wanted, &there, left_out).await;
         }
         let (content, sent) = observed(exactly(content, wanted.size));
@@ -462,6 +463,9 @@ impl Target for BucketTarget {
             return Ok(None);
         }
         let Sendable { request, left_out } = self.sendable(wanted);
+        if let Some(there) = self.found_before(wanted, &request).await? {
+            return self.finish(wanted, &there, left_out).await.map(Some);
+        }
         let source = CopySource {
             bucket: bucket.clone(),
             object: key.to_owned(),

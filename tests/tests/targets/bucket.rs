@@ -7,12 +7,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use pipeline::model::{Clock, Digest, Timestamp};
+use pipeline::model::checksum::Checksum;
+use pipeline::model::{Clock, Digest, ResourceId, Timestamp};
 use pipeline::s3::{
     Acl, Bucket, BucketError, Configuration, Content, CopyName, CopySource, Grant, ListMarker, ListedVersion, ObjectHead, PartLayout,
     PutRequest, Tags, VersionPage, Versioning,
 };
 use pipeline::target::{BucketTarget, Occupied, Target, TargetError, WantedObject};
+use pipeline::vault::body::Whole;
 use tests::memory_bucket::{MemoryBucket, NoHook, Settings};
 use tests::target_conformance::{self, Place, content, wanted};
 
@@ -313,6 +315,20 @@ fn a_server_that_does_not_know_puts_that_only_create_is_restored_to_all_the_same
     shelf.plant("c", b"of somebody else");
     assert!(matches!(put(&target, &creating("c"), b"x").unwrap_err(), TargetError::Exists { .. }));
     assert_eq!(shelf.calls.lock().unwrap().as_slice(), ["put a", "put a", "put b"], "the first one was refused");
+}
+
+#[test]
+fn a_copy_by_such_a_server_does_not_replace_what_somebody_else_put_either() {
+    let shelf = Shelf::new(Quirks { only_puts_over: true, ..Quirks::default() });
+    let target = shelf.target("").with_vault_bucket(Some("vault".to_owned()));
+    let creating = |key: &str| WantedObject { creates: true, ..wanted(key, b"x") };
+    put(&target, &creating("a"), b"x").unwrap_err();
+    shelf.plant("c", b"of somebody else");
+    let bucket = ResourceId::bucket("photos").unwrap();
+    let whole = Whole::of(&bucket, "c", "1", 1, vec![Checksum::Crc64Nvme(0)]);
+    let copied = block_on(target.copy(&creating("c"), &whole, "whole/c"));
+    assert!(matches!(copied, Err(TargetError::Exists { .. })), "{copied:?}");
+    assert_eq!(shelf.calls.lock().unwrap().as_slice(), ["put a"], "it is not even tried");
 }
 
 #[test]
