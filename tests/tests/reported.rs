@@ -4,9 +4,10 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use handlers::browse::{BrowseError, HistoryOf, history};
+use handlers::browse::{BrowseError, Found, HistoryOf, find, history};
 use handlers::diff::{Difference, diff};
 use pipeline::base::inputs::Inventory;
+use pipeline::fold::Cut;
 use pipeline::model::Timestamp;
 use pipeline::replay::run::Progress;
 use pipeline::s3::PutRequest;
@@ -41,6 +42,15 @@ fn told(
     rows.into_iter().map(|(object, action, doubt)| (object, action, doubt.is_some_and(|doubt| doubt.contains("removed between")))).collect()
 }
 
+/// One object, as `cat` finds it.
+fn looked_at(world: &SmallWorld, object: &str, at: Timestamp) -> Result<Found, BrowseError> {
+    let find = async {
+        let inventory = Inventory::load(&world.vault(), world.resource()).await?;
+        find(&world.vault(), inventory.inputs(Cut::At(at)), at, object, None).await
+    };
+    find.now_or_never().expect("memory answers at once")
+}
+
 fn row(object: &str, action: &str, is_uncertain: bool) -> (String, String, bool) {
     (object.to_owned(), action.to_owned(), is_uncertain)
 }
@@ -63,6 +73,8 @@ fn every_uncertain_object_has_a_row_that_says_why_whether_it_is_restored_or_not(
         for at in [before, after] {
             let into = world.elsewhere();
             assert_eq!(told(&world, at, Mode::Overwrite, &into), [row("a", "create", false), row("b", "create", true)]);
+            let doubts = looked_at(&world, "b", at).expect("it is restored, too").uncertain;
+            assert!(doubts.len() == 1 && doubts[0].reason.contains("removed between"), "{doubts:?}");
         }
         world.compact().expect("nothing fails");
     }
@@ -124,6 +136,13 @@ fn of_what_only_its_purge_was_told_nobody_says_that_it_was_not_there() {
             assert_eq!(removed, 0);
         }
         assert_eq!(doubts(after, Mode::Exact), (vec![], 1), "it was purged by then");
+        for at in [listed, between] {
+            let said = looked_at(&world, "b", at).expect_err("nobody knows").to_string();
+            assert!(said.starts_with("nobody can say whether \"b\" was there at") && said.contains(": it was removed at"), "{said}");
+        }
+        let said = looked_at(&world, "b", after).expect_err("it is gone").to_string();
+        assert!(said.starts_with("\"b\" did not exist at"), "{said}");
+        assert!(looked_at(&world, "a", between).expect("it is there").uncertain.is_empty());
         world.compact().expect("nothing fails");
     }
     let of = HistoryOf { object: "b".to_owned(), recursive: false, from: Timestamp::MIN, to: Timestamp::MAX };

@@ -1,26 +1,21 @@
-//! Reading a state without restoring it: its objects one after the other, one object's content, one key's history.
-//!
-//! A state is folded hash bucket by hash bucket, and within one the objects come in order of their keys. Nothing holds
-//! more than a bucket's batches, whatever the S3 bucket's size.
+//! Reading a state without restoring it: its objects one after the other ([`State`]), one object's content ([`find`],
+//! [`content`]), one key's [`history`].
 
-use std::cmp::Ordering;
-use std::collections::{BinaryHeap, VecDeque};
-use std::ops::Range;
+mod history;
+mod state;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use pipeline::base::KeyRange;
-use pipeline::base::folding::{Folding, Loose};
-use pipeline::base::inputs::{Inputs, Inventory};
-use pipeline::fold::object::{Keep, ObjectJoin};
-use pipeline::fold::siblings::{Sibling, order_siblings};
-use pipeline::fold::{Cut, Fold, Folded, Uncertain};
-use pipeline::model::change::{ChangeBatch, Facet, ObjectChange, ObjectRow};
-use pipeline::model::key::{bucket_of, khash};
-use pipeline::model::{Key, Timestamp};
+use pipeline::base::inputs::Inputs;
+use pipeline::fold::object::Keep;
+use pipeline::fold::{Cut, Uncertain};
+use pipeline::model::Timestamp;
 use pipeline::vault::body::Body;
 use pipeline::vault::{Vault, VaultError};
-use pipeline::view::{ObjectVersion, ViewError, versions};
+use pipeline::view::{ObjectVersion, ViewError};
+
+pub use self::history::{HistoryOf, history, is_look};
+pub use self::state::{Objects, State};
 
 /// Why something cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +33,16 @@ pub enum BrowseError {
         object: String,
         /// The instant.
         at: Timestamp,
+    },
+    /// Nobody can say whether it was there.
+    #[error("nobody can say whether {object:?} was there at {at}: {reason}")]
+    Unknown {
+        /// The key.
+        object: String,
+        /// The instant.
+        at: Timestamp,
+        /// Why not, of each version of which that is so.
+        reason: String,
     },
     /// There was no such version.
     #[error("{object:?} had no version {version} at {at}")]
@@ -87,265 +92,41 @@ fn others(there: &[String]) -> String {
     if there.is_empty() { ", nor any other".to_owned() } else { format!("; there were: {}", there.join(", ")) }
 }
 
-/// A resource's state at an instant, to be read bucket by bucket.
-pub struct State {
-    vault: Vault,
-    folding: Folding,
-    keep: Keep,
-    prefix: String,
-}
-
-impl State {
-    /// The state that `inputs` amount to at `cut`, of which `keep` survives; only keys that begin with `prefix`.
-    ///
-    /// # Errors
-    /// As [`Folding::new`].
-    pub async fn new(vault: &Vault, inputs: Inputs, cut: Cut, keep: Keep, prefix: &str) -> Result<State, BrowseError> {
-        State::with_bits(vault, inputs, cut, keep, prefix, 0).await
-    }
-
-    pub(crate) async fn with_bits(
-        vault: &Vault,
-        inputs: Inputs,
-        cut: Cut,
-        keep: Keep,
-        prefix: &str,
-        bits_min: u32,
-    ) -> Result<State, BrowseError> {
-        let folding = Folding::new(vault, inputs, cut, bits_min).await?;
-        Ok(State { vault: vault.clone(), folding, keep, prefix: prefix.to_owned() })
-    }
-
-    pub(crate) fn bits(&self) -> u32 {
-        self.folding.bits
-    }
-
-    /// Ranges of hash buckets whose log fits into memory together.
-    pub fn passes(&self) -> Vec<Range<u32>> {
-        self.folding.passes()
-    }
-
-    /// Reads what the log holds of some buckets.
-    ///
-    /// # Errors
-    /// As [`Folding::load`].
-    pub async fn load(&self, buckets: Range<u32>) -> Result<Loose, BrowseError> {
-        Ok(self.folding.load(&self.vault, buckets).await?)
-    }
-
-    /// The objects of one bucket, in order of key.
-    pub fn objects(&self, loose: &Loose, bucket: u32) -> Objects {
-        let from = first_key(&self.prefix);
-        let fold = self.folding.fold(&self.vault, loose, bucket, self.keep, &KeyRange { from, until: None });
-        Objects { fold, prefix: self.prefix.clone(), ready: VecDeque::new(), uncertain: Vec::new(), ended: false }
-    }
-
-    /// Goes through all objects: of each its versions, the oldest first. Returns the keys of which nobody can say
-    /// whether they were there.
-    ///
-    /// # Errors
-    /// [`BrowseError`].
-    pub async fn for_each<E: From<BrowseError>>(
-        &self,
-        mut each: impl FnMut(Vec<ObjectVersion>) -> Result<(), E>,
-    ) -> Result<Vec<Uncertain>, E> {
-        let mut uncertain = Vec::new();
-        for pass in self.passes() {
-            let loose = self.load(pass.clone()).await?;
-            for bucket in self.folding.occupied(&loose, pass) {
-                let mut objects = self.objects(&loose, bucket);
-                while let Some(object) = objects.next().await? {
-                    each(object)?;
-                }
-                uncertain.append(&mut objects.uncertain);
-            }
-        }
-        Ok(uncertain)
-    }
-
-    /// The same, in order of key. So many hash buckets are read side by side that most states come in one such order; of a
-    /// larger one each part does. Returns the number of parts, too.
-    ///
-    /// # Errors
-    /// [`BrowseError`].
-    pub async fn for_each_in_order<E: From<BrowseError>>(
-        &self,
-        mut each: impl FnMut(Vec<ObjectVersion>) -> Result<(), E>,
-    ) -> Result<(Vec<Uncertain>, usize), E> {
-        let (mut uncertain, mut parts) = (Vec::new(), 0);
-        for pass in self.passes() {
-            let loose = self.load(pass.clone()).await?;
-            for buckets in self.folding.occupied(&loose, pass).chunks(SIDE_BY_SIDE_MAX) {
-                parts += 1;
-                let mut streams: Vec<Objects> = buckets.iter().map(|&bucket| self.objects(&loose, bucket)).collect();
-                let mut heads = BinaryHeap::new();
-                for (index, objects) in streams.iter_mut().enumerate() {
-                    heads.extend(objects.next().await?.map(|object| Head { object, index }));
-                }
-                while let Some(Head { object, index }) = heads.pop() {
-                    heads.extend(streams[index].next().await?.map(|object| Head { object, index }));
-                    each(object)?;
-                }
-                streams.iter_mut().for_each(|objects| uncertain.append(&mut objects.uncertain));
-            }
-        }
-        Ok((uncertain, parts))
-    }
-
-    /// Goes through the keys of all objects, once each, and reads no more of them than that takes; where this is a state of
-    /// current or newest versions at an instant.
-    ///
-    /// # Errors
-    /// [`BrowseError`].
-    pub async fn for_each_key(&self, mut each: impl FnMut(&str)) -> Result<(), BrowseError> {
-        let range = KeyRange { from: first_key(&self.prefix), until: None };
-        for pass in self.passes() {
-            let loose = self.load(pass.clone()).await?;
-            for bucket in self.folding.occupied(&loose, pass) {
-                let newest = self.folding.versions(&self.vault, &loose, bucket, self.keep, &range);
-                let mut newest = newest.expect("the newest versions at an instant are asked for");
-                while let Some(found) = newest.next().await? {
-                    let mut last = "";
-                    for (object, _) in found.iter().filter(|(object, _)| !object.is_empty() && object.starts_with(&self.prefix)) {
-                        if object != last {
-                            each(object);
-                        }
-                        last = object;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The versions of one object, the oldest first.
-    ///
-    /// # Errors
-    /// [`BrowseError`].
-    pub async fn object(&self, object: &str) -> Result<Vec<ObjectVersion>, BrowseError> {
-        let bucket = bucket_of(khash(object), self.folding.bits);
-        let loose = self.load(bucket..bucket + 1).await?;
-        let mut objects = self.objects(&loose, bucket);
-        while let Some(found) = objects.next().await? {
-            if found[0].object == object {
-                return Ok(found);
-            }
-        }
-        Ok(Vec::new())
-    }
-}
-
-/// Hash buckets whose objects are read side by side: each holds some batches in memory.
-const SIDE_BY_SIDE_MAX: usize = 32;
-
-/// The next object of one of several streams. The heap gives its greatest, so that the least key is the greatest.
-struct Head {
-    object: Vec<ObjectVersion>,
-    index: usize,
-}
-
-impl Head {
-    fn key(&self) -> Option<&str> {
-        self.object.first().map(|version| version.object.as_str())
-    }
-}
-
-impl Ord for Head {
-    fn cmp(&self, other: &Head) -> Ordering {
-        other.key().cmp(&self.key())
-    }
-}
-
-impl PartialOrd for Head {
-    fn partial_cmp(&self, other: &Head) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Head {
-    fn eq(&self, other: &Head) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Head {}
-
-/// Objects of one hash bucket.
-pub struct Objects {
-    fold: Fold<'static, ObjectJoin, VaultError>,
-    prefix: String,
-    ready: VecDeque<Vec<ObjectVersion>>,
-    /// Keys of which nobody can say whether they were there, as far as the reading got.
+/// An object as it was, with what is not certain of it.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its version.
+    pub version: ObjectVersion,
+    /// What nobody can say: of this version, or, where the current one was asked for, of others that may have been it.
     pub uncertain: Vec<Uncertain>,
-    ended: bool,
-}
-
-impl Objects {
-    /// The versions of the next object, the oldest first.
-    ///
-    /// # Errors
-    /// [`BrowseError`].
-    pub async fn next(&mut self) -> Result<Option<Vec<ObjectVersion>>, BrowseError> {
-        loop {
-            if let Some(object) = self.ready.pop_front() {
-                return Ok(Some(object));
-            }
-            if self.ended {
-                return Ok(None);
-            }
-            let Some(Folded { rows, uncertain }) = self.fold.next().await? else { return Ok(None) };
-            self.uncertain.extend(uncertain.into_iter().filter(|uncertain| uncertain.object.starts_with(&self.prefix)));
-            if rows.num_rows() == 0 {
-                continue;
-            }
-            let rows = ChangeBatch::objects(rows).map_err(|error| VaultError::damaged("a folded state", error))?;
-            for version in versions(&rows)? {
-                if !version.object.starts_with(&self.prefix) {
-                    // Keys come in order: behind the prefix nothing more is asked for.
-                    self.ended |= version.object > self.prefix;
-                    continue;
-                }
-                match self.ready.back_mut() {
-                    Some(last) if last[0].object == version.object => last.push(version),
-                    _ => self.ready.push_back(vec![version]),
-                }
-            }
-            // A fold never splits an object between two pieces.
-            self.ready.iter_mut().for_each(oldest_first);
-        }
-    }
-}
-
-fn oldest_first(versions: &mut Vec<ObjectVersion>) {
-    if versions.len() > 1 {
-        let siblings: Vec<Sibling<'_>> = versions.iter().map(ObjectVersion::sibling).collect();
-        let order = order_siblings(&siblings);
-        *versions = order.into_iter().map(|index| versions[index].clone()).collect();
-    }
-}
-
-/// The smallest key bytes that an object with this prefix can have.
-fn first_key(prefix: &str) -> Option<Vec<u8>> {
-    let bytes = Key::prefix_bytes(prefix);
-    (!bytes.is_empty()).then_some(bytes)
 }
 
 /// One object, or one version of it, as it was.
 ///
 /// # Errors
-/// [`BrowseError::NotThere`], [`BrowseError::NoVersion`].
-pub async fn find(vault: &Vault, inputs: Inputs, at: Timestamp, object: &str, version: Option<&str>) -> Result<ObjectVersion, BrowseError> {
+/// [`BrowseError::NotThere`], [`BrowseError::NoVersion`]; [`BrowseError::Unknown`] where it may have been there.
+pub async fn find(vault: &Vault, inputs: Inputs, at: Timestamp, object: &str, version: Option<&str>) -> Result<Found, BrowseError> {
     let keep = if version.is_some() { Keep::Live } else { Keep::Current };
-    let mut found = State::new(vault, inputs, Cut::At(at), keep, object).await?.object(object).await?;
-    let not_there = || BrowseError::NotThere { object: object.to_owned(), at };
-    match version {
-        None => found.pop().ok_or_else(not_there),
+    let (mut found, mut uncertain) = State::new(vault, inputs, Cut::At(at), keep, object).await?.object(object).await?;
+    let position = match version {
+        None => found.len().checked_sub(1),
         Some(id) => {
-            let position = found.iter().position(|found| found.version == id && !found.marker);
-            let missing = || BrowseError::NoVersion { object: object.to_owned(), version: id.to_owned(), at };
-            Ok(found.swap_remove(position.ok_or_else(missing)?))
+            uncertain.retain(|uncertain| uncertain.version == id);
+            found.iter().position(|found| found.version == id && !found.marker)
         }
+    };
+    if let Some(position) = position {
+        return Ok(Found { version: found.swap_remove(position), uncertain });
     }
+    let object = object.to_owned();
+    Err(match version {
+        _ if !uncertain.is_empty() => {
+            let reasons: Vec<String> = uncertain.iter().map(|of| format!("{} ({})", of.reason, of.version)).collect();
+            BrowseError::Unknown { object, at, reason: reasons.join("; ") }
+        }
+        None => BrowseError::NotThere { object, at },
+        Some(id) => BrowseError::NoVersion { object, version: id.to_owned(), at },
+    })
 }
 
 /// The content of a version, checked as it streams by.
@@ -360,123 +141,5 @@ pub async fn content(vault: &Vault, version: &ObjectVersion) -> Result<BoxStream
             Ok(vault.read_body(&body, version.digest).await?)
         }
         None => Err(lost(version.lost.clone().unwrap_or_else(|| "the vault names none".to_owned()))),
-    }
-}
-
-/// Which changes a history tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HistoryOf {
-    /// The key, or the beginning of keys.
-    pub object: String,
-    /// All keys that begin so, and not just this one.
-    pub recursive: bool,
-    /// Only changes at this instant and later.
-    pub from: Timestamp,
-    /// Only changes at this instant and earlier.
-    pub to: Timestamp,
-}
-
-impl HistoryOf {
-    fn is_under(&self, object: &str) -> bool {
-        if self.recursive { object.starts_with(&self.object) && !object.is_empty() } else { object == self.object }
-    }
-
-    /// Whether a change may have happened then: of one that is not dated exactly both ends count.
-    fn is_then(&self, change: &ObjectRow<'_>) -> bool {
-        let (first, last) = change.at_bound.map_or((change.at, change.at), |bound| (change.at.min(bound), change.at.max(bound)));
-        first <= self.to && last >= self.from
-    }
-}
-
-/// Every change that the vault holds of a key, or of those below a beginning, by time: each once, however often it was told.
-///
-/// # Errors
-/// [`BrowseError::Vault`]; [`BrowseError::TooMany`] where there are more than `changes_max`, which are sorted in memory.
-pub async fn history(vault: &Vault, inventory: &Inventory, of: &HistoryOf, changes_max: usize) -> Result<Vec<ObjectChange>, BrowseError> {
-    let folding = Folding::new(vault, inventory.inputs(Cut::Nothing), Cut::Nothing, 0).await?;
-    let passes = match of.recursive {
-        true => folding.passes(),
-        false => {
-            let bucket = bucket_of(khash(&of.object), folding.bits);
-            std::iter::once(bucket..bucket + 1).collect()
-        }
-    };
-    let mut changes: Vec<ObjectChange> = Vec::new();
-    for pass in passes {
-        let loose = folding.load(vault, pass.clone()).await?;
-        for bucket in folding.occupied(&loose, pass) {
-            let mut fold = folding.fold(vault, &loose, bucket, Keep::Changes, &KeyRange { from: first_key(&of.object), until: None });
-            while let Some(Folded { rows, .. }) = fold.next().await? {
-                if rows.num_rows() == 0 {
-                    continue;
-                }
-                let rows = ChangeBatch::objects(rows).map_err(|error| VaultError::damaged("a folded state", error))?;
-                let columns = rows.object_columns();
-                changes.extend(columns.iter().filter(|row| of.is_under(row.object) && of.is_then(row)).map(|row| row.to_change()));
-                if changes.len() > changes_max {
-                    return Err(BrowseError::TooMany { changes_max });
-                }
-                // Keys come in order.
-                if columns.iter().last().is_some_and(|row| !row.object.starts_with(&of.object) && row.object > of.object.as_str()) {
-                    break;
-                }
-            }
-        }
-    }
-    let when = |change: &ObjectChange| change.at_bound.filter(|_| is_look(change)).unwrap_or(change.at);
-    changes.sort_by(|a, b| (when(a), &a.object, &a.position, &a.version).cmp(&(when(b), &b.object, &b.position, &b.version)));
-    Ok(changes)
-}
-
-/// Whether it is no change, but what a look at a version found: that was when its bound says.
-pub fn is_look(change: &ObjectChange) -> bool {
-    change.facet != Facet::Version && change.via == "scan"
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use futures::FutureExt;
-    use object_store::memory::InMemory;
-    use pipeline::changelog::{segments, write};
-    use pipeline::model::ResourceId;
-    use pipeline::model::change::ObjectChange;
-
-    use super::*;
-
-    /// Keys of a state of so many objects, in the order in which they come, and how many parts they came in.
-    fn keys(objects: u32, bits: u32) -> (Vec<String>, usize) {
-        let (vault, resource) = (Vault::new(Arc::new(InMemory::new()), ""), ResourceId::bucket("photos").unwrap());
-        let at = Timestamp::from_seconds(7);
-        let changes: Vec<ObjectChange> = (0..objects).map(|number| ObjectChange::put(&format!("k{number:05}"), "v", at)).collect();
-        let batch: ChangeBatch = changes.iter().map(ObjectChange::row).collect();
-        let encoded = write::encode(&resource, &batch, at, at, Vec::new()).unwrap();
-        let walk = async {
-            write::append(&vault, &encoded).await.unwrap();
-            let inputs = Inputs { segments: segments(&vault, &resource).await.unwrap(), ..Inputs::default() };
-            let state = State::with_bits(&vault, inputs, Cut::At(at), Keep::Current, "", bits).await.unwrap();
-            let mut keys = Vec::new();
-            let each = |object: Vec<ObjectVersion>| {
-                keys.push(object[0].object.clone());
-                Ok::<(), BrowseError>(())
-            };
-            let (_, parts) = state.for_each_in_order(each).await.unwrap();
-            (keys, parts)
-        };
-        walk.now_or_never().expect("memory answers at once")
-    }
-
-    #[test]
-    fn objects_of_many_hash_buckets_come_in_order_of_key() {
-        let sorted: Vec<String> = (0..500).map(|number| format!("k{number:05}")).collect();
-        assert_eq!(keys(500, 0), (sorted.clone(), 1));
-        assert_eq!(keys(500, 5), (sorted.clone(), 1));
-        // Of more than are read side by side, each part is in order.
-        let (mut found, parts) = keys(500, 7);
-        assert!(parts > 1 && !found.is_sorted());
-        assert_eq!(found.chunk_by(|a, b| a < b).count(), parts);
-        found.sort();
-        assert_eq!(found, sorted);
     }
 }

@@ -9,12 +9,13 @@ use base64::engine::general_purpose::STANDARD;
 use base64::write::EncoderWriter;
 use clap::Args;
 use futures::TryStreamExt;
-use handlers::browse::{self, BrowseError, HistoryOf, State};
+use handlers::browse::{self, BrowseError, Found, HistoryOf, State};
 use pipeline::base::inputs::Inventory;
 use pipeline::fold::object::Keep;
 use pipeline::model::Timestamp;
 use pipeline::model::change::{Facet, ObjectChange, Op};
 
+use super::ls::warn_uncertain;
 use crate::app::{App, VaultFlag, bucket_and_rest, database_and_tables};
 use crate::exit::{Ended, Failure};
 use crate::nearest::{did_you_mean, nearest_keys};
@@ -53,7 +54,7 @@ pub async fn run(app: &App, command: Cat) -> Result<Ended> {
     let inventory = Inventory::load(&opened.vault, &resource).await?;
     let planned = at.to_look_at(app, &inventory)?;
     let found = browse::find(&opened.vault, planned.inputs.clone(), planned.to, &key, command.version_id.as_deref()).await;
-    let version = match found {
+    let Found { version, uncertain } = match found {
         Err(error @ BrowseError::NotThere { .. }) => {
             if let Some(deleted) = deleted(&opened, &inventory, &key, planned.to).await? {
                 return Err(Failure::refused(format!("{error}: it was deleted at {deleted}; look at it with an --at before that")).into());
@@ -64,6 +65,7 @@ pub async fn run(app: &App, command: Cat) -> Result<Ended> {
         }
         found => found?,
     };
+    warn_uncertain(&uncertain);
     let mut content = browse::content(&opened.vault, &version).await?;
     if app.flags.json {
         // Piece by piece: a content may be larger than the memory.
