@@ -28,6 +28,7 @@ pub mod slot;
 mod snapshot;
 mod tables;
 mod tls;
+pub mod undo;
 pub mod window;
 
 pub use address::Address;

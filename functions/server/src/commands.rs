@@ -17,6 +17,7 @@ mod replay;
 pub mod restore;
 mod serve;
 mod status;
+mod undo;
 mod verify;
 
 use anyhow::Result;
@@ -41,6 +42,7 @@ pub enum Command {
     History(history::History),
     Configuration(configuration::Configuration),
     Diff(diff::Diff),
+    Undo(undo::Undo),
     Compact(compact::Compact),
     Reconcile(reconcile::Reconcile),
     Replay(replay::Replay),
@@ -68,6 +70,7 @@ pub async fn run(app: &App, command: Command) -> Result<Ended> {
         Command::History(command) => history::run(app, command).await,
         Command::Configuration(command) => configuration::run(app, command).await,
         Command::Diff(command) => diff::run(app, command).await,
+        Command::Undo(command) => undo::run(app, command).await,
         Command::Compact(command) => compact::run(app, command).await,
         Command::Reconcile(command) => reconcile::run(app, command).await,
         Command::Replay(command) => replay::run(app, command).await,

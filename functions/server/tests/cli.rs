@@ -57,6 +57,8 @@ mod rot;
 mod stories;
 #[path = "cli/traffic.rs"]
 mod traffic;
+#[path = "cli/undoing.rs"]
+mod undoing;
 #[path = "cli/verifying.rs"]
 mod verifying;
 #[path = "cli/world.rs"]
