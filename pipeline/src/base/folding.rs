@@ -119,12 +119,7 @@ impl Folding {
                 }
             }
         }
-        let sorted = |batches: Vec<ChangeBatch>| {
-            let rows = write::concat(&batches);
-            drop(batches);
-            write::sort(&rows).into_rows()
-        };
-        Ok(Loose { rows: split.into_iter().map(|(bucket, batches)| (bucket, sorted(batches))).collect() })
+        Ok(Loose { rows: split.into_iter().map(|(bucket, batches)| (bucket, write::sort_all(&batches).into_rows())).collect() })
     }
 
     /// Of a database's changes those that say more than what one row is now, in any order, some of them perhaps twice.

@@ -3,8 +3,8 @@
 //! Encoding is deterministic: the same changes under the same program make the same bytes, so a retry meets its own
 //! file and that is success. Acknowledging the source comes after, never before.
 
-use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::array::{AsArray, BinaryArray, RecordBatch};
+use arrow::compute::interleave_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
@@ -87,25 +87,38 @@ pub struct Encoded {
 /// The changes sorted by (key, position), as every run of a fold must be.
 pub fn sort(changes: &ChangeBatch) -> ChangeBatch {
     let (key, position) = (changes.key(), changes.position());
-    let place = |index: u32| (key.value(index as usize), position.value(index as usize));
-    let count = changes.len() as u32;
-    if (1..count).all(|index| place(index - 1) <= place(index)) {
+    let place = |index: usize| (key.value(index), position.value(index));
+    if (1..changes.len()).all(|index| place(index - 1) <= place(index)) {
         return changes.clone();
     }
-    // Nearly all comparisons end within the first bytes in which the keys differ at all, so those stand beside the index.
-    let shared = shared_prefix(key);
-    let mut order: Vec<(u128, u32)> = (0..count).map(|index| (head(&place(index).0[shared..]), index)).collect();
+    sort_all(std::slice::from_ref(changes))
+}
+
+/// The changes of several batches of one kind in one, sorted by (key, position); what is equal in both stays in its order. No more than that
+/// one is made beside them.
+pub fn sort_all(batches: &[ChangeBatch]) -> ChangeBatch {
+    let Some(first) = batches.first() else { return ChangeBatch::no_objects() };
+    let columns: Vec<(&BinaryArray, &BinaryArray)> = batches.iter().map(|batch| (batch.key(), batch.position())).collect();
+    let place = |(batch, row): (u32, u32)| {
+        let (key, position) = columns[batch as usize];
+        (key.value(row as usize), position.value(row as usize))
+    };
+    // Nearly all comparisons end within the first bytes in which the keys differ at all, so those stand beside the place.
+    let shared = shared_prefix(columns.iter().flat_map(|(key, _)| key.iter().flatten()));
+    let rows = |batch: usize| (0..batches[batch].len()).map(move |row| (batch as u32, row as u32));
+    let mut order: Vec<(u128, (u32, u32))> = (0..batches.len()).flat_map(rows).map(|at| (head(&place(at).0[shared..]), at)).collect();
     order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| place(a.1).cmp(&place(b.1))).then(a.1.cmp(&b.1)));
-    let order = UInt32Array::from_iter_values(order.into_iter().map(|(_, index)| index));
-    let sorted = take_record_batch(changes.rows(), &order).expect("the indices are those of the rows");
-    ChangeBatch::from_checked(changes.kind(), sorted)
+    let order: Vec<(usize, usize)> = order.into_iter().map(|(_, (batch, row))| (batch as usize, row as usize)).collect();
+    let rows: Vec<&RecordBatch> = batches.iter().map(ChangeBatch::rows).collect();
+    let sorted =
+        interleave_record_batch(&rows, &order).expect("change batches of one kind have one schema, and the places are of their rows");
+    ChangeBatch::from_checked(first.kind(), sorted)
 }
 
 /// With how many bytes in common all keys begin.
-fn shared_prefix(keys: &BinaryArray) -> usize {
-    let first = if keys.is_empty() { &[][..] } else { keys.value(0) };
-    (1..keys.len()).fold(first.len(), |shared, index| {
-        let key = keys.value(index);
+fn shared_prefix<'a>(mut keys: impl Iterator<Item = &'a [u8]>) -> usize {
+    let first = keys.next().unwrap_or_default();
+    keys.fold(first.len(), |shared, key| {
         if key.starts_with(&first[..shared]) { shared } else { first.iter().zip(key).take_while(|(a, b)| a == b).count() }
     })
 }
@@ -120,13 +133,6 @@ fn head(bytes: &[u8]) -> u128 {
         },
         |bytes| u128::from_be_bytes(*bytes),
     )
-}
-
-/// The changes of several batches in one.
-pub fn concat(batches: &[ChangeBatch]) -> ChangeBatch {
-    let Some(first) = batches.first() else { return ChangeBatch::no_objects() };
-    let rows = concat_batches(&first.schema(), batches.iter().map(ChangeBatch::rows)).expect("change batches of one kind have one schema");
-    ChangeBatch::from_checked(first.kind(), rows)
 }
 
 /// Makes a segment of changes that arrived in the hour of `arrived`, and follows these others.
@@ -187,6 +193,9 @@ mod tests {
                 rows.iter().map(|(object, version, second)| ObjectChange::put(object, version, Timestamp::from_seconds(*second))).collect();
             let batch: ChangeBatch = changes.iter().map(ObjectChange::row).collect();
             let sorted = sort(&batch);
+            let parts: Vec<ChangeBatch> = changes.chunks(7).map(|part| part.iter().map(ObjectChange::row).collect()).collect();
+            let of_parts = sort_all(&parts);
+            prop_assert_eq!(of_parts.rows(), sorted.rows());
             let found: Vec<ObjectChange> = sorted.object_columns().iter().map(|row| row.to_change()).collect();
             let mut expected = changes;
             expected.sort_by_key(|change| (change.object.clone().into_bytes(), change.version.clone(), change.at));
