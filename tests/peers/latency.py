@@ -10,13 +10,11 @@ botocore: run it with the Python of the test tools.
 import argparse
 import json
 import os
-import re
 import statistics
 import subprocess
 import tempfile
 import threading
 import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,10 +22,10 @@ import botocore.config
 import botocore.session
 
 from server import Server
+from serving import POLL_SECONDS, Serve
 
 PUTTERS = 8
 OBJECT_BYTES = 1024
-POLL_SECONDS = 0.02
 SETTLE_SECONDS = 60
 
 
@@ -50,31 +48,6 @@ class Account:
         events.put_targets(Rule=name, Targets=[{"Id": "queue", "Arn": arn}])
         # The emulator may name itself as others see it; it is reached where it listens.
         self.queue = endpoint + "/" + self.queue.split("/", 3)[3]
-
-
-class Serve:
-    """A `hindsight serve`, and what it says of `latest`."""
-
-    def __init__(self, hindsight, vault, folder, environment):
-        self.errors = open(folder / "serve.log", "w+", encoding="utf-8")
-        command = [hindsight, "serve", "--vault", vault, "--listen", "127.0.0.1:0", "--log-format", "json"]
-        self.process = subprocess.Popen(command, env=environment, cwd=folder, stderr=self.errors)
-        while not (found := re.search(r'"address":"([^"]+)"', (folder / "serve.log").read_text(encoding="utf-8"))):
-            if self.process.poll() is not None:
-                raise SystemExit((folder / "serve.log").read_text(encoding="utf-8"))
-            time.sleep(POLL_SECONDS)
-        self.metrics = f"http://{found[1]}/metrics"
-
-    def latest(self):
-        text = urllib.request.urlopen(self.metrics).read().decode()
-        found = re.search(r"^hindsight_latest_timestamp_seconds\{[^}]*\} (\S+)", text, re.MULTILINE)
-        return float(found[1]) if found else 0.0
-
-    def end(self):
-        self.process.terminate()
-        _, status, used = os.wait4(self.process.pid, 0)
-        self.process.returncode = os.waitstatus_to_exitcode(status)
-        return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
 def put_steadily(account, rate, seconds, answered):

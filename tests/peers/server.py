@@ -20,7 +20,7 @@ class Server:
         self.facts = {}
         for line in self.process.stdout:
             if line.strip() == "# ready":
-                self.endpoint = self.facts["AWS_ENDPOINT_URL"]
+                self.endpoint = self.facts.get("AWS_ENDPOINT_URL")
                 return self
             name, _, value = line.strip().partition("=")
             self.facts[name] = value
