@@ -139,16 +139,16 @@ impl<'a> Progress<'a> {
         self.done.get(&bucket)
     }
 
-    /// Begins to write a hash bucket.
-    pub async fn begin_bucket(&self) -> Result<(), DatabaseError> {
-        self.client.batch_execute("BEGIN").await.map_err(|error| self.target.failed("begin a transaction", &error))
+    /// Begins to write a hash bucket, by a session.
+    pub async fn begin_bucket(&self, client: &Client) -> Result<(), DatabaseError> {
+        client.batch_execute("BEGIN").await.map_err(|error| self.target.failed("begin a transaction", &error))
     }
 
     /// All rows of a hash bucket are written, and count from now on.
-    pub async fn end_bucket(&self, bucket: u32, rows: &Rows) -> Result<(), DatabaseError> {
+    pub async fn end_bucket(&self, client: &Client, bucket: u32, rows: &Rows) -> Result<(), DatabaseError> {
         let rows = serde_json::to_string(rows).map_err(|error| refused(self.target, error.to_string()))?;
         let note = format!("INSERT INTO {SCHEMA}.done VALUES ({bucket}, {}); COMMIT", literal(&rows));
-        self.client.batch_execute(&note).await.map_err(|error| self.target.failed("commit rows", &error))
+        client.batch_execute(&note).await.map_err(|error| self.target.failed("commit rows", &error))
     }
 
     /// Makes indexes, constraints and triggers, and ends. Names the foreign keys that do not hold, of tables that were chosen.

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use fail::fail_point;
-use futures::SinkExt;
-use pipeline::fold::Uncertain;
+use futures::{SinkExt, StreamExt, TryStreamExt};
+use pipeline::fold::tuple::TupleJoin;
+use pipeline::fold::{Fold, Uncertain};
 use pipeline::model::change::{ChangeBatch, TupleRow};
 use pipeline::model::{ResourceKind, json};
 use pipeline::postgres::copy;
@@ -25,6 +26,9 @@ use crate::{Address, DatabaseError};
 /// Bytes that are sent at once.
 const SEND_BYTES: usize = 256 << 10;
 
+/// Hash buckets that are written at the same time, each by a session of its own.
+const WRITERS: usize = 2;
+
 /// Writes the rows of all tables, each hash bucket in a transaction of its own; those that are there are counted.
 pub(super) async fn write(
     vault: &Vault,
@@ -34,31 +38,24 @@ pub(super) async fn write(
     progress: &Progress<'_>,
     report: &mut DatabaseReport,
 ) -> Result<(), DatabaseError> {
-    let into = Into { client, target: progress.target(), destinations };
+    let target = progress.target();
+    let mut others = Vec::new();
+    for _ in 1..WRITERS {
+        others.push(target.connect().await?);
+    }
+    let writers: Vec<Into<'_>> =
+        std::iter::once(client).chain(&others).map(|client| Into { client, target, destinations, chosen, progress }).collect();
     for pass in tables.passes() {
         let loose = tables.load(vault, pass.clone()).await?;
-        for bucket in tables.occupied(&loose, pass) {
-            if let Some(rows) = progress.done(bucket) {
-                report.rows.add(rows);
-                continue;
-            }
-            progress.begin_bucket().await?;
-            let mut written = Rows::default();
-            let mut fold = tables.rows(vault, &loose, bucket, cut);
-            while let Some(folded) = fold.next().await? {
-                written.doubt(&of_chosen(folded.uncertain, chosen));
-                let batch = ChangeBatch::of(ResourceKind::Database, folded.rows).map_err(damaged)?;
-                let columns = batch.tuple_columns();
-                let all: Vec<TupleRow<'_>> = columns.iter().filter(|row| chosen.wants(row)).collect();
-                for of_table in all.chunk_by(is_same_table) {
-                    into.copy(of_table, &mut written).await?;
-                    written.count(name(&of_table[0]), of_table.len() as u64);
-                }
-            }
-            fail_point!("database::bucket-written");
-            progress.end_bucket(bucket, &written).await?;
-            fail_point!("database::bucket-done");
-            report.rows.add(&written);
+        let (done, left): (Vec<u32>, Vec<u32>) =
+            tables.occupied(&loose, pass).into_iter().partition(|bucket| progress.done(*bucket).is_some());
+        done.iter().filter_map(|bucket| progress.done(*bucket)).for_each(|rows| report.rows.add(rows));
+        // The next begins when the first of those under way has ended: its writer is free.
+        let mut written = futures::stream::iter(left.into_iter().zip(writers.iter().cycle()))
+            .map(|(bucket, writer)| writer.write(bucket, tables.rows(vault, &loose, bucket, cut)))
+            .buffered(WRITERS);
+        while let Some(rows) = written.try_next().await? {
+            report.rows.add(&rows);
         }
     }
     Ok(())
@@ -105,14 +102,36 @@ fn name(row: &TupleRow<'_>) -> String {
     format!("{}.{}", row.schema, row.table)
 }
 
-/// Where rows go.
+/// Where rows go, by one session.
 struct Into<'a> {
     client: &'a Client,
     target: &'a Address,
     destinations: &'a HashMap<TableName, Destination>,
+    chosen: &'a Chosen,
+    progress: &'a Progress<'a>,
 }
 
 impl Into<'_> {
+    /// Writes the rows of a hash bucket, in a transaction.
+    async fn write(&self, bucket: u32, mut fold: Fold<'static, TupleJoin, VaultError>) -> Result<Rows, DatabaseError> {
+        self.progress.begin_bucket(self.client).await?;
+        let mut written = Rows::default();
+        while let Some(folded) = fold.next().await? {
+            written.doubt(&of_chosen(folded.uncertain, self.chosen));
+            let batch = ChangeBatch::of(ResourceKind::Database, folded.rows).map_err(damaged)?;
+            let columns = batch.tuple_columns();
+            let all: Vec<TupleRow<'_>> = columns.iter().filter(|row| self.chosen.wants(row)).collect();
+            for of_table in all.chunk_by(is_same_table) {
+                self.copy(of_table, &mut written).await?;
+                written.count(name(&of_table[0]), of_table.len() as u64);
+            }
+        }
+        fail_point!("database::bucket-written");
+        self.progress.end_bucket(self.client, bucket, &written).await?;
+        fail_point!("database::bucket-done");
+        Ok(written)
+    }
+
     /// Writes rows of one table.
     async fn copy(&self, rows: &[TupleRow<'_>], report: &mut Rows) -> Result<(), DatabaseError> {
         let (schema, table) = (rows[0].schema, rows[0].table);
