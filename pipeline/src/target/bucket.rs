@@ -58,6 +58,8 @@ pub struct BucketTarget {
     only_puts_over: AtomicBool,
     /// Names under which a put that only creates failed: SeaweedFS does not manage it for the longest ones.
     unconditional: Mutex<BTreeSet<String>>,
+    /// Whether the server has said of an object how many tags it has.
+    counts_tags: AtomicBool,
 }
 
 impl BucketTarget {
@@ -76,6 +78,7 @@ impl BucketTarget {
             encrypts: AtomicBool::new(false),
             only_puts_over: AtomicBool::new(false),
             unconditional: Mutex::default(),
+            counts_tags: AtomicBool::new(false),
         }
     }
 
@@ -246,9 +249,13 @@ impl BucketTarget {
     }
 
     async fn is_same_tags(&self, wanted: &crate::s3::Tags, tag_count: Option<i32>, object: &str) -> Result<bool, BucketError> {
-        // A server that says nothing has none: AWS leaves the count out where it is zero.
-        if wanted.is_empty() && tag_count.unwrap_or(0) == 0 {
-            return Ok(true);
+        // AWS leaves the count out where it is zero, and others always: one that has counted some is believed when it says nothing.
+        let counts = self.counts_tags.load(Ordering::Relaxed);
+        match tag_count {
+            Some(0) if wanted.is_empty() => return Ok(true),
+            None if wanted.is_empty() && counts => return Ok(true),
+            Some(1..) if !counts => self.counts_tags.store(true, Ordering::Relaxed),
+            _ => {}
         }
         match self.bucket.tags(object, None).await {
             Ok(there) => Ok(there == *wanted),

@@ -38,6 +38,18 @@ struct Version {
     acl: Acl,
 }
 
+/// What a HEAD says of tags.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum CountsTags {
+    /// How many there are.
+    #[default]
+    Always,
+    /// The same, but nothing where there are none, as AWS does.
+    Some,
+    /// Nothing.
+    Never,
+}
+
 #[derive(Debug, Clone, Default)]
 pub(super) struct Quirks {
     /// ACLs are switched off, as on new buckets of AWS.
@@ -54,6 +66,8 @@ pub(super) struct Quirks {
     only_puts_over: bool,
     /// Fails where it is asked for one.
     fails_to_create: bool,
+    /// Says in a HEAD only that there are tags, or not even that.
+    counts_tags: CountsTags,
     /// The bucket does not exist.
     missing: bool,
 }
@@ -99,7 +113,11 @@ impl Shelf {
             size: content.len() as i64,
             etag: Digest::of(&content).short(),
             storage_class: version.request.storage_class.clone().unwrap_or_else(|| "STANDARD".to_owned()),
-            tag_count: Some(version.request.tags.len() as i32),
+            tag_count: Some(version.request.tags.len() as i32).filter(|count| match self.quirks.counts_tags {
+                CountsTags::Always => true,
+                CountsTags::Some => *count > 0,
+                CountsTags::Never => false,
+            }),
             metadata,
             ..ObjectHead::default()
         }
@@ -214,6 +232,7 @@ impl Bucket for Shelf {
     }
 
     async fn tags(&self, object: &str, version: Option<&str>) -> Result<Tags, BucketError> {
+        self.called(format!("tags {object}"));
         self.find(object, version).map(|version| version.request.tags)
     }
 
@@ -339,7 +358,11 @@ fn a_name_that_the_server_does_not_create_on_a_condition_is_created_without() {
     assert!(put(&target, &creating, b"x").unwrap_err().is_transient());
     put(&target, &creating, b"x").unwrap();
     put(&target, &creating, b"x").unwrap();
-    assert_eq!(shelf.calls.lock().unwrap().as_slice(), ["put a", "put a"], "one failed, one was done, and then it was there already");
+    assert_eq!(
+        shelf.calls.lock().unwrap().as_slice(),
+        ["put a", "put a", "tags a"],
+        "one failed, one was done, and then it was there already"
+    );
 }
 
 #[test]
@@ -399,6 +422,32 @@ fn metadata_and_tags_go_with_the_content_in_one_request() {
     assert_eq!(*shelf.calls.lock().unwrap(), ["put a"]);
     let stored = shelf.find("a", None).unwrap().request;
     assert_eq!((stored.metadata, stored.tags, stored.storage_class), (object.metadata, object.tags, object.storage_class));
+}
+
+#[test]
+fn tags_that_a_head_does_not_count_are_asked_for() {
+    for (counts_tags, asked) in [
+        (CountsTags::Always, &["tags a"][..]),
+        // One that says nothing may have none, until it is known to say how many there are.
+        (CountsTags::Some, &["tags b", "tags a"]),
+        (CountsTags::Never, &["tags b", "tags a", "tags c"]),
+    ] {
+        let shelf = Shelf::new(Quirks { counts_tags, ..Quirks::default() });
+        let target = shelf.target("");
+        let untagged = |key: &str| WantedObject { tags: Tags::new(), ..wanted(key, b"x") };
+        let tagged = WantedObject { tags: Tags::from([("k".to_owned(), "v".to_owned())]), ..wanted("a", b"x") };
+        for object in [&untagged("b"), &tagged, &untagged("c")] {
+            put(&target, object, b"x").unwrap();
+        }
+        let there = block_on(target.survey(&|_: &str| true)).unwrap();
+        shelf.calls.lock().unwrap().clear();
+        let is_same = |key: &str| {
+            let wanted = WantedObject { etag: there[key].etag.clone(), ..untagged(key) };
+            block_on(target.is_same(&wanted, &there[key])).unwrap()
+        };
+        assert_eq!(["b", "a", "c"].map(is_same), [true, false, true], "{counts_tags:?}");
+        assert_eq!(*shelf.calls.lock().unwrap(), asked, "{counts_tags:?}");
+    }
 }
 
 fn public(key: &str) -> WantedObject {
