@@ -269,6 +269,23 @@ fn files_that_are_no_objects_are_left_alone() {
 }
 
 #[test]
+fn a_file_that_gives_way_to_a_folder_takes_nobody_elses_place() {
+    let root = TempDir::new().unwrap();
+    fs::write(root.path().join("x"), "mine").unwrap();
+    fs::write(root.path().join("x%="), "precious").unwrap();
+    let target = DirectoryTarget::new(root.path());
+    let refused = put(&target, "x/y", b"new").unwrap_err().to_string();
+    assert!(refused.contains("\"x%=\", where it would go, is there; move one of them away"), "{refused}");
+    let read = |name: &str| fs::read_to_string(root.path().join(name)).unwrap();
+    assert_eq!((read("x"), read("x%=")), ("mine".to_owned(), "precious".to_owned()));
+    fs::rename(root.path().join("x%="), root.path().join("elsewhere")).unwrap();
+    // As if it had been broken off when both names were there.
+    fs::hard_link(root.path().join("x"), root.path().join("x%=")).unwrap();
+    put(&target, "x/y", b"new").unwrap();
+    assert_eq!((read("x/y"), read("x%="), read("elsewhere")), ("new".to_owned(), "mine".to_owned(), "precious".to_owned()));
+}
+
+#[test]
 fn directories_that_hold_nothing_any_more_go_with_the_object() {
     let root = TempDir::new().unwrap();
     let target = DirectoryTarget::new(root.path());

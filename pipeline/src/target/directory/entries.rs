@@ -99,8 +99,7 @@ pub(super) fn make_directory(parent: Dir, path: &str, synced: &mut Synced) -> io
                 }
                 // An object has the name that is a directory's now: it goes beside, and is there before its name is given away.
                 Entry::File => {
-                    parent.rename(name, &parent, path::beside(name))?;
-                    sync(&parent)?;
+                    give_way(&parent, name)?;
                     moved = true;
                 }
                 Entry::Absent | Entry::Directory(_) => {}
@@ -116,6 +115,45 @@ pub(super) fn make_directory(parent: Dir, path: &str, synced: &mut Synced) -> io
     sync(&parent)?;
     synced.put(path);
     Ok((made, moved))
+}
+
+/// Gives the name of a file away, which goes beside. What has that name already stays, too.
+fn give_way(parent: &Dir, name: &str) -> io::Result<()> {
+    let beside = path::beside(name);
+    match parent.hard_link(name, parent, &beside) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // The same file is there where this was broken off.
+            if !is_same(parent, name, &beside)? {
+                let reason =
+                    format!("{name:?} stands where a folder must be, and {beside:?}, where it would go, is there; move one of them away");
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, reason));
+            }
+        }
+        // Not every file system has links.
+        Err(_) => match look(parent, &beside)? {
+            Entry::Absent => {
+                parent.rename(name, parent, &beside)?;
+                return sync(parent);
+            }
+            _ => return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{beside:?} is there; move it away"))),
+        },
+    }
+    sync(parent)?;
+    parent.remove_file(name)?;
+    sync(parent)
+}
+
+#[cfg(unix)]
+fn is_same(parent: &Dir, one: &str, other: &str) -> io::Result<bool> {
+    use cap_std::fs::MetadataExt as _;
+    let place = |name: &str| parent.symlink_metadata(name).map(|metadata| (metadata.dev(), metadata.ino()));
+    Ok(place(one)? == place(other)?)
+}
+
+#[cfg(not(unix))]
+fn is_same(_: &Dir, _: &str, _: &str) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// The directories along a path, the root first; nothing where one does not exist.
