@@ -16,6 +16,8 @@ use pipeline::replay::PlanError;
 use pipeline::replay::run::RestoreError;
 use pipeline::target::TargetError;
 
+use crate::output::NobodyReads;
+
 /// What the exit codes mean; shown by `--help`.
 pub const EXIT_CODES: &str = "\
 Exit codes:
@@ -93,8 +95,8 @@ pub fn finish(result: anyhow::Result<Ended>, json: bool) -> ExitCode {
         Ok(Ended::Unmatched) => return ExitCode::from(5),
         Err(error) => error,
     };
-    // Whoever read our output has seen enough.
-    if error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)) {
+    let is_unread = |io: &std::io::Error| io.get_ref().is_some_and(|inner| inner.is::<NobodyReads>());
+    if error.chain().any(|cause| cause.downcast_ref().is_some_and(is_unread)) {
         return ExitCode::SUCCESS;
     }
     say(&format!("{error:#}"), json);

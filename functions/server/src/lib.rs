@@ -40,7 +40,7 @@ use crate::exit::{EXIT_CODES, Ended, Failure};
 pub use crate::sources::kafka::{Topic, Topics};
 pub use crate::sources::{IDLE_WAIT, ROUND_MESSAGES_MAX, ROUND_TIME_MAX, Stop, stopped};
 
-/// Continuous backup of S3 buckets and PostgreSQL databases: every change is kept, and any second can be restored.
+/// Continuous backup of S3 buckets, PostgreSQL databases and virtual machines: what is kept of them can be restored to any second.
 #[derive(Debug, Parser)]
 #[command(name = "hindsight", version, after_help = EXIT_CODES, arg_required_else_help = true)]
 struct Cli {
@@ -118,6 +118,8 @@ fn start_log(app: &App, serves: bool) -> Result<(), Failure> {
     }
     let filter = EnvFilter::try_new(level).map_err(|error| unreadable(error.to_string()))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A log that cannot be written, on a full disk say, ends nothing: the complaint about it would panic.
+    let log = log.log_internal_errors(false);
     match app.flags.log_format.unwrap_or(app.config.log_format) {
         LogFormat::Json => log.json().init(),
         LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),

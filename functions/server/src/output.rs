@@ -10,15 +10,61 @@ use serde::Serialize;
 
 /// Standard output, buffered.
 pub struct Output {
-    writer: BufWriter<StdoutLock<'static>>,
+    writer: BufWriter<Standard>,
     /// Whether JSON is wanted.
     pub json: bool,
 }
 
+/// Whoever read standard output has seen enough. No other pipe that breaks is this.
+#[derive(Debug)]
+pub struct NobodyReads;
+
+impl std::fmt::Display for NobodyReads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nobody reads standard output any more")
+    }
+}
+
+impl std::error::Error for NobodyReads {}
+
+/// Standard output, and what is done when nobody reads it any more.
+struct Standard {
+    stdout: StdoutLock<'static>,
+    goes_on: bool,
+}
+
+impl Standard {
+    fn heard<T>(&self, result: io::Result<T>, otherwise: T) -> io::Result<T> {
+        match result {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+            Err(_) if self.goes_on => Ok(otherwise),
+            Err(_) => Err(io::Error::new(io::ErrorKind::BrokenPipe, NobodyReads)),
+            done => done,
+        }
+    }
+}
+
+impl Write for Standard {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.stdout.write(bytes);
+        self.heard(written, bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.stdout.flush();
+        self.heard(flushed, ())
+    }
+}
+
 impl Output {
-    /// Standard output for people, or for programs.
+    /// Standard output for people, or for programs, of a command that only shows something: it ends when nobody looks.
     pub fn new(json: bool) -> Output {
-        Output { writer: BufWriter::new(io::stdout().lock()), json }
+        Output { writer: BufWriter::new(Standard { stdout: io::stdout().lock(), goes_on: false }), json }
+    }
+
+    /// The same, of a command that does something, or finds out: it goes on, and ends as it would, when nobody looks.
+    pub fn of_deed(json: bool) -> Output {
+        Output { writer: BufWriter::new(Standard { stdout: io::stdout().lock(), goes_on: true }), json }
     }
 
     /// A line for people.

@@ -55,7 +55,7 @@ pub async fn run(app: &App, command: Check) -> Result<Ended> {
     };
     let settings = read(&text).map_err(|reason| Failure::usage(format!("{place}: {reason}")))?;
     let findings = settings::check(&settings);
-    let mut output = Output::new(app.flags.json);
+    let mut output = Output::of_deed(app.flags.json);
     if output.json {
         output.document(&findings)?;
     } else if findings.is_empty() {

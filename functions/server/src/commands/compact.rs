@@ -41,7 +41,7 @@ pub async fn run(app: &App, command: Compact) -> Result<Ended> {
         let report = compact(&opened.vault, &resource, app.clock.as_ref(), policy).await?;
         (report.segments, report.merges, report.base, report.manifest, report.missing)
     };
-    let mut output = Output::new(app.flags.json);
+    let mut output = Output::of_deed(app.flags.json);
     if output.json {
         let report = json!({
             "dry_run": command.dry_run, "segments": segments, "merges": merges, "base": base, "manifest": manifest, "missing": missing

@@ -51,7 +51,7 @@ pub async fn run_backup(app: &App, command: Backup) -> Result<Ended> {
         tracing::warn!("told to end: clearing up in the machine");
     };
     let report = backup_until(&opened.vault, &request, app.clock.as_ref(), told).await?;
-    let mut output = Output::new(app.flags.json);
+    let mut output = Output::of_deed(app.flags.json);
     if output.json {
         output.document(&report)?;
     } else {
@@ -117,7 +117,7 @@ pub async fn run_points(app: &App, command: ListPoints) -> Result<Ended> {
     let resource = machine(&command.machine)?;
     let Protected { opened, .. } = app.kept(&command.vault, &resource).await?;
     let points = Points::read(&opened.vault, &resource).await?;
-    let mut output = Output::new(app.flags.json);
+    let mut output = Output::of_deed(app.flags.json);
     let mut table = Table::new(&["point", "at", "disks", "read", "stored", "consistency"]);
     for known in points.all() {
         let point = &known.record;

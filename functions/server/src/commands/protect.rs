@@ -289,7 +289,7 @@ pub async fn unprotect(app: &App, command: Unprotect) -> Result<Ended> {
 }
 
 fn say<'a>(app: &App, decided: &Decided<'a>, people: impl FnOnce(&mut Output, &Decided<'a>) -> std::io::Result<()>) -> Result<Ended> {
-    let mut output = Output::new(app.flags.json);
+    let mut output = Output::of_deed(app.flags.json);
     if output.json {
         output.document(decided)?;
     } else {

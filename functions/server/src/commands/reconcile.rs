@@ -64,7 +64,7 @@ pub async fn run(app: &App, command: Reconcile) -> Result<Ended> {
     {
         tracing::warn!(%resource, %since, "events are turned off at the bucket: only listings find its changes");
     }
-    let mut output = Output::new(app.flags.json);
+    let mut output = Output::of_deed(app.flags.json);
     if output.json {
         output.document(&reading)?;
     } else {

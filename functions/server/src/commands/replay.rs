@@ -85,7 +85,7 @@ pub async fn run(app: &App, command: Replay) -> Result<Ended> {
     );
     let report = follow(app, &client, replay, from, to).await?;
     let is_complete = report.state == ReplayState::Completed.as_str();
-    let mut output = Output::new(app.flags.json);
+    let mut output = Output::of_deed(app.flags.json);
     if output.json {
         output.document(&report)?;
     } else {

@@ -88,7 +88,7 @@ async fn one(app: &App, command: &Restore, asked: &Asked) -> Result<Ended> {
         _ => None,
     };
     let ended = ended(&report);
-    let mut output = Output::new(app.flags.json);
+    let mut output = Output::of_deed(app.flags.json);
     if output.json {
         output.document(&Document { report, there })?;
     } else {

@@ -56,7 +56,7 @@ pub async fn run(app: &App, command: Undo) -> Result<Ended> {
     if let Some(target) = &target {
         undone.apply(&resource, target).await?;
     }
-    let mut output = Output::new(app.flags.json);
+    let mut output = Output::of_deed(app.flags.json);
     if output.json {
         for row in &undone.rows {
             output.document(row)?;

@@ -47,7 +47,7 @@ pub async fn run(app: &App, command: Verify) -> Result<Ended> {
         report.damaged += 1;
         report.sound = false;
     }
-    let mut output = Output::new(app.flags.json);
+    let mut output = Output::of_deed(app.flags.json);
     output.report(&report)?;
     output.finish()?;
     Ok(if report.sound { Ended::Whole } else { Ended::InPart })

@@ -2,8 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -341,4 +342,18 @@ async fn a_restore_removes_nothing_that_nobody_asked_it_to_remove_and_writes_no_
         assert!(ended.code == 4 && ended.errors.contains("lies in the vault"), "{report}: {}: {}", ended.code, ended.errors);
     }
     assert_eq!(fs::read(&record).expect("it is there"), before);
+}
+
+#[test]
+fn a_monitor_that_closes_while_it_is_asked_is_no_success() {
+    let program = Program::new();
+    let listener = UnixListener::bind(program.folder().join("monitor")).expect("a socket");
+    let closing = std::thread::spawn(move || {
+        let (mut monitor, _) = listener.accept().expect("somebody asks");
+        monitor.write_all(b"{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n").expect("it reads");
+        BufReader::new(&monitor).read_line(&mut String::new()).expect("it asks");
+    });
+    let ended = program.run(&["protect", "vm://m", "--vault", "./vault", "--qmp", "monitor"]);
+    assert!(ended.code != 0 && !ended.errors.is_empty(), "{}: {}{}", ended.code, ended.output, ended.errors);
+    closing.join().expect("it has closed");
 }

@@ -1,6 +1,6 @@
 //! What a transaction did to a database is undone, and what others did since stays.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -136,6 +136,19 @@ fn where_others_changed_the_same_since_it_is_named_and_left() {
     );
     let summary = told.last().expect("a summary");
     assert_eq!((&summary["rows"], &summary["nothing_to_do"]), (&json!(3), &json!(1)), "{summary}");
+
+    // Who does not look, and a log that cannot be written, change nothing of how it ends.
+    for arguments in [
+        &["undo", "db://shop", "--vault", VAULT, "--transaction", &number][..],
+        &["undo", "db://shop", "--vault", VAULT, "--transaction", &number, "--json"],
+    ] {
+        let mut unread = shop.program.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        drop(unread.stdout.take());
+        assert_eq!(unread.wait().expect("it ends").code(), Some(3), "nobody reads {arguments:?}");
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("a device");
+        let mut mute = shop.program.command(arguments).stdout(Stdio::null()).stderr(full).spawn().expect("the binary starts");
+        assert_eq!(mute.wait().expect("it ends").code(), Some(3), "nothing can be said of {arguments:?}");
+    }
 
     // By time it is the same, and what is no conflict is undone.
     let script = undone(&["--from", &from, "--to", &to]);

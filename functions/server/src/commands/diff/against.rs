@@ -21,7 +21,7 @@ pub async fn run(app: &App, command: &Diff, target: &str) -> Result<Ended> {
     let plan = at.to_look_at(app, &Inventory::load(vault, &resource).await?)?;
     let name = place.target.name();
     let place = Place { target: place.target, prefix: place.prefix, acls: !command.no_acls };
-    let mut output = Output::new(app.flags.json);
+    let mut output = Output::of_deed(app.flags.json);
     let (report, doubts) = diff_against(vault, &plan, &prefix, &place, |difference| -> Result<()> {
         if !write_key(&mut output, command, difference.change, &difference.object)? {
             output.show(&difference, || line(&difference))?;

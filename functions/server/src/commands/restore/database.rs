@@ -34,7 +34,7 @@ pub async fn run(app: &App, command: &Restore, asked: &Asked, resource: Resource
     let chosen = Chosen::new(asked.tables().to_vec()).map_err(|error| Failure::usage(format!("--table {error}")))?;
     let request = DatabaseRestore { resource, point, target, chosen, dry_run: asked.dry_run };
     let report = restore(&opened.vault, &request, app.clock.as_ref()).await?;
-    let mut output = Output::new(app.flags.json);
+    let mut output = Output::of_deed(app.flags.json);
     output.report(&report)?;
     output.finish()?;
     Ok(if report.is_whole() { Ended::Whole } else { Ended::InPart })

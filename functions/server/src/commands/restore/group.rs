@@ -70,7 +70,7 @@ pub(super) async fn run(app: &App, command: &Restore, asked: &Asked, name: &str)
     let (mut ended, mut failed) = (Ended::Whole, Vec::new());
     for Member { resource, target, .. } in &members {
         if !app.flags.json {
-            let mut output = Output::new(false);
+            let mut output = Output::of_deed(false);
             output.line(format_args!("{resource} as of {to} into {}", escaped(target)))?;
             output.finish()?;
         }

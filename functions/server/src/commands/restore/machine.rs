@@ -34,7 +34,7 @@ pub async fn run(app: &App, command: &Restore, asked: &Asked, resource: Resource
     let Protected { opened, .. } = app.kept(&command.vault, &resource).await?;
     let request = MachineRestore { resource, point, target: PathBuf::from(target), dry_run: asked.dry_run };
     let report = restore(&opened.vault, &request, app.clock.as_ref()).await?;
-    let mut output = Output::new(app.flags.json);
+    let mut output = Output::of_deed(app.flags.json);
     output.report(&report)?;
     output.finish()?;
     Ok(Ended::Whole)
