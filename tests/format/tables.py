@@ -3,7 +3,8 @@
 
 usage: tables.py VAULT RESOURCE MICROSECONDS
 
-Prints one line for each row: schema.table and the values of the row, with tabs between. Imports pyarrow only.
+Prints one line for each row: schema.table and the values of the row, with tabs between. Then one for each sequence: "sequence",
+schema.name, the last value and whether it was handed out. Imports pyarrow only.
 """
 
 import collections
@@ -14,7 +15,7 @@ import sys
 
 import pyarrow.parquet as pq
 
-COLUMNS = ("key", "op", "at", "position", "schema", "table", "identity", "image", "before", "unsent")
+COLUMNS = ("key", "op", "at", "at_bound", "position", "schema", "table", "identity", "image", "before", "unsent", "reason")
 
 
 def changes(vault, resource):
@@ -23,7 +24,8 @@ def changes(vault, resource):
     for path in glob.glob(os.path.join(vault, "log/v1", f"res={resource}", "date=*", "hour=*", "*.parquet")):
         latest = max(latest, int(os.path.basename(path).split("-")[2].split(".")[0]))
         table = pq.read_table(path, columns=list(COLUMNS))
-        table = table.set_column(table.schema.get_field_index("at"), "at", table["at"].cast("int64"))
+        for column in ("at", "at_bound"):
+            table = table.set_column(table.schema.get_field_index(column), column, table[column].cast("int64"))
         for row in table.to_pylist():
             found[row["key"], row["position"], row["op"]] = row
     return sorted(found.values(), key=lambda row: (row["position"], row["op"] == "put")), latest
@@ -89,11 +91,44 @@ def tables(rows, end):
         yield from ((name, json.loads(text)) for text, count in counts.items() for _ in range(count))
 
 
+def furthest(states):
+    """Of states, the newest of which comes first, the one that is furthest on."""
+    if states[0]["cycle"]:
+        return states[0]
+    direction = -1 if states[0]["increment"] < 0 else 1
+    return max(states, key=lambda state: (direction * state["last_value"], state["is_called"]))
+
+
+def sequences(rows, end, at):
+    """What each sequence had come to at a time, in the order of their names."""
+    made, under_way = {}, collections.defaultdict(list)
+    for row in rows:  # in the order of positions
+        counts_from = row["at"] if row["at_bound"] is None else row["at_bound"]
+        is_reading = (row["schema"], row["table"], row["op"]) == ("", "sequence", "put") and row["position"][:4] == end[:4]
+        if not is_reading or counts_from > at:
+            continue
+        name = tuple(json.loads(row["identity"])[:2])
+        if row["at"] <= at:
+            made[name] = row
+        else:
+            under_way[name].insert(0, row)
+    for name in sorted(made.keys() | under_way.keys()):
+        readings = under_way[name] + ([made[name]] if name in made else [])
+        if readings[0]["reason"] is not None:
+            print(f"{'.'.join(name)}: {readings[0]['reason']}", file=sys.stderr)
+        states = [json.loads(row["image"]) for row in readings if row["image"] is not None]
+        if states:
+            yield name, furthest(states)
+
+
 def main():
     vault, resource, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
     rows, latest = changes(vault, resource)
-    for (schema, table), image in tables(rows, end_of_state(rows, at, latest)):
+    end = end_of_state(rows, at, latest)
+    for (schema, table), image in tables(rows, end):
         print(f"{schema}.{table}", *("\\N" if value is None else value for value in image.values()), sep="\t")
+    for (schema, name), state in sequences(rows, end, at):
+        print("sequence", f"{schema}.{name}", state["last_value"], "t" if state["is_called"] else "f", sep="\t")
 
 
 main()

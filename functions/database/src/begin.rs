@@ -25,7 +25,7 @@ use crate::incarnation::{self, Incarnation};
 use crate::schema::Schema;
 use crate::slot::SlotState;
 use crate::tables::{self, Table};
-use crate::{Address, DatabaseError, schema, snapshot};
+use crate::{Address, DatabaseError, schema, sequences, snapshot};
 
 /// The oldest server that is protected.
 const SERVER_MIN: i32 = 130_000;
@@ -59,6 +59,8 @@ pub struct Looked {
     pub tables: usize,
     /// Those of them of which only new rows will be.
     pub new_rows_only: Vec<String>,
+    /// Sequences that the user may not read.
+    pub unreadable_sequences: Vec<String>,
     /// Why its schema could not be read from here, if so.
     pub no_dump: Option<String>,
 }
@@ -91,8 +93,9 @@ async fn look(client: &Client, address: &Address, programs: Option<&Path>, versi
     let tables = tables::list(client, address).await?;
     let named = |table: &Table| format!("{}.{}", table.relation.schema, table.relation.table);
     let new_rows_only = tables.iter().filter(|table| !table.is_identified()).map(named).collect();
+    let unreadable_sequences = sequences::unreadable(client, address).await?;
     let no_dump = schema::check_program(programs, version).await.err().map(|error| error.to_string());
-    Ok(Looked { tables: tables.len(), new_rows_only, no_dump })
+    Ok(Looked { tables: tables.len(), new_rows_only, unreadable_sequences, no_dump })
 }
 
 /// What a database says of itself whose changes a connector tells: it is asked for nothing but its schema.

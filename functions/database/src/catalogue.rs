@@ -74,6 +74,10 @@ const REST: &str = "
              SELECT 'relation', oid, concat_ws(' ', relnamespace, relname, relkind, relpersistence, reloptions, relpartbound::text,
                                                relrowsecurity, relforcerowsecurity, relreplident) FROM relation
              UNION ALL SELECT 'namespace', oid, nspname::text FROM pg_namespace WHERE oid IN (SELECT oid FROM own)
+             UNION ALL SELECT 'sequence', seqrelid, concat_ws(' ', seqtypid, seqstart, seqincrement, seqmax, seqmin, seqcache, seqcycle,
+                              (SELECT string_agg(concat_ws(' ', refobjid, refobjsubid, deptype), ',' ORDER BY refobjid, refobjsubid) FROM pg_depend
+                               WHERE classid = 'pg_class'::regclass AND objid = seqrelid AND refclassid = 'pg_class'::regclass))
+                              FROM pg_sequence WHERE seqrelid IN (SELECT oid FROM relation)
              UNION ALL SELECT 'column', attrelid, concat_ws(' ', attnum, xmin) FROM pg_attribute
                               WHERE attnum > 0 AND attrelid IN (SELECT oid FROM relation)
              UNION ALL SELECT 'default', oid, xmin::text FROM pg_attrdef WHERE adrelid IN (SELECT oid FROM relation)

@@ -3,11 +3,13 @@
 //! ```text
 //!  stream ─→ decoder ─→ segment ─→ "the vault has it up to here" ─→ the server lets go
 //!  clock of the server + end of its log ─→ once the stream is behind that: `latest`
+//!           └─ behind both: its sequences ─→ what is new of them, before that is `latest`
 //! ```
 //!
 //! `latest` must not come from hope: that the stream has nothing to say does not mean that nothing was committed. So the server is
 //! asked again and again where its log ends and what time it is. Whatever was committed a moment before that lies before that
-//! end; once the stream has come past it, and what it brought is in the vault, that time is known to be complete.
+//! end; once the stream has come past it, and what it brought is in the vault, that time is known to be complete. Sequences are in no
+//! stream: what one had come to is read behind that time, so that nobody had been given a number further on by then.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use crate::begin::{Begun, Source};
 use crate::catalogue::Catalogue;
 use crate::incarnation::Incarnation;
 use crate::schema::{self, Schema};
+use crate::sequences::SequenceReader;
 use crate::slot::SlotState;
 
 /// How long changes wait for others to come along.
@@ -89,6 +92,9 @@ struct Following<'a> {
     tell: &'a (dyn Fn(Heard) + Send + Sync),
     decoder: Decoder,
     marks: VecDeque<Mark>,
+    sequences: SequenceReader,
+    /// Whether transactions have come whole since the sequences were read.
+    is_behind_sequences: bool,
     /// How far the stream has come.
     seen: u64,
     /// The end of the last transaction that came whole.
@@ -135,6 +141,8 @@ impl Source {
         }
         let appended = clock.now();
         let catalogue = schema::newest_catalogue(log.vault(), log.resource(), incarnation.epoch).await?;
+        // A mark of that time was the last whose reading of the sequences is in the log for certain.
+        let sequences_known = log.latest().map(|latest| latest.plus(COMMIT_TIME_MAX)).max(Some(incarnation.at)).unwrap_or_default();
         let mut following = Following {
             source: self,
             log,
@@ -142,6 +150,8 @@ impl Source {
             tell,
             decoder,
             marks: VecDeque::new(),
+            sequences: SequenceReader::known_until(sequences_known),
+            is_behind_sequences: false,
             seen: 0,
             ended: 0,
             held: 0,
@@ -175,11 +185,14 @@ impl Source {
                 },
                 () = clock.sleep(FLUSH_EVERY.min(MARK_EVERY)) => {}
                 () = async { drop(stop.wait_for(|stop| *stop).await) } => {
+                    let mark = following.ask_for_end(&sql).await?;
+                    following.read_sequences(&sql, mark).await?;
                     following.flush(&client).await?;
                     break;
                 }
             }
             if following.is_due() {
+                following.follow_sequences(&sql).await?;
                 following.flush(&client).await?;
             }
         }
@@ -202,6 +215,7 @@ impl Following<'_> {
             ReplicationEvent::Commit { end_lsn, .. } => {
                 self.decoder.commit(end_lsn.as_u64());
                 self.commits.push(self.begun);
+                self.is_behind_sequences = true;
                 self.ended = end_lsn.as_u64();
                 self.seen = self.seen.max(self.ended);
             }
@@ -220,12 +234,8 @@ impl Following<'_> {
 
     /// Asks the server how far its log has come, and whether its schema is the one that is known.
     async fn mark(&mut self, sql: &Client, incarnation: &Incarnation) -> Result<(), DatabaseError> {
-        // The time first: what was committed before it lies before the end.
-        let question = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8, (pg_current_wal_insert_lsn() - '0/0')::int8";
-        let row = sql.query_one(question, &[]).await.map_err(|error| self.source.address.failed("ask how far its log has come", &error))?;
-        let (at, end): (i64, i64) = (row.get(0), row.get(1));
-        self.ahead = at - self.clock.now().micros();
-        let at = Timestamp::from_micros(at);
+        let mark = self.ask_for_end(sql).await?;
+        let at = mark.at;
         // Behind the time: what had been changed by then is seen.
         let Source { address, programs, .. } = self.source;
         let catalogue = Catalogue::ask(sql, address).await?;
@@ -237,8 +247,46 @@ impl Following<'_> {
             schema.store(self.log.vault(), self.log.resource()).await?;
             self.catalogue = schema.catalogue;
         }
+        self.read_sequences(sql, mark).await?;
         if self.marks.len() < MARKS_MAX {
-            self.marks.push_back(Mark { end: end as u64, at });
+            self.marks.push_back(mark);
+        }
+        Ok(())
+    }
+
+    /// Asks the server what time it is and where its log ends.
+    async fn ask_for_end(&mut self, sql: &Client) -> Result<Mark, DatabaseError> {
+        // The time first: what was committed before it lies before the end.
+        let question = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8, (pg_current_wal_insert_lsn() - '0/0')::int8";
+        let row = sql.query_one(question, &[]).await.map_err(|error| self.source.address.failed("ask how far its log has come", &error))?;
+        let (at, end): (i64, i64) = (row.get(0), row.get(1));
+        self.ahead = at - self.clock.now().micros();
+        Ok(Mark { end: end as u64, at: Timestamp::from_micros(at) })
+    }
+
+    /// Reads the sequences behind a time that was asked. What is new of them is appended with what else is held: before the time can be
+    /// `latest`.
+    async fn read_sequences(&mut self, sql: &Client, Mark { end, at }: Mark) -> Result<(), DatabaseError> {
+        self.is_behind_sequences = false;
+        let Source { address, .. } = self.source;
+        let told = self.sequences.read(sql, address, (at, end), self.clock.as_ref()).await?;
+        for read in told {
+            if let Some(reason) = &read.unread {
+                let (resource, sequence) = (self.log.resource(), format!("{}.{}", read.schema, read.name));
+                tracing::warn!(%resource, sequence, reason, "a sequence could not be read, and is not kept until it can be");
+            }
+            self.decoder.sequence(&read);
+        }
+        fail_point!("database::sequences-read");
+        Ok(())
+    }
+
+    /// Reads the sequences from which transactions may have taken numbers that are about to be appended: so that a state that ends with
+    /// one of them has these, too. Where that would be too much for the server, the next mark does it.
+    async fn follow_sequences(&mut self, sql: &Client) -> Result<(), DatabaseError> {
+        if self.is_behind_sequences && self.sequences.have_rested(self.clock.as_ref()) {
+            let mark = self.ask_for_end(sql).await?;
+            self.read_sequences(sql, mark).await?;
         }
         Ok(())
     }

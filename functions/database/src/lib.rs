@@ -24,6 +24,7 @@ pub mod look;
 pub mod passfile;
 pub mod restore;
 mod schema;
+mod sequences;
 pub mod slot;
 mod snapshot;
 mod tables;

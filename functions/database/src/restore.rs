@@ -11,6 +11,7 @@ pub(crate) mod chosen;
 mod progress;
 mod report;
 mod rows;
+mod sequences;
 
 use std::collections::HashMap;
 
@@ -27,6 +28,7 @@ pub use self::chosen::Chosen;
 use self::progress::{Found, Progress};
 pub use self::report::{DatabaseReport, Rows};
 pub(crate) use self::rows::of_chosen;
+pub use self::sequences::SequencesReport;
 use crate::schema::{Defaults, Schema};
 use crate::{Address, DatabaseError, incarnation, schema};
 
@@ -76,10 +78,12 @@ pub async fn restore(vault: &Vault, request: &DatabaseRestore, clock: &dyn Clock
             report.rows.not_told(table);
         }
     }
+    let told = tables.sequences(vault, &cut, point).await?;
     let found = Progress::look(target, resource, &cut, chosen).await?;
     if *dry_run {
         report.creates_database = found == Found::NoDatabase;
         rows::count(vault, &tables, &cut, chosen, &mut report).await?;
+        report.sequences = sequences::plan(&schema.before_rows, &told);
     } else {
         if found == Found::NoDatabase {
             make_database(target, &schema).await?;
@@ -91,7 +95,7 @@ pub async fn restore(vault: &Vault, request: &DatabaseRestore, clock: &dyn Clock
         let destinations = destinations(&client, target, &schema.defaults).await?;
         rows::write(vault, &tables, &cut, (&client, &destinations, chosen), &progress, &mut report).await?;
         check_counts(&client, target, &destinations, &report).await?;
-        sequences(&client, target).await?;
+        report.sequences = sequences::put(&client, target, &told).await?;
         if chosen.is_all() {
             // Of some tables they would be something that never was.
             refresh(&client, target).await?;
@@ -176,30 +180,6 @@ async fn destinations(client: &Client, target: &Address, defaults: &Defaults) ->
         entry.columns.push(Column { name, kind, older, has_default: row.get(3) });
     }
     Ok(destinations)
-}
-
-/// Sets every sequence that a column takes its values from behind the greatest that there is.
-async fn sequences(client: &Client, target: &Address) -> Result<(), DatabaseError> {
-    let question = "SELECT sn.nspname, s.relname, tn.nspname, t.relname, a.attname FROM pg_class s
-                    JOIN pg_namespace sn ON sn.oid = s.relnamespace
-                    JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.oid AND d.refclassid = 'pg_class'::regclass
-                                     AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0
-                    JOIN pg_class t ON t.oid = d.refobjid JOIN pg_namespace tn ON tn.oid = t.relnamespace
-                    JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid
-                    WHERE s.relkind = 'S'";
-    let rows = client.query(question, &[]).await.map_err(|error| target.failed("list its sequences", &error))?;
-    for row in rows {
-        let words: [String; 5] = [0, 1, 2, 3, 4].map(|index| row.get(index));
-        let [schema, sequence, of_schema, of_table, column] = &words;
-        let set = format!(
-            "SELECT setval({}, max({column})) FROM {table} HAVING max({column}) IS NOT NULL",
-            literal(&qualified(schema, sequence)),
-            column = quoted(column),
-            table = qualified(of_schema, of_table)
-        );
-        client.batch_execute(&set).await.map_err(|error| target.failed("set a sequence", &error))?;
-    }
-    Ok(())
 }
 
 /// Fills the materialized views, each once those are filled that it rests on.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop where it fails")]
 
 mod postgres {
+    mod sequences;
     mod states;
     mod types;
     mod world;

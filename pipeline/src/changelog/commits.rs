@@ -102,6 +102,12 @@ impl Commits {
         self.commits.get(self.commits.partition_point(|commit| commit.until.as_slice() < position))
     }
 
+    /// The latest time of all commits up to a position: their times need not follow their order.
+    pub fn latest_up_to(&self, until: &[u8]) -> Option<Timestamp> {
+        let count = self.commits.partition_point(|commit| commit.until.as_slice() <= until);
+        self.latest.get(count.checked_sub(1)?).copied()
+    }
+
     /// The commit behind this one.
     pub fn after(&self, commit: &Commit) -> Option<&Commit> {
         self.commits.get(self.commits.partition_point(|known| known.until <= commit.until))
@@ -160,6 +166,7 @@ mod tests {
         assert_eq!(commits.with(&at(3)).map(|commit| commit.at.seconds()), Some(200));
         assert_eq!(commits.before(&at(3)).map(|commit| commit.at.seconds()), Some(100));
         assert_eq!(Commits::new(vec![commit(1, 0)]).lsns(), (None, None));
+        assert_eq!(commits.latest_up_to(&at(u64::MAX)).map(Timestamp::seconds), Some(200));
     }
 
     #[test]
@@ -185,6 +192,7 @@ mod tests {
         assert_eq!(found.behind("699"), None);
         let back: Vec<u8> = found.steps_back(Duration::from_secs(2)).map(|commit| commit.until[0]).collect();
         assert_eq!(back, [5]);
+        assert_eq!([0, 1, 3, 5].map(|until| found.latest_up_to(&[until]).map(Timestamp::seconds)), [None, Some(10), Some(20), Some(30)]);
     }
 
     proptest! {

@@ -10,6 +10,7 @@
 
 mod changes;
 mod marker;
+mod sequences;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -29,6 +30,7 @@ use crate::vault::{Vault, VaultError};
 
 pub use self::changes::{Emptied, Happened, RowChange};
 pub use self::marker::Marker;
+pub use self::sequences::{KnownSequence, Sequences};
 
 /// Which state of a database is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,13 +221,18 @@ impl DatabaseLog {
     }
 }
 
-/// Goes through every change that the log has, each once.
-async fn every_change(vault: &Vault, folding: &Folding, mut look: impl FnMut(&[u8], &TupleRow<'_>)) -> Result<(), VaultError> {
+/// Goes through every change that the log has of a range of keys, each once.
+async fn every_change(
+    vault: &Vault,
+    folding: &Folding,
+    range: &KeyRange,
+    mut look: impl FnMut(&[u8], &TupleRow<'_>),
+) -> Result<(), VaultError> {
     for pass in folding.passes() {
         let loose = folding.load(vault, pass.clone()).await?;
         for bucket in folding.occupied(&loose, pass) {
             let join = TupleJoin::new(None, Keep::Changes, Resets::default());
-            let mut fold = folding.fold_by(vault, &loose, bucket, &KeyRange::default(), join);
+            let mut fold = folding.fold_by(vault, &loose, bucket, range, join);
             while let Some(folded) = fold.next().await? {
                 let rows = batch_of(folded.rows)?;
                 let columns = rows.tuple_columns();
@@ -256,7 +263,7 @@ impl Tables {
             .await?;
         log.commits = Commits::new(commits);
         if !moves.is_empty() {
-            every_change(vault, &folding, |key, row| moves.remember(key, row)).await?;
+            every_change(vault, &folding, &KeyRange::default(), |key, row| moves.remember(key, row)).await?;
         }
         let carried = Arc::new(moves.carried(|position| log.resets_up_to(position)));
         let missing_from = inventory.missing.iter().map(crate::changelog::link::Link::first).min();

@@ -20,3 +20,5 @@ pub const RAW: &str = "raw";
 pub const INCARNATION: &str = "incarnation";
 /// One row for each shape that a table had: which columns the images of its rows have, and of which types.
 pub const SHAPE: &str = "shape";
+/// One row for each reading of a sequence that says something new.
+pub const SEQUENCE: &str = "sequence";

@@ -12,6 +12,7 @@ pub mod s3_copy;
 pub mod s3_event;
 pub mod s3_read;
 pub mod s3_scan;
+pub mod sequence;
 
 use std::time::Duration;
 

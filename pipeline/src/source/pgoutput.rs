@@ -28,6 +28,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 pub use self::relation::{Column, Relation};
 use self::wire::{Bytes, Old, Value};
 use super::control;
+use super::sequence::SequenceRead;
 use crate::model::change::{ChangeBatch, TupleRow, TupleRows};
 use crate::model::{Op, Position, Timestamp, json};
 
@@ -158,6 +159,11 @@ impl Decoder {
         let identity = json::array([prefix, &lsn.to_string()]);
         let row = TupleRow::put(&self.feed.stream, control::MESSAGE, at, position.as_bytes());
         self.rows.push(&TupleRow { identity: Some(&identity), image: Some(&image), request: request.as_deref(), ..row });
+    }
+
+    /// A sequence was read, by whoever follows the feed.
+    pub fn sequence(&mut self, read: &SequenceRead) {
+        read.write(&mut self.rows, &self.feed.stream, self.feed.epoch);
     }
 
     /// The transaction was committed; `end` is where its commit ends.

@@ -9,6 +9,7 @@ use pipeline::replay::tables::TablesCut;
 use pipeline::target::report::grouped;
 use serde::{Deserialize, Serialize};
 
+use super::sequences::SequencesReport;
 use crate::Address;
 
 /// Uncertain rows that are named.
@@ -44,6 +45,8 @@ pub struct DatabaseReport {
     /// The rows.
     #[serde(flatten)]
     pub rows: Rows,
+    /// The sequences, whichever tables were chosen.
+    pub sequences: SequencesReport,
     /// Messages of the source that could not be decoded, of all times.
     pub undecoded: u64,
 }
@@ -123,19 +126,50 @@ impl DatabaseReport {
             chosen: Vec::new(),
             not_checked: Vec::new(),
             rows: Rows::default(),
+            sequences: SequencesReport::default(),
             undecoded,
         }
     }
 
     /// Whether all of it is as it was, as far as anybody can know.
     pub fn is_whole(&self) -> bool {
-        self.rows.uncertain_count == 0 && self.undecoded == 0 && self.rows.inexact.is_empty()
+        self.rows.uncertain_count == 0 && self.undecoded == 0 && self.rows.inexact.is_empty() && self.sequences.unread.is_empty()
+    }
+}
+
+/// A line of a report.
+fn row(f: &mut fmt::Formatter<'_>, name: &str, value: &dyn fmt::Display) -> fmt::Result {
+    writeln!(f, "{name:<12}  {value}")
+}
+
+impl SequencesReport {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SequencesReport { as_read, may_be_behind, behind_rows, anew, unread } = self;
+        if *as_read > 0 {
+            let since = if *may_be_behind { "; the last transaction may have taken more" } else { "" };
+            row(f, "sequences", &format_args!("{:>15} as they were read{since}", grouped(*as_read)))?;
+        }
+        if *behind_rows > 0 {
+            row(f, "sequences", &format_args!("{:>15} behind the greatest value of their column", grouped(*behind_rows)))?;
+        }
+        if !anew.is_empty() {
+            row(f, "sequences", &format_args!("{:>15} begin anew, as nothing is known of them", grouped(anew.len() as u64)))?;
+            for name in anew.iter().take(NAMED_MAX) {
+                row(f, "", &format_args!("- {}", name.escape_debug()))?;
+            }
+        }
+        if !unread.is_empty() {
+            row(f, "sequences", &format_args!("{:>15} could not be read, and may have come further", grouped(unread.len() as u64)))?;
+            for doubt in unread.iter().take(NAMED_MAX) {
+                row(f, "", &format_args!("- {}", doubt.escape_debug()))?;
+            }
+        }
+        Ok(())
     }
 }
 
 impl fmt::Display for DatabaseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let row = |f: &mut fmt::Formatter<'_>, name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<12}  {value}");
         row(f, "restore", &format_args!("{} to {}", self.resource, self.target.escape_debug()))?;
         match &self.transaction {
             Some(transaction) => row(f, "state at", &format_args!("{}, transaction {}", self.at, transaction.escape_debug()))?,
@@ -156,6 +190,7 @@ impl fmt::Display for DatabaseReport {
         for (table, rows) in &self.rows.tables {
             row(f, "", &format_args!("{:>15} {}", grouped(*rows), table.escape_debug()))?;
         }
+        self.sequences.show(f)?;
         if self.rows.uncertain_count > 0 {
             row(f, "uncertain", &format_args!("{:>15} rows", grouped(self.rows.uncertain_count)))?;
             for doubt in &self.rows.uncertain {

@@ -65,12 +65,19 @@ impl Shop {
         ended.output.trim().to_owned()
     }
 
-    /// Schema and rows of a database, but for what its sequences have handed out.
+    /// Schema and rows of a database, but for where its sequences stand.
+    pub fn rows(&self, database: &str) -> Vec<String> {
+        let mut lines = self.dump(database);
+        lines.retain(|line| !line.contains("pg_catalog.setval"));
+        lines
+    }
+
+    /// Schema and rows of a database, and where its sequences stand.
     pub fn dump(&self, database: &str) -> Vec<String> {
         let pg_dump = self.server.programs().join("pg_dump");
         let ended = Ended::of(Command::new(pg_dump).args(["--no-publications", &self.server.url(database)]));
         assert_eq!(ended.code, 0, "{}", ended.errors);
-        let is_kept = |line: &&str| !line.contains("restrict ") && !line.contains("pg_catalog.setval");
+        let is_kept = |line: &&str| !line.contains("restrict ");
         let mut lines: Vec<String> = ended.output.lines().filter(is_kept).map(str::to_owned).collect();
         lines.sort();
         lines
@@ -139,8 +146,10 @@ fn a_database_is_protected_damaged_restored_and_let_go_of() {
     let planned =
         shop.program.json(&["restore", "db://shop", "--vault", VAULT, "--to", &at_good, "--target", &shop.server.url("good"), "--dry-run"]);
     assert_eq!((&planned[0]["creates_database"], &planned[0]["tables"]["public.orders"]), (&true.into(), &200.into()));
+    assert_eq!((&planned[0]["sequences"]["as_read"], &planned[0]["sequences"]["may_be_behind"]), (&2.into(), &false.into()));
     let report = shop.restore(&at_good, "good");
     assert!(report.contains("COMPLETED") && report.contains("200 public.orders"), "{report}");
+    assert!(report.contains("2 as they were read\n"), "{report}");
     assert_eq!(shop.dump("good"), good);
     shop.restore(&format!("xid:{number}"), "by_number");
     assert_eq!(shop.dump("by_number"), good);
@@ -222,12 +231,14 @@ fn what_was_committed_while_nobody_listened_is_kept_by_the_server_and_comes() {
     shop.settle();
     serving.running.kill();
     shop.run("DELETE FROM orders WHERE id <= 10");
-    let (between, at_between) = (shop.dump("shop"), shop.now());
+    let (between, at_between) = (shop.rows("shop"), shop.now());
     shop.run("INSERT INTO orders (customer, total) SELECT 1, g FROM generate_series(1, 1000) g");
     let serving = shop.serve();
     shop.settle();
     shop.restore(&at_between, "between");
-    assert_eq!(shop.dump("between"), between);
+    assert_eq!(shop.rows("between"), between);
+    // Nobody read it then: it stands where it was found afterwards.
+    assert_eq!(shop.sql("between", "SELECT last_value FROM orders_id_seq"), "1300");
     assert_eq!(serving.stop(), 0);
     shop.restore("latest", "last");
     assert_eq!(shop.dump("last"), shop.dump("shop"));
@@ -284,7 +295,7 @@ fn a_program_of_nobody_reads_the_tables_at_any_time() {
     let shop = Shop::new();
     shop.run("ALTER TABLE customer ALTER note SET STORAGE EXTERNAL; UPDATE customer SET note = repeat(md5(id::text), 100)");
     shop.run(
-        "CREATE TABLE pair (a int, b text); ALTER TABLE pair REPLICA IDENTITY FULL; INSERT INTO pair VALUES (1, 'x'), (1, 'x'), (2, NULL)",
+        "CREATE SEQUENCE invoice; CREATE TABLE pair (a int, b text); ALTER TABLE pair REPLICA IDENTITY FULL; INSERT INTO pair VALUES (1, 'x'), (1, 'x'), (2, NULL)",
     );
     shop.protect();
     let serving = shop.serve();
@@ -298,18 +309,25 @@ fn a_program_of_nobody_reads_the_tables_at_any_time() {
         rows.sort();
         rows
     };
+    let sequences = || {
+        let of =
+            |name: &str| shop.run(&format!("SELECT 'sequence', 'public.{name}', last_value, is_called FROM {name}")).replace('|', "\t");
+        ["customer_id_seq", "invoice", "orders_id_seq"].map(of).to_vec()
+    };
     let mut moments = Vec::new();
     for statements in [
-        "SELECT 1",
+        "SELECT nextval('invoice')",
         // The long note of a row that moves is not sent.
         "UPDATE customer SET id = id + 1000 WHERE id BETWEEN 400 AND 500; DELETE FROM pair WHERE ctid IN (SELECT min(ctid) FROM pair)",
         "BEGIN; TRUNCATE orders; INSERT INTO orders (customer, total) VALUES (1, 7.5); COMMIT; INSERT INTO audit VALUES ('truncated')",
         "UPDATE customer SET name = 'renamed' WHERE id % 3 = 0; INSERT INTO pair VALUES (2, NULL), (3, 'y'); UPDATE pair SET a = 9 WHERE a = 2",
     ] {
         shop.run(statements);
-        moments.push((rows(), shop.now()));
+        shop.settle();
+        moments.push(([rows(), sequences()].concat(), shop.now()));
+        // Sequences are read before more is taken from them.
+        shop.settle();
     }
-    shop.settle();
     assert_eq!(serving.stop(), 0);
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let tools = std::env::var_os("HINDSIGHT_TOOLS").map_or_else(|| root.join(".cache/tools"), std::path::PathBuf::from);
@@ -320,9 +338,11 @@ fn a_program_of_nobody_reads_the_tables_at_any_time() {
         program.arg(script).arg(shop.program.folder().join("vault")).args(["database-shop", &micros.to_string()]);
         let ended = Ended::of(&mut program);
         assert_eq!(ended.code, 0, "{}", ended.errors);
-        let mut found: Vec<String> = ended.output.lines().map(str::to_owned).collect();
+        let (mut found, mut expected): (Vec<String>, Vec<String>) = (ended.output.lines().map(str::to_owned).collect(), expected);
         found.sort();
-        assert!(found == expected, "at {at}: {} rows, not {}", found.len(), expected.len());
+        expected.sort();
+        let other = found.iter().zip(&expected).find(|(found, expected)| found != expected);
+        assert!(found == expected, "at {at}: {} lines, not {}: {other:?}", found.len(), expected.len());
     }
 }
 
@@ -335,6 +355,8 @@ fn a_schema_that_changes_is_noticed_and_restored_as_it_was() {
     let (first, at_first) = (shop.dump("shop"), shop.now());
     let schemas = || std::fs::read_dir(shop.program.folder().join("vault/state/v1/schema/res=database-shop")).expect("a folder").count();
     let known = schemas();
+    // Sequences are read before more is taken from them.
+    shop.settle();
     shop.run("TRUNCATE orders; CREATE TEMP TABLE mine (a int PRIMARY KEY); ANALYZE; INSERT INTO orders (total) VALUES (1)");
     shop.settle();
     assert_eq!(schemas(), known, "nothing of the schema was changed");

@@ -79,6 +79,7 @@ const POINTS: &[(&str, Stage)] = &[
     ("database::slot-made", Stage::Following),
     ("database::snapshot-read", Stage::Following),
     ("database::read-again", Stage::Following),
+    ("database::sequences-read", Stage::Following),
     ("database::before-segment", Stage::Following),
     ("database::after-segment", Stage::Following),
     ("database::tables-made", Stage::Rebuilding),

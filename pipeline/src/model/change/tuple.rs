@@ -30,7 +30,7 @@ changes! {
     /// When its transaction was committed, by the clock of the database.
     at: Time,
     /// The other end of the interval in which it happened, where `at` is not exact: of a row of an incremental snapshot, since
-    /// when it may have been so.
+    /// when it may have been so; of a reading of a sequence, from when on it counts.
     at_bound: Perhaps<Time>,
     /// Its place in the order of commits, see [`crate::model::position`].
     position: Bytes,
@@ -58,7 +58,7 @@ changes! {
     unsent: Perhaps<Text>,
     /// Which schema of the table the images have.
     shape: Perhaps<Text>,
-    /// Why the record could not be decoded.
+    /// Why the record could not be decoded, or the sequence not be read.
     reason: Perhaps<Text>,
     /// The record that could not be decoded, whole.
     raw: Perhaps<Bytes>,

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use super::{Tables, every_change};
+use crate::base::KeyRange;
 use crate::fold::tuple::{Laid, laid_over};
 use crate::model::change::TupleRow;
 use crate::model::{Op, Timestamp};
@@ -122,7 +123,7 @@ impl Tables {
         let Some((_, last)) = self.log.commits.ends() else { return Ok(()) };
         let ends = Ends::of(&self.log.emptied);
         let mut standing = Standing::default();
-        every_change(vault, &self.folding, |key, row| {
+        every_change(vault, &self.folding, &KeyRange::default(), |key, row| {
             let is_row = matches!(row.op, Op::Put | Op::Delete) && row.schema != control::NO_SCHEMA;
             if is_row && row.position <= last.until.as_slice() {
                 self.step(&ends, &mut standing, (key, row), &mut look);

@@ -96,15 +96,24 @@ fn allowed(slot: String) -> Result<String, Failure> {
 
 fn warn(looked: &Looked) -> Vec<String> {
     let mut warnings = Vec::new();
-    let Looked { new_rows_only, no_dump, .. } = looked;
+    let Looked { new_rows_only, unreadable_sequences, no_dump, .. } = looked;
+    let named = |names: &[String]| {
+        let more = if names.len() > NAMED_MAX { " ..." } else { "" };
+        names.iter().take(NAMED_MAX).map(|name| escaped(name)).collect::<Vec<_>>().join(", ") + more
+    };
     if !new_rows_only.is_empty() {
-        let named: Vec<String> = new_rows_only.iter().take(NAMED_MAX).map(|table| escaped(table)).collect();
-        let more = if new_rows_only.len() > NAMED_MAX { " ..." } else { "" };
         warnings.push(format!(
-            "of {} only new rows are kept, because rows that are changed or deleted cannot be told apart without a primary key: {}{more}; \
+            "of {} only new rows are kept, because rows that are changed or deleted cannot be told apart without a primary key: {}; \
              ALTER TABLE ... ADD PRIMARY KEY, or REPLICA IDENTITY FULL, and protect it again",
             counted(new_rows_only.len() as u64, "table"),
-            named.join(", ")
+            named(new_rows_only)
+        ));
+    }
+    if !unreadable_sequences.is_empty() {
+        warnings.push(format!(
+            "{} cannot be read, and a restore would not know what it had handed out: {}; GRANT SELECT ON SEQUENCE ... TO this user",
+            counted(unreadable_sequences.len() as u64, "sequence"),
+            named(unreadable_sequences)
         ));
     }
     warnings.extend(no_dump.clone());

@@ -35,7 +35,7 @@ fn whatever_it_was_doing_with_a_database_nothing_is_lost() {
         shop.settle();
         assert_eq!(serving.stop(), 0, "{point}");
         // Of a snapshot that was begun again after that moment there is nothing from before it.
-        if !point.ends_with("-segment") {
+        if !point.ends_with("-segment") && point != "database::sequences-read" {
             let early = shop.program.run(&["restore", &shop.resource(), "--vault", VAULT, "--to", &at, "--target", &server.url("early")]);
             let words = match point {
                 "database::snapshot-read" => "the snapshot before had broken off",
@@ -77,7 +77,7 @@ fn killed_again_and_again_while_it_follows_it_keeps_every_state() {
             ));
         }
         serving.running.kill();
-        moments.push((shop.now(), shop.dump("shop")));
+        moments.push((shop.now(), shop.rows("shop")));
     }
     let serving = shop.serve();
     shop.settle();
@@ -86,8 +86,12 @@ fn killed_again_and_again_while_it_follows_it_keeps_every_state() {
     for (number, (at, moment)) in moments.iter().enumerate().filter(|(number, _)| number % few == 0 || number + 1 == moments.len()) {
         let name = format!("moment_{number}");
         shop.restore(at, &name);
-        assert!(shop.dump(&name) == *moment, "after kill {number}");
+        assert!(shop.rows(&name) == *moment, "after kill {number}");
+        // No number is handed out a second time.
+        shop.sql(&name, "INSERT INTO orders (customer) VALUES (1); INSERT INTO customer (name) VALUES ('new')");
     }
+    shop.restore("latest", "last");
+    assert!(shop.dump("last") == shop.dump("shop"));
 }
 
 #[test]
