@@ -21,6 +21,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub mod recovery;
 #[cfg(test)]
 mod tests;
 

@@ -69,9 +69,11 @@ pub struct Looked {
 struct Seen {
     /// Where that is.
     start: u64,
-    /// All that is in it was committed before this.
+    /// All that is in it was committed before this, and so was whatever emptied a table that is still to be read from it.
     at: Timestamp,
     tables: Vec<Table>,
+    /// Those of them that are to be read.
+    to_read: Vec<Table>,
     catalogue: Catalogue,
     schema: Schema,
     /// A session that sees it.
@@ -200,12 +202,12 @@ impl Source {
             Incarnation { epoch, system, slot: self.slot.clone(), start: 0, at: self.now(client).await?, tables: None, whole: false };
         self.record(log, known, &begun).await?;
         fail_point!("database::begun");
-        let seen = self.open_snapshot(client, &quoted(&self.slot), epoch).await?;
+        let seen = self.open_snapshot(client, &quoted(&self.slot), epoch, &BTreeMap::new()).await?;
         let (at, start) = (seen.at, seen.start);
         let begun = Incarnation { start, at, tables: Some(seen.known(published)), ..begun };
         seen.schema.store(log.vault(), log.resource()).await?;
         let feed = Feed { stream: begun.stream(), epoch };
-        let rows = snapshot::read(&seen.reader, address, &seen.tables, feed, (&snapshot::Place::Beginning, at), log).await?;
+        let rows = snapshot::read(&seen.reader, address, &seen.to_read, feed, (&snapshot::Place::Beginning, at), log).await?;
         drop(seen);
         fail_point!("database::snapshot-read");
         if let Some(from) = known_until {
@@ -218,8 +220,15 @@ impl Source {
         Ok(Begun { incarnation: whole, tables, rows: Some(rows) })
     }
 
-    /// Makes a slot, and sees what had been committed where it begins. `slot` is its name as SQL, and what is said of it.
-    async fn open_snapshot(&self, client: &Client, slot: &str, epoch: u32) -> Result<Seen, DatabaseError> {
+    /// Makes a slot, and sees what had been committed where it begins. `slot` is its name as SQL, and what is said of it; tables that
+    /// are still what is known of them are not to be read.
+    async fn open_snapshot(
+        &self,
+        client: &Client,
+        slot: &str,
+        epoch: u32,
+        known: &BTreeMap<u32, KnownTable>,
+    ) -> Result<Seen, DatabaseError> {
         let (address, making) = (&self.address, "make the replication slot");
         let broken = |reason: String| DatabaseError::Server { address: address.to_string(), attempt: making.to_owned(), reason };
         let publications = [self.publication(), self.insert_only_publication()];
@@ -232,16 +241,31 @@ impl Source {
             return Err(broken("the server does not say where it begins".to_owned()));
         };
         fail_point!("database::slot-made");
-        // All that is in the snapshot was committed before this.
-        let at = self.now(client).await?;
         let reader = address.connect().await?;
         let see = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", literal(&exported));
         self.run(&reader, "see the snapshot of the slot", &see).await?;
         // What was made since the tables were listed is listed under the snapshot.
         let tables = tables::list(&reader, address).await?;
         let catalogue = Catalogue::ask(&reader, address).await?;
-        let schema = Schema::read(self.programs.as_deref(), address, &reader, Some(&exported), (epoch, at)).await?;
-        Ok(Seen { start, at, tables, catalogue, schema, reader, _session: session })
+        let is_changed = |table: &&Table| known.get(&table.relation.oid) != catalogue.tables.get(&table.relation.oid);
+        let to_read: Vec<Table> = tables.iter().filter(is_changed).cloned().collect();
+        let schema = Schema::read(self.programs.as_deref(), address, &reader, Some(&exported), (epoch, self.now(client).await?)).await?;
+        // Behind what other sessions do for us: they would wait for whoever waits for this one.
+        self.hold(&reader, &to_read).await?;
+        let at = self.now(client).await?;
+        let schema = Schema { at, ..schema };
+        Ok(Seen { start, at, tables, to_read, catalogue, schema, reader, _session: session })
+    }
+
+    /// Lets nobody empty tables, or take them away, before they have been read. A snapshot shows a table as empty that was emptied
+    /// after it was taken: whoever did that has committed when this comes back, so that no time behind this is one before that.
+    async fn hold(&self, reader: &Client, tables: &[Table]) -> Result<(), DatabaseError> {
+        let names: Vec<String> =
+            tables.iter().map(|table| format!("ONLY {}", qualified(&table.relation.schema, &table.relation.table))).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        self.run(reader, "hold its tables while they are read", &format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "))).await
     }
 
     /// Reads tables again that are not what they were, and goes on with the slot behind that.
@@ -254,20 +278,18 @@ impl Source {
     ) -> Result<Begun, DatabaseError> {
         let epoch = known.record.epoch;
         let slot = format!("{} TEMPORARY", quoted(&format!("{}_again", self.slot)));
-        let seen = self.open_snapshot(client, &slot, epoch).await?;
-        let is_changed = |table: &&Table| before.get(&table.relation.oid) != seen.catalogue.tables.get(&table.relation.oid);
-        let changed: Vec<Table> = seen.tables.iter().filter(is_changed).cloned().collect();
+        let seen = self.open_snapshot(client, &slot, epoch, before).await?;
         // Of a table that is gone or is called otherwise, nothing is left under the name that it had.
         let now = |oid: &u32| seen.catalogue.tables.get(oid);
         let gone =
             before.iter().filter(|(oid, table)| now(oid) != Some(*table)).map(|(_, table)| (table.schema.clone(), table.name.clone()));
-        let made = changed.iter().map(|table| (table.relation.schema.clone(), table.relation.table.clone()));
+        let made = seen.to_read.iter().map(|table| (table.relation.schema.clone(), table.relation.table.clone()));
         let emptied: BTreeSet<(String, String)> = gone.chain(made).collect();
         let names: Vec<String> = emptied.iter().map(|(schema, table)| format!("{schema}.{table}")).collect();
         // Before every commit that this snapshot does not have: they lie at its LSN at the earliest.
         let place = snapshot::Place::Behind { lsn: seen.start - 1, emptied };
         let feed = Feed { stream: known.record.stream(), epoch };
-        let rows = snapshot::read(&seen.reader, &self.address, &changed, feed, (&place, seen.at), log).await?;
+        let rows = snapshot::read(&seen.reader, &self.address, &seen.to_read, feed, (&place, seen.at), log).await?;
         fail_point!("database::read-again");
         seen.schema.store(log.vault(), log.resource()).await?;
         let reason = format!("the tables themselves were changed: {}", names.join(", "));

@@ -342,6 +342,10 @@ impl Tables {
                 }
             },
         };
+        // What was committed while the first snapshot was made may be in it before its time, or not whole.
+        if to < first.at && *point != TablesPoint::Latest {
+            return Err(TablesError::TooEarly { resource: resource(), to, earliest: first.at });
+        }
         let next = self.log.commits.after(commit).filter(|_| is_between).map(|next| next.at);
         let is_within = |gap: &&Gap| {
             gap.from < to && gap.to.is_none_or(|ended| to < ended)
@@ -494,6 +498,18 @@ mod tests {
             assert_eq!(numbers(&images(&vault, &tables, &TablesPoint::Latest).await), ["0", "1"]);
             let too_late = tables.cut(&TablesPoint::Time(seconds(30))).unwrap_err();
             assert!(too_late.to_string().contains("complete only up to 1970-01-01T00:00:20Z"), "{too_late}");
+        });
+    }
+
+    #[test]
+    fn what_was_committed_while_the_first_snapshot_was_made_is_no_state_of_its_own() {
+        block_on(async {
+            let (vault, tables) = tables(&[8, 9, 20], false, 20).await;
+            for point in [TablesPoint::Transaction("1".to_owned()), TablesPoint::Lsn(200), TablesPoint::Time(seconds(9))] {
+                let said = tables.cut(&point).unwrap_err().to_string();
+                assert!(said.contains("the earliest restorable time is 1970-01-01T00:00:10Z"), "{point:?}: {said}");
+            }
+            assert_eq!(numbers(&images(&vault, &tables, &TablesPoint::Time(seconds(10))).await), ["0", "1", "2"]);
         });
     }
 

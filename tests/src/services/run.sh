@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs one real server on loopback, in a directory of its own, until whoever started it is gone.
 #
-#   run.sh seaweedfs|aws|ceph|postgres|kafka|connect [--stay]
+#   run.sh seaweedfs|aws|ceph|postgres|recovery|kafka|connect [--stay]
 #
 # What a client needs comes as NAME=value lines on standard output and ends with `# ready`; what the server says goes to a log
 # whose end is printed when it does not start. The server ends at end of file on standard input (`--stay`: only on SIGTERM).

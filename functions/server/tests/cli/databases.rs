@@ -244,6 +244,32 @@ fn what_was_committed_while_nobody_listened_is_kept_by_the_server_and_comes() {
     assert_eq!(shop.dump("last"), shop.dump("shop"));
 }
 
+/// PostgreSQL shows an emptied table as empty to snapshots from before that, too.
+#[test]
+fn a_table_that_is_emptied_while_its_snapshot_is_made_is_never_restored_as_if_it_had_been_empty_before() {
+    let shop = Shop::new();
+    shop.protect();
+    let mut serving = shop.program.serve_until(Some("database::slot-made"), &["--vault", VAULT]);
+    assert!(serving.running.stands());
+    let number = shop.run("BEGIN; INSERT INTO customer (name) VALUES ('meanwhile'); SELECT txid_current(); COMMIT");
+    shop.run("BEGIN; TRUNCATE audit, orders; INSERT INTO audit VALUES ('after'); PREPARE TRANSACTION 'emptied'");
+    serving.running.resume();
+    while shop.run("SELECT count(*) FROM pg_locks WHERE relation IN ('audit'::regclass, 'orders'::regclass) AND NOT granted") == "0" {}
+    let before = shop.now();
+    shop.run("COMMIT PREPARED 'emptied'");
+    shop.settle();
+    let status = shop.program.json(&["status", "--vault", VAULT]);
+    let earliest = status[0]["vaults"][0]["resources"][0]["window"]["earliest"].as_str().expect("a time").to_owned();
+    shop.restore(&earliest, "earliest");
+    assert_eq!(shop.dump("earliest"), shop.dump("shop"));
+    for to in [before, format!("xid:{number}")] {
+        let target = shop.server.url("before");
+        let ended = shop.program.run(&["restore", "db://shop", "--vault", VAULT, "--to", &to, "--target", &target]);
+        assert_eq!((ended.code, ended.errors.contains("the earliest restorable time is")), (4, true), "{to}: {}", ended.errors);
+    }
+    assert_eq!(serving.stop(), 0);
+}
+
 #[test]
 fn types_that_change_their_text_and_settings_of_a_database_change_nothing_that_is_restored() {
     let shop = Shop::new();

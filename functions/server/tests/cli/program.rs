@@ -237,9 +237,14 @@ impl Running {
         self.heard.iter().for_each(drop);
     }
 
-    /// Lets it go on from where it stands, and returns its exit code.
-    pub fn go_on(mut self) -> i32 {
+    /// Lets it go on from where it stands.
+    pub fn resume(&mut self) {
         self.child.stdin.take().expect("a pipe").write_all(b"\n").expect("it listens");
+    }
+
+    /// The same, and returns its exit code.
+    pub fn go_on(mut self) -> i32 {
+        self.resume();
         self.end()
     }
 
