@@ -118,42 +118,33 @@ pub(super) fn make_directory(parent: Dir, path: &str, synced: &mut Synced) -> io
 }
 
 /// Gives the name of a file away, which goes beside. What has that name already stays, too.
+///
+/// In one step: after a loss of power the file has one of the two names, never both.
 fn give_way(parent: &Dir, name: &str) -> io::Result<()> {
     let beside = path::beside(name);
-    match parent.hard_link(name, parent, &beside) {
-        Ok(()) => {}
+    match rename_without_replacing(parent, name, &beside) {
+        Ok(()) => sync(parent),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // The same file is there where this was broken off.
-            if !is_same(parent, name, &beside)? {
-                let reason =
-                    format!("{name:?} stands where a folder must be, and {beside:?}, where it would go, is there; move one of them away");
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, reason));
-            }
+            let reason =
+                format!("{name:?} stands where a folder must be, and {beside:?}, where it would go, is there; move one of them away");
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, reason))
         }
-        // Not every file system has links.
-        Err(_) => match look(parent, &beside)? {
-            Entry::Absent => {
-                parent.rename(name, parent, &beside)?;
-                return sync(parent);
-            }
-            _ => return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{beside:?} is there; move it away"))),
-        },
+        Err(error) => Err(error),
     }
-    sync(parent)?;
-    parent.remove_file(name)?;
-    sync(parent)
 }
 
-#[cfg(unix)]
-fn is_same(parent: &Dir, one: &str, other: &str) -> io::Result<bool> {
-    use cap_std::fs::MetadataExt as _;
-    let place = |name: &str| parent.symlink_metadata(name).map(|metadata| (metadata.dev(), metadata.ino()));
-    Ok(place(one)? == place(other)?)
-}
-
-#[cfg(not(unix))]
-fn is_same(_: &Dir, _: &str, _: &str) -> io::Result<bool> {
-    Ok(false)
+/// Renames a file; an error of kind `AlreadyExists` where something has the new name.
+fn rename_without_replacing(parent: &Dir, from: &str, to: &str) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    match rustix::fs::renameat_with(parent, from, parent, to, rustix::fs::RenameFlags::NOREPLACE) {
+        // Not every file system knows the flag: NFS and some in user space refuse it.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {}
+        done => return Ok(done?),
+    }
+    match look(parent, to)? {
+        Entry::Absent => parent.rename(from, parent, to),
+        _ => Err(io::ErrorKind::AlreadyExists.into()),
+    }
 }
 
 /// The directories along a path, the root first; nothing where one does not exist.
