@@ -354,6 +354,11 @@ impl Tables {
         if let Some(gap) = self.gaps.iter().find(is_within) {
             return Err(TablesError::Within { resource: resource(), to, gap: Box::new(gap.clone()) });
         }
+        // A snapshot that ends a gap stands behind changes that the stream still has to bring: until then the last commit ends no state.
+        let is_ahead = |gap: &&Gap| *point == TablesPoint::Latest && gap.to.is_some_and(|ended| self.latest < ended);
+        if let Some(gap) = self.gaps.iter().find(is_ahead) {
+            return Err(TablesError::Within { resource: resource(), to, gap: Box::new(Gap { to: None, ..gap.clone() }) });
+        }
         if let Some(from) = self.missing_from.filter(|from| *from <= next.map_or(to, |next| next.max(to))) {
             return Err(TablesError::Gap { resource: resource(), to, from });
         }
@@ -502,6 +507,20 @@ mod tests {
     }
 
     #[test]
+    fn until_the_stream_has_come_to_the_end_of_a_gap_there_is_no_latest_state() {
+        block_on(async {
+            let (_, tables) = tables(&[20, 30], false, 25).await;
+            let gap = |ended| Gap::without_events(seconds(22), Some(seconds(ended)), "the tables themselves were changed");
+            for (ended, is_whole) in [(25, true), (26, false), (30, false)] {
+                let latest = Tables { gaps: vec![gap(ended)], ..tables.clone() }.cut(&TablesPoint::Latest);
+                assert_eq!(latest.is_ok(), is_whole, "{ended}");
+                let said = latest.map_or_else(|error| error.to_string(), |_| String::new());
+                assert!(is_whole || said.ends_with("the tables themselves were changed; write 1970-01-01T00:00:22Z"), "{said}");
+            }
+        });
+    }
+
+    #[test]
     fn what_was_committed_while_the_first_snapshot_was_made_is_no_state_of_its_own() {
         block_on(async {
             let (vault, tables) = tables(&[8, 9, 20], false, 20).await;
@@ -550,6 +569,7 @@ mod tests {
             }
             let gap = Gap::without_events(seconds(22), Some(seconds(38)), "the slot was lost");
             let tables = Tables { gaps: vec![gap], missing_from: None, ..tables };
+            assert!(tables.cut(&TablesPoint::Latest).is_ok());
             assert!(tables.cut(&TablesPoint::Lsn(100)).is_ok());
             let error = tables.cut(&TablesPoint::Lsn(150)).unwrap_err().to_string();
             assert!(error.contains("the slot was lost"), "{error}");
