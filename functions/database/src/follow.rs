@@ -243,7 +243,14 @@ impl Following<'_> {
             return Err(DatabaseError::Changed { address: address.to_string() });
         }
         if self.catalogue.as_ref() != Some(&catalogue.rest) {
-            let schema = Schema::read(programs.as_deref(), address, sql, None, (incarnation.epoch, at)).await?;
+            let schema = match Schema::read(programs.as_deref(), address, sql, None, (incarnation.epoch, at)).await {
+                // What comes is kept meanwhile; only that it is all there up to this time is not said.
+                Err(error) if error.is_in_use() => {
+                    tracing::warn!(resource = %self.log.resource(), %error, "the schema has changed and cannot be read yet");
+                    return Ok(());
+                }
+                schema => schema?,
+            };
             schema.store(self.log.vault(), self.log.resource()).await?;
             self.catalogue = schema.catalogue;
         }

@@ -196,6 +196,9 @@ async fn defaults(client: &Client, address: &Address) -> Result<Defaults, Databa
     Ok(defaults)
 }
 
+/// How long `pg_dump` waits for whoever holds a table alone, in milliseconds: meanwhile no changes are taken.
+const LOCK_WAIT_MS: u32 = 500;
+
 async fn dump(programs: Option<&Path>, address: &Address, snapshot: Option<&str>, section: &str) -> Result<String, DatabaseError> {
     let program = program(programs);
     let failed = |reason: String| DatabaseError::Program { program: program.display().to_string(), reason };
@@ -203,12 +206,20 @@ async fn dump(programs: Option<&Path>, address: &Address, snapshot: Option<&str>
         .args(["--schema-only", "--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions"])
         .args(snapshot.map(|snapshot| format!("--snapshot={snapshot}")))
         .args(["--section", section])
+        .arg(format!("--lock-wait-timeout={LOCK_WAIT_MS}"))
         .envs(address.environment())
+        // It says in its own words on which statement it gave up.
+        .env("LC_ALL", "C")
         .output()
         .await
         .map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
-        return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        let said = String::from_utf8_lossy(&output.stderr);
+        if said.contains("Query was: LOCK TABLE") {
+            let reason = "somebody holds a table alone, to alter or to empty it; it is tried again".to_owned();
+            return Err(DatabaseError::InUse { address: address.to_string(), attempt: "read its schema".to_owned(), reason });
+        }
+        return Err(failed(said.trim().to_owned()));
     }
     let text = String::from_utf8(output.stdout).map_err(|_| failed("what it says of the schema is not UTF-8".to_owned()))?;
     // Lines for psql, which keep it from being led astray by what is in a dump.

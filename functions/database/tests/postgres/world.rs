@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use database::begin::Source;
+use database::history::{self, HistoryOf};
 use database::restore::{Chosen, DatabaseReport, DatabaseRestore, restore};
 use database::{Address, DatabaseError};
 use handlers::table_log::TableLog;
@@ -157,6 +158,14 @@ impl World {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("the log does not come to {up_to}");
+    }
+
+    /// Whether the log has a change of a row that had, or got, a value in a column.
+    pub async fn has_change_of(&self, column: &str, value: &str) -> bool {
+        let values = vec![(column.to_owned(), value.to_owned())];
+        let (from, to) = (Timestamp::MIN, Timestamp::MAX);
+        let of = HistoryOf { chosen: Chosen::new(Vec::new()).unwrap(), values, transaction: None, from, to };
+        !history::rows(&self.vault, &self.resource, &of).await.unwrap().found.is_empty()
     }
 
     /// Restores to a database.
