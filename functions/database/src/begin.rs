@@ -249,7 +249,8 @@ impl Source {
         let catalogue = Catalogue::ask(&reader, address).await?;
         let is_changed = |table: &&Table| known.get(&table.relation.oid) != catalogue.tables.get(&table.relation.oid);
         let to_read: Vec<Table> = tables.iter().filter(is_changed).cloned().collect();
-        let schema = Schema::read(self.programs.as_deref(), address, &reader, Some(&exported), (epoch, self.now(client).await?)).await?;
+        let schema =
+            Schema::read(self.programs.as_deref(), address, &reader, Some(&exported), (epoch, self.now(client).await?), None).await?;
         // Behind what other sessions do for us: they would wait for whoever waits for this one.
         self.hold(&reader, &to_read).await?;
         let at = self.now(client).await?;

@@ -43,6 +43,8 @@ const MARK_EVERY: Duration = Duration::from_millis(500);
 const COMMIT_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often a log in which nothing happens says so.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
+/// How long the schema, once it has changed, waits for whoever holds a table alone: meanwhile no changes are taken.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
 /// How often the server is asked how the slot is.
 const SLOT_EVERY: Duration = Duration::from_secs(15);
 /// Marks that wait for the stream.
@@ -243,7 +245,7 @@ impl Following<'_> {
             return Err(DatabaseError::Changed { address: address.to_string() });
         }
         if self.catalogue.as_ref() != Some(&catalogue.rest) {
-            let schema = match Schema::read(programs.as_deref(), address, sql, None, (incarnation.epoch, at)).await {
+            let schema = match Schema::read(programs.as_deref(), address, sql, None, (incarnation.epoch, at), Some(LOCK_WAIT)).await {
                 // What comes is kept meanwhile; only that it is all there up to this time is not said.
                 Err(error) if error.is_in_use() => {
                     tracing::warn!(resource = %self.log.resource(), %error, "the schema has changed and cannot be read yet");

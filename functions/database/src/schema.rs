@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pipeline::model::{ResourceId, Timestamp};
 use pipeline::replay::tables::TablesCut;
@@ -60,19 +61,21 @@ impl Record for Schema {
 const SCHEMAS: &str = "schema";
 
 impl Schema {
-    /// Reads it from a database: as it is, or under a snapshot that another session has exported.
+    /// Reads it from a database: as it is, or under a snapshot that another session has exported. Where somebody holds a table alone it
+    /// waits, or for so long.
     pub async fn read(
         programs: Option<&Path>,
         address: &Address,
         client: &Client,
         snapshot: Option<&str>,
         place: (u32, Timestamp),
+        lock_wait: Option<Duration>,
     ) -> Result<Schema, DatabaseError> {
         let (epoch, at) = place;
         // Before what is said of it: what changes meanwhile is another catalogue.
         let catalogue = Some(Catalogue::ask(client, address).await?.rest);
-        let before_rows = dump(programs, address, snapshot, "pre-data").await?;
-        let after_rows = dump(programs, address, snapshot, "post-data").await?;
+        let before_rows = dump(programs, address, snapshot, "pre-data", lock_wait).await?;
+        let after_rows = dump(programs, address, snapshot, "post-data", lock_wait).await?;
         let question = "SELECT pg_encoding_to_char(encoding), datcollate, datctype FROM pg_database WHERE datname = current_database()";
         let row = client.query_one(question, &[]).await.map_err(|error| address.failed("ask for its locale", &error))?;
         let defaults = defaults(client, address).await?;
@@ -196,17 +199,20 @@ async fn defaults(client: &Client, address: &Address) -> Result<Defaults, Databa
     Ok(defaults)
 }
 
-/// How long `pg_dump` waits for whoever holds a table alone, in milliseconds: meanwhile no changes are taken.
-const LOCK_WAIT_MS: u32 = 500;
-
-async fn dump(programs: Option<&Path>, address: &Address, snapshot: Option<&str>, section: &str) -> Result<String, DatabaseError> {
+async fn dump(
+    programs: Option<&Path>,
+    address: &Address,
+    snapshot: Option<&str>,
+    section: &str,
+    lock_wait: Option<Duration>,
+) -> Result<String, DatabaseError> {
     let program = program(programs);
     let failed = |reason: String| DatabaseError::Program { program: program.display().to_string(), reason };
     let output = tokio::process::Command::new(&program)
         .args(["--schema-only", "--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions"])
         .args(snapshot.map(|snapshot| format!("--snapshot={snapshot}")))
         .args(["--section", section])
-        .arg(format!("--lock-wait-timeout={LOCK_WAIT_MS}"))
+        .args(lock_wait.map(|wait| format!("--lock-wait-timeout={}", wait.as_millis())))
         .envs(address.environment())
         // It says in its own words on which statement it gave up.
         .env("LC_ALL", "C")

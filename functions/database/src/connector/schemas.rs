@@ -97,7 +97,7 @@ impl Schemas {
     async fn keep(&self, vault: &Vault, client: &Client, seen: &Seen, looked: Timestamp) -> Result<(), DatabaseError> {
         let Schemas { address, programs, resource, epoch } = self;
         let Seen { now, catalogue, unpublished } = seen;
-        let schema = Schema::read(programs.as_deref(), address, client, None, (*epoch, *now)).await?;
+        let schema = Schema::read(programs.as_deref(), address, client, None, (*epoch, *now), None).await?;
         let before = schema::of_epoch(vault, resource, *epoch, Timestamp::MAX).await?;
         let schema = schema.with_defaults_of(before.as_ref()).with_untold_of(before.as_ref(), unpublished, *now);
         let mut schema = Schema { tables: Some(catalogue.tables.clone()), ..schema };
