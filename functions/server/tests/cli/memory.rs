@@ -41,14 +41,14 @@ async fn a_bucket_of_many_keys_takes_no_more_memory() {
     let latest = enlarge(program, &resource).await;
     let to = latest.to_string();
     let restore = ["restore", &url, "--vault", "./vault", "--to", &to, "--target", "./target"];
-    let whole = ["--dry-run", "--report", "report.csv"];
+    let whole = |report| ["--dry-run", "--report", report];
     let part = ["--prefix", "many/0000000/"];
     let compact = ["compact", &url, "--vault", "./vault", "--base-now"];
     let mut peaks = Vec::new();
     for (name, arguments) in [
-        ("a dry run from the log", [&restore[..], &whole].concat()),
+        ("a dry run from the log", [&restore[..], &whole("log.csv")].concat()),
         ("compaction", compact.to_vec()),
-        ("a dry run from a base", [&restore[..], &whole].concat()),
+        ("a dry run from a base", [&restore[..], &whole("report.csv")].concat()),
         ("a restore of a prefix", [&restore[..], &part].concat()),
         ("ls", vec!["ls", &url, "--vault", "./vault", "--at", &to]),
         ("status", vec!["status", "--vault", "./vault"]),

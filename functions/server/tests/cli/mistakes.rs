@@ -341,6 +341,13 @@ async fn a_restore_removes_nothing_that_nobody_asked_it_to_remove_and_writes_no_
         let ended = restore(&["--mode", "overwrite", "--report", report]);
         assert!(ended.code == 4 && ended.errors.contains("lies in the vault"), "{report}: {}: {}", ended.code, ended.errors);
     }
+    fs::hard_link(&record, program.folder().join("hard.csv")).expect("a link");
+    fs::write(target.join("mine.csv"), "precious").expect("a file");
+    for report in ["./hard.csv", target.join("mine.csv").to_str().expect("text")] {
+        let ended = restore(&["--mode", "overwrite", "--report", report]);
+        assert!(ended.code == 4 && ended.errors.contains("is there already: name a file"), "{report}: {}: {}", ended.code, ended.errors);
+    }
+    assert_eq!(fs::read_to_string(target.join("mine.csv")).expect("it is there"), "precious");
     assert_eq!(fs::read(&record).expect("it is there"), before);
 }
 

@@ -1,7 +1,7 @@
 //! What is shown and written while a restore runs.
 
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{self, BufWriter};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -59,17 +59,33 @@ fn style() -> ProgressStyle {
 
 fn rows(report: Option<&Path>) -> Result<Rows> {
     let Some(path) = report else { return Ok(Rows::None) };
-    // What is there is written over, and nothing in a vault may be.
+    // Nothing is written into a vault but by itself.
     if let Some(vault) = std::path::absolute(path).ok().and_then(|path| vault_around(&path)) {
         let reason = format!("{} lies in the vault {}: write the report elsewhere", path.display(), vault.display());
         return Err(Failure::refused(reason).into());
     }
-    let create = || File::create(path).map(BufWriter::new).with_context(|| format!("cannot write {}", path.display()));
+    let create = || create(path).map(BufWriter::new);
     Ok(match path.extension().and_then(|extension| extension.to_str()) {
         Some("csv") => Rows::Csv(CsvReport::new(create()?)?),
         Some("parquet") => Rows::Parquet(Box::new(ParquetReport::new(create()?)?)),
         _ => return Err(Failure::usage(format!("a report is written as .csv or .parquet, and {} is neither", path.display())).into()),
     })
+}
+
+/// Opens a file that is new, or a pipe or a device: whatever else is there is somebody's.
+fn create(path: &Path) -> Result<File> {
+    let written = |opened: io::Result<File>| opened.with_context(|| format!("cannot write {}", path.display()));
+    match File::options().write(true).create_new(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let found = std::fs::metadata(path).with_context(|| format!("cannot write {}", path.display()))?;
+            if found.is_file() {
+                let reason = format!("{} is there already: name a file for the report that is not", path.display());
+                return Err(Failure::refused(reason).into());
+            }
+            written(File::options().write(true).open(path))
+        }
+        opened => written(opened),
+    }
 }
 
 impl Progress for Watcher {
