@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use fail::fail_point;
 use pipeline::base::inputs::Inventory;
 use pipeline::model::{Clock, ResourceId, Timestamp};
-use pipeline::postgres::name::{literal, qualified, quoted};
+use pipeline::postgres::name::{dotted, literal, qualified, quoted};
 use pipeline::replay::tables::{Tables, TablesCut, TablesPoint};
 use pipeline::source::debezium::value::Kind;
 use pipeline::vault::Vault;
@@ -26,6 +26,7 @@ use tokio_postgres::Client;
 
 pub use self::chosen::Chosen;
 use self::progress::{Found, Progress};
+pub(crate) use self::report::shown;
 pub use self::report::{DatabaseReport, Rows};
 pub(crate) use self::rows::of_chosen;
 pub use self::sequences::SequencesReport;
@@ -217,7 +218,7 @@ async fn check_counts(
     for (schema, table) in destinations.keys() {
         let question = format!("SELECT count(*) FROM ONLY {}", qualified(schema, table));
         let found: i64 = client.query_one(&question, &[]).await.map_err(|error| target.failed("count rows", &error))?.get(0);
-        let written = report.rows.tables.get(&format!("{schema}.{table}")).copied().unwrap_or_default();
+        let written = report.rows.tables.get(&dotted(schema, table)).copied().unwrap_or_default();
         if found as u64 != written {
             let reason = format!("table {} has {found} rows, and {written} were written", qualified(schema, table));
             return Err(DatabaseError::Refused { address: target.to_string(), attempt: "vouch for what was restored to", reason });

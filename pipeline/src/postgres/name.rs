@@ -10,6 +10,12 @@ pub fn qualified(schema: &str, name: &str) -> String {
     format!("{}.{}", quoted(schema), quoted(name))
 }
 
+/// A schema and what is in it, as people write them: in quotes only where a part has a dot or a quote in it, so that no two are the same.
+pub fn dotted(schema: &str, name: &str) -> String {
+    let part = |part: &str| if part.contains(['.', '"']) { quoted(part) } else { part.to_owned() };
+    format!("{}.{}", part(schema), part(name))
+}
+
 /// A table with its columns, as COPY wants it: of one without columns nothing may stand there.
 pub fn with_columns<'a>(table: &str, columns: impl Iterator<Item = &'a str>) -> String {
     let columns: Vec<String> = columns.map(quoted).collect();
@@ -29,6 +35,8 @@ mod tests {
     #[test]
     fn whatever_is_in_a_name_stays_in_it() {
         assert_eq!(qualified("My \"shop\"", "ü.x"), r#""My ""shop"""."ü.x""#);
+        assert_eq!(dotted("My shop", "ü"), "My shop.ü");
+        assert_eq!((dotted("a.b", "c"), dotted("a", "b.c")), (r#""a.b".c"#.to_owned(), r#"a."b.c""#.to_owned()));
         assert_eq!(with_columns("t", ["a", "B"].into_iter()), r#"t ("a", "B")"#);
         assert_eq!(with_columns("t", std::iter::empty()), "t");
         assert_eq!(literal("it's"), "'it''s'");

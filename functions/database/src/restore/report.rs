@@ -137,6 +137,13 @@ impl DatabaseReport {
     }
 }
 
+/// A text from outside: what could steer a terminal is escaped, and quotes are not.
+pub(crate) fn shown(text: &str) -> String {
+    let letters =
+        text.chars().map(|letter| if matches!(letter, '"' | '\'') { letter.to_string() } else { letter.escape_debug().to_string() });
+    letters.collect()
+}
+
 /// A line of a report.
 fn row(f: &mut fmt::Formatter<'_>, name: &str, value: &dyn fmt::Display) -> fmt::Result {
     writeln!(f, "{name:<12}  {value}")
@@ -155,13 +162,13 @@ impl SequencesReport {
         if !anew.is_empty() {
             row(f, "sequences", &format_args!("{:>15} begin anew, as nothing is known of them", grouped(anew.len() as u64)))?;
             for name in anew.iter().take(NAMED_MAX) {
-                row(f, "", &format_args!("- {}", name.escape_debug()))?;
+                row(f, "", &format_args!("- {}", shown(name)))?;
             }
         }
         if !unread.is_empty() {
             row(f, "sequences", &format_args!("{:>15} could not be read, and may have come further", grouped(unread.len() as u64)))?;
             for doubt in unread.iter().take(NAMED_MAX) {
-                row(f, "", &format_args!("- {}", doubt.escape_debug()))?;
+                row(f, "", &format_args!("- {}", shown(doubt)))?;
             }
         }
         Ok(())
@@ -170,7 +177,7 @@ impl SequencesReport {
 
 impl fmt::Display for DatabaseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        row(f, "restore", &format_args!("{} to {}", self.resource, self.target.escape_debug()))?;
+        row(f, "restore", &format_args!("{} to {}", self.resource, shown(&self.target)))?;
         match &self.transaction {
             Some(transaction) => row(f, "state at", &format_args!("{}, transaction {}", self.at, transaction.escape_debug()))?,
             None => row(f, "state at", &format_args!("{}, the snapshot", self.at))?,
@@ -188,24 +195,24 @@ impl fmt::Display for DatabaseReport {
         }
         row(f, if self.dry_run { "to write" } else { "written" }, &format_args!("{:>15} rows", grouped(self.rows.total())))?;
         for (table, rows) in &self.rows.tables {
-            row(f, "", &format_args!("{:>15} {}", grouped(*rows), table.escape_debug()))?;
+            row(f, "", &format_args!("{:>15} {}", grouped(*rows), shown(table)))?;
         }
         self.sequences.show(f)?;
         if self.rows.uncertain_count > 0 {
             row(f, "uncertain", &format_args!("{:>15} rows", grouped(self.rows.uncertain_count)))?;
             for doubt in &self.rows.uncertain {
-                row(f, "", &format_args!("- {}", doubt.escape_debug()))?;
+                row(f, "", &format_args!("- {}", shown(doubt)))?;
             }
         }
         if !self.chosen.is_empty() {
-            let chosen: Vec<String> = self.chosen.iter().map(|table| table.escape_debug().to_string()).collect();
+            let chosen: Vec<String> = self.chosen.iter().map(|table| shown(table)).collect();
             row(f, "only", &format_args!("{}; other tables are made, and left empty", chosen.join(", ")))?;
         }
         for key in &self.not_checked {
-            row(f, "foreign key", &key.escape_debug())?;
+            row(f, "foreign key", &shown(key))?;
         }
         for (what, values) in &self.rows.inexact {
-            row(f, "inexact", &format_args!("{:>15} values: {}", grouped(*values), what.escape_debug()))?;
+            row(f, "inexact", &format_args!("{:>15} values: {}", grouped(*values), shown(what)))?;
         }
         if self.undecoded > 0 {
             row(f, "undecoded", &format_args!("{:>15} messages of the source, of all times", grouped(self.undecoded)))?;

@@ -11,7 +11,7 @@ use pipeline::fold::{Fold, Uncertain};
 use pipeline::model::change::{ChangeBatch, TupleRow};
 use pipeline::model::{ResourceKind, json};
 use pipeline::postgres::copy;
-use pipeline::postgres::name::{qualified, with_columns};
+use pipeline::postgres::name::{dotted, qualified, with_columns};
 use pipeline::replay::tables::{Tables, TablesCut};
 use pipeline::source::debezium::{self, value};
 use pipeline::vault::{Vault, VaultError};
@@ -99,7 +99,7 @@ fn is_same_table(a: &TupleRow<'_>, b: &TupleRow<'_>) -> bool {
 }
 
 fn name(row: &TupleRow<'_>) -> String {
-    format!("{}.{}", row.schema, row.table)
+    dotted(row.schema, row.table)
 }
 
 /// Where rows go, by one session.

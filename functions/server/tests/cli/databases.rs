@@ -244,6 +244,22 @@ fn what_was_committed_while_nobody_listened_is_kept_by_the_server_and_comes() {
     assert_eq!(shop.dump("last"), shop.dump("shop"));
 }
 
+#[test]
+fn tables_whose_names_have_dots_are_told_apart() {
+    let shop = Shop::new();
+    shop.run(
+        "CREATE SCHEMA a; CREATE SCHEMA \"a.b\"; CREATE TABLE \"a.b\".c (id int PRIMARY KEY); CREATE TABLE a.\"b.c\" (id int PRIMARY KEY);
+         INSERT INTO \"a.b\".c SELECT generate_series(1, 3); INSERT INTO a.\"b.c\" SELECT generate_series(1, 5)",
+    );
+    shop.protect();
+    let serving = shop.serve();
+    shop.settle();
+    let told = shop.restore("latest", "dots");
+    assert!(told.contains("3 \"a.b\".c") && told.contains("5 a.\"b.c\""), "{told}");
+    assert_eq!(shop.dump("dots"), shop.dump("shop"));
+    assert_eq!(serving.stop(), 0);
+}
+
 /// PostgreSQL shows an emptied table as empty to snapshots from before that, too.
 #[test]
 fn a_table_that_is_emptied_while_its_snapshot_is_made_is_never_restored_as_if_it_had_been_empty_before() {
