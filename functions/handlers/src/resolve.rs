@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use pipeline::model::change::{Facet, NULL_VERSION, ObjectChange, Op, is_in_parts};
-use pipeline::model::{Position, Timestamp};
+use pipeline::model::{Clock, Position, Timestamp};
 use pipeline::s3::BucketError;
 use pipeline::source::s3_event::{Hint, Hinted};
 use pipeline::source::s3_scan::{Shown, list_object};
@@ -76,18 +76,24 @@ pub struct Resolving<'a> {
     told: BTreeSet<usize>,
     /// When the listing was asked for.
     asked: Timestamp,
+    /// Until when each of what is known was there for certain.
+    there: Vec<Timestamp>,
+    /// By when the listing was there.
+    looked: Timestamp,
 }
 
 impl<'a> Resolving<'a> {
     /// What the listing alone says.
     pub fn new(capture: &Capture, stream: &'a str, object: &str, look: Look) -> Resolving<'a> {
         let Look { listed, asked } = look;
-        let (known, changes) = capture.known(|known| {
+        let looked = capture.clock().now();
+        let (known, there, changes) = capture.known(|known| {
             let ties = listed.chunk_by(|a, b| a.modified.floor_second() == b.modified.floor_second());
             let changes: Vec<ObjectChange> = ties.flat_map(|tie| rank_ties(tie, known, stream, asked)).collect();
-            (known.of(object).to_vec(), changes)
+            let there = known.of(object).iter().map(|version| known.there_until(version)).collect();
+            (known.of(object).to_vec(), there, changes)
         });
-        Resolving { stream, listed, known, new: changes.len(), changes, told: BTreeSet::new(), asked }
+        Resolving { stream, listed, known, new: changes.len(), changes, told: BTreeSet::new(), asked, there, looked }
     }
 
     /// Everything that was found and told.
@@ -122,14 +128,14 @@ impl<'a> Resolving<'a> {
         match (named, hint.what) {
             // A version that came and went before we looked: its purge absorbs this, and without one it is shown as lost.
             (Some(version), Hinted::Put | Hinted::Marker) if version != NULL_VERSION && !accounted => self.put(hint, version),
-            (Some(version), Hinted::Purge) if version != NULL_VERSION && !accounted => self.changes.push(ObjectChange {
+            (Some(version), Hinted::Purge | Hinted::Emptied) if version != NULL_VERSION && !accounted => self.changes.push(ObjectChange {
                 stream: self.stream.to_owned(),
                 requester: hint.requester.clone(),
                 request: hint.request.clone(),
                 ..ObjectChange::delete(&hint.object, version, hint.at)
             }),
             // Version `null` may be there again by now, or nobody knows of it yet: that it was removed then stays true.
-            (Some(NULL_VERSION), Hinted::Purge) => {
+            (Some(NULL_VERSION), Hinted::Purge | Hinted::Emptied) => {
                 let delete = ObjectChange::delete(&hint.object, NULL_VERSION, hint.at);
                 self.changes.push(ObjectChange {
                     stream: self.stream.to_owned(),
@@ -156,7 +162,7 @@ impl<'a> Resolving<'a> {
     /// `null` not as it was when it is told to have been removed. What was uploaded in parts may have been put again, for all
     /// that its time says.
     fn doubt(&self, hint: &Hint) -> Option<String> {
-        let version = hint.version.as_deref().filter(|_| hint.what == Hinted::Purge)?;
+        let version = hint.version.as_deref().filter(|_| is_purge(hint))?;
         let there = self.listed.iter().find(|listed| listed.version == version)?;
         let is_told = || {
             let may_be_later = there.etag.as_deref().is_some_and(is_in_parts) || hint.at.seconds() <= there.modified.seconds() + 1;
@@ -208,20 +214,34 @@ impl<'a> Resolving<'a> {
         true
     }
 
-    /// What was there, and is not any more. A purge says when; any other event only that it happened before now.
+    /// What was there, and is not any more.
+    ///
+    /// A purge of one version says when that was. One that names none may be about another one that is gone by now too, and may come
+    /// late or twice: it says only that somebody looked.
     fn purge(&mut self, hint: &Hint) {
-        if hint.what != Hinted::Purge {
+        if !is_purge(hint) {
             return;
         }
         let is_listed = |version: &str| self.listed.iter().any(|listed| listed.version == version);
         // That of version `null` is taken as it is told, whether it is known or not.
-        let is_meant = |version: &str| hint.version.as_deref().is_none_or(|meant| meant == version && version != NULL_VERSION);
-        let gone = self.known.iter().filter(|known| !is_listed(&known.version) && is_meant(&known.version) && hint.at >= known.at);
-        self.changes.extend(gone.map(|gone| ObjectChange {
-            stream: self.stream.to_owned(),
-            requester: hint.requester.clone(),
-            request: hint.request.clone(),
-            ..ObjectChange::delete(&hint.object, &gone.version, hint.at)
+        let is_meant = |version: &str| match hint.version.as_deref() {
+            None => true,
+            Some(meant) if hint.what == Hinted::Emptied => meant != version || version != NULL_VERSION,
+            Some(meant) => meant == version && version != NULL_VERSION,
+        };
+        let is_told = |version: &str| hint.what == Hinted::Emptied || hint.version.is_some() || version == NULL_VERSION;
+        let known = self.known.iter().zip(&self.there);
+        let gone = known.filter(|(known, _)| !is_listed(&known.version) && is_meant(&known.version) && hint.at >= known.at);
+        self.changes.extend(gone.map(|(gone, there)| {
+            let purge = match is_told(&gone.version) {
+                true => ObjectChange::delete(&hint.object, &gone.version, hint.at),
+                false => {
+                    let found = self.looked.max(*there).end_of_second();
+                    ObjectChange { at_bound: Some(*there), ..ObjectChange::delete(&hint.object, &gone.version, found) }
+                }
+            };
+            let (requester, request) = (hint.requester.clone(), hint.request.clone());
+            ObjectChange { stream: self.stream.to_owned(), requester, request, ..purge }
         }));
     }
 
@@ -275,12 +295,16 @@ fn is_same_second(told: Timestamp, listed: Timestamp) -> bool {
     told.seconds().abs_diff(listed.seconds()) <= 1
 }
 
+fn is_purge(hint: &Hint) -> bool {
+    matches!(hint.what, Hinted::Purge | Hinted::Emptied)
+}
+
 fn facet_of(hinted: Hinted) -> Option<Facet> {
     match hinted {
         Hinted::Tags => Some(Facet::Tags),
         Hinted::Acl => Some(Facet::Acl),
         Hinted::Class => Some(Facet::Class),
-        Hinted::Put | Hinted::Marker | Hinted::Purge => None,
+        Hinted::Put | Hinted::Marker | Hinted::Purge | Hinted::Emptied => None,
     }
 }
 

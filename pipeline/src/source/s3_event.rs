@@ -252,6 +252,7 @@ impl Decoder {
             Action::Tags => Hinted::Tags,
             Action::Acl => Hinted::Acl,
             Action::Class => Hinted::Class,
+            Action::Emptied => Hinted::Emptied,
             Action::Purge | Action::Gone | Action::Nothing(_) => Hinted::Purge,
         };
         let content = what == Hinted::Put;
@@ -331,7 +332,7 @@ impl Row<'_> {
             Action::Tags => Some(put(Facet::Tags, timed())),
             Action::Acl => Some(put(Facet::Acl, timed())),
             Action::Class => self.storage_class.map(|_| put(Facet::Class, timed())),
-            Action::Gone | Action::Nothing(_) => None,
+            Action::Gone | Action::Emptied | Action::Nothing(_) => None,
         }
     }
 }

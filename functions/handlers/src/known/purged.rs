@@ -100,7 +100,7 @@ impl Known {
     }
 
     /// Until when a live version was there for certain: what a listing has shown was there when the last one began.
-    fn there_until(&self, known: &KnownVersion) -> Timestamp {
+    pub fn there_until(&self, known: &KnownVersion) -> Timestamp {
         let now = self.reading_began.filter(|_| known.seen == self.reading);
         let listed = self.read.max(now).filter(|_| known.vouched);
         listed.map_or(known.at, |listed| listed.max(known.at))

@@ -107,7 +107,9 @@ async fn prove(world: &World, precision: Precision, how: &[&str]) -> Compared {
         compared.null
     );
     assert!(compared.restores >= RESTORES && bases.len() >= BASES as usize);
-    assert!(compared.uncertain * 5 < compared.keys, "most of what is restored is certain");
+    // Events that name no version leave open since when it is gone.
+    let share = if precision == Precision::Milliseconds { 3 } else { 5 };
+    assert!(compared.uncertain * share < compared.keys, "most of what is restored is certain");
     compared
 }
 

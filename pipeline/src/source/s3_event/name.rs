@@ -13,6 +13,8 @@ pub(super) enum Action {
     Purge,
     /// Versions are gone or hidden; which and how many is not said.
     Gone,
+    /// All versions are gone.
+    Emptied,
     Tags,
     Acl,
     Class,
@@ -65,7 +67,7 @@ pub(super) fn of_event_name(event_name: &str) -> Result<Action, RejectReason> {
 
         // Of a versioned bucket this makes a delete marker, of any other it removes the object; the event does not say.
         "ObjectLifecycle:Expiration:Current" => Action::Gone,
-        "ObjectRemoved:DeleteAllVersions" | "ObjectRemovedDeleteAllVersions" | "LifecycleDelMarkerExpiration:Delete" => Action::Gone,
+        "ObjectRemoved:DeleteAllVersions" | "ObjectRemovedDeleteAllVersions" | "LifecycleDelMarkerExpiration:Delete" => Action::Emptied,
 
         "ObjectTagging:Put" | "ObjectTagging:Delete" | "ObjectTaggingPut" | "ObjectTaggingDelete" => Action::Tags,
         "ObjectCreated:PutTagging" | "ObjectCreated:DeleteTagging" => Action::Tags,

@@ -61,6 +61,8 @@ pub enum Hinted {
     Marker,
     /// An object, a version of it, or all of them are gone; of a versioned bucket perhaps behind a new delete marker.
     Purge,
+    /// All versions that there were are gone.
+    Emptied,
     /// The tags were changed.
     Tags,
     /// The access control list was changed.

@@ -187,7 +187,7 @@ fn what_other_servers_say_is_a_hint() {
     check("minio-unversioned.json", &[&format!("unordered hint Put ? of {k} at {at} etag {E} size 5")]);
     check("minio-marker.json", &[&format!("unordered hint Marker {v} of {k} at {at}")]);
     check("minio-delete.json", &[&format!("unordered hint Purge {v} of {k} at {at}")]);
-    check("minio-delete-all-versions.json", &[&format!("unordered hint Purge ? of {k} at {at}")]);
+    check("minio-delete-all-versions.json", &[&format!("unordered hint Emptied {v} of {k} at {at}")]);
     check("minio-tagging.json", &[&format!("unordered hint Tags {v} of {k} at {at}")]);
     check("rustfs-put.json", &[&format!("unordered hint Put {v} of {k} at {ceph} etag {E} size 5")]);
     check("rustfs-put-snake-case.json", &[&format!("unordered hint Put ? of {k} at {ceph} etag {E} size 5")]);
