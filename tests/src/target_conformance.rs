@@ -309,9 +309,9 @@ async fn a_survey_keeps_to_what_it_is_asked_for(place: &dyn Place) {
         put(&*target, &place.key(name), b"x").await;
     }
     let prefix = place.key("a/");
-    let found = target.survey(&|key: &str| key.starts_with(&prefix)).await.unwrap();
+    let found = target.survey(&|key: &str| key.starts_with(&prefix)).await.unwrap().objects;
     assert_eq!(found.into_keys().collect::<Vec<_>>(), [place.key("a/1"), place.key("a/2")]);
-    assert!(target.survey(&|_: &str| false).await.unwrap().is_empty());
+    assert!(target.survey(&|_: &str| false).await.unwrap().objects.is_empty());
 }
 
 async fn a_delete_marker_hides_the_object(place: &dyn Place) {
@@ -381,7 +381,7 @@ async fn put_as(target: &dyn Target, wanted: &WantedObject, bytes: &[u8]) {
 }
 
 async fn survey(target: &dyn Target) -> BTreeMap<String, ExistingObject> {
-    target.survey(&|_: &str| true).await.unwrap()
+    target.survey(&|_: &str| true).await.unwrap().objects
 }
 
 async fn keys(target: &dyn Target) -> BTreeSet<String> {

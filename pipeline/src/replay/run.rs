@@ -40,7 +40,7 @@ use crate::model::key::{bucket_of, khash};
 use crate::model::{Clock, ResourceKind, Timestamp};
 use crate::target::decide::{Case, decide};
 use crate::target::report::{ReportRow, RestoreReport};
-use crate::target::{Action, ExistingObject, Mode, Occupied, Reason, Target, TargetError};
+use crate::target::{Action, ExistingObject, Mode, Occupied, Reason, Survey, Target, TargetError, holds_vault};
 use crate::vault::{Vault, VaultError};
 use crate::view::{ViewError, versions};
 
@@ -242,7 +242,12 @@ impl Work<'_> {
             let key = object.strip_prefix(prefix);
             key.is_some_and(|key| selector.admits_key(key) && buckets.contains(&bucket_of(khash(key), bits)))
         };
-        Ok(self.target.survey(&wanted).await?)
+        let Survey { objects, vaults } = self.target.survey(&wanted).await?;
+        let is_in_the_way = |folder: &&String| folder.strip_prefix(prefix).is_none_or(|folder| selector.reaches(folder));
+        match vaults.iter().find(is_in_the_way) {
+            Some(folder) => Err(holds_vault(self.target.name(), folder).into()),
+            None => Ok(objects),
+        }
     }
 
     async fn bucket(

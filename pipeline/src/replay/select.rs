@@ -132,6 +132,14 @@ impl Selector {
             && (selection.keys.is_empty() || selection.keys.contains(object))
     }
 
+    /// Whether a key can be chosen that begins so. Where globs decide, it is not known and counts as one.
+    pub fn reaches(&self, folder: &str) -> bool {
+        let Selection { prefixes, keys, .. } = &self.selection;
+        let meets = |prefix: &String| prefix.starts_with(folder) || folder.starts_with(prefix.as_str());
+        let lies_in = || keys.range(folder.to_owned()..).next().is_some_and(|key| key.starts_with(folder));
+        (prefixes.is_empty() || prefixes.iter().any(meets)) && (keys.is_empty() || lies_in())
+    }
+
     /// Whether a version is chosen.
     pub fn admits(&self, version: &ObjectVersion) -> bool {
         let selection = &self.selection;
@@ -200,6 +208,22 @@ mod tests {
         check(Selection { globs: strings(&["*.jpg"]), ..Selection::default() }, &["a.jpg"]);
         check(Selection { globs: strings(&["**/*.{jpg,png}"]), ..Selection::default() }, &["a.jpg", "album/b.jpg", "album/2026/c.png"]);
         check(Selection { keys: BTreeSet::from(["notes.txt".to_owned()]), ..Selection::default() }, &["notes.txt"]);
+    }
+
+    #[test]
+    fn what_begins_so_can_be_chosen_where_a_prefix_or_a_key_meets_it() {
+        let reached = |prefixes: &[&str], keys: &[&str]| {
+            let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+            let selection = Selection { prefixes: owned(prefixes), keys: owned(keys).into_iter().collect(), ..Selection::default() };
+            let selector = Selector::new(&selection).unwrap();
+            ["", "b/", "b/c/"].map(|folder| selector.reaches(folder))
+        };
+        assert_eq!(reached(&[], &[]), [true, true, true]);
+        assert_eq!(reached(&["a/"], &[]), [true, false, false]);
+        assert_eq!(reached(&["a/", "b"], &[]), [true, true, true]);
+        assert_eq!(reached(&["b/d"], &[]), [true, true, false]);
+        assert_eq!(reached(&[], &["a", "b/d", "c"]), [true, true, false]);
+        assert_eq!(reached(&["b/"], &["a", "c"]), [true, false, false]);
     }
 
     #[test]

@@ -11,7 +11,7 @@
 mod compare;
 pub mod request;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -22,7 +22,7 @@ use md5::{Digest as _, Md5};
 
 pub use self::request::Encryption;
 use self::request::{Sendable, is_as_sent, is_private, sendable, translated};
-use super::{ExistingObject, Occupied, Target, TargetError, WantedObject, Written, exactly, folders, holds_vault};
+use super::{ExistingObject, Occupied, Survey, Target, TargetError, WantedObject, Written, exactly, folders, holds_vault};
 use crate::model::Digest;
 use crate::model::digest::Hasher;
 use crate::s3::{Bucket, BucketError, Content, CopyName, CopySource, NULL_VERSION, ObjectHead, PutRequest, Versioning};
@@ -123,14 +123,16 @@ impl BucketTarget {
     /// # Errors
     /// [`TargetError::Refused`] names the folder.
     pub async fn check_outside_of_vaults(&self) -> Result<(), TargetError> {
-        for folder in folders(&self.prefix) {
-            self.check_no_vault(folder).await?;
+        for folder in folders(&self.prefix).filter(|folder| *folder != self.prefix) {
+            if self.is_vault(folder).await? {
+                return Err(holds_vault(self.name(), folder));
+            }
         }
         Ok(())
     }
 
     /// Whether a folder is a vault: whether the record of one lies in it. Who may not read that has none there.
-    async fn check_no_vault(&self, folder: &str) -> Result<(), TargetError> {
+    async fn is_vault(&self, folder: &str) -> Result<bool, TargetError> {
         let (record, begins) = (format!("{folder}{}", layout::VAULT), record::BEGINS.as_bytes());
         let read = async {
             let (_, mut content) = self.bucket.get(&record, None, Some(0..begins.len() as u64), None).await?;
@@ -143,9 +145,8 @@ impl BucketTarget {
             Ok::<_, BucketError>(begin)
         };
         match read.await {
-            Ok(begin) if begin.starts_with(begins) => Err(holds_vault(self.name(), folder)),
             Err(error) if error.is_transient() => Err(self.unusable(error)),
-            _ => Ok(()),
+            read => Ok(read.is_ok_and(|begin| begin.starts_with(begins))),
         }
     }
 
@@ -380,8 +381,8 @@ impl Target for BucketTarget {
         self.versioning().is_none_or(|versioning| versioning == Versioning::Enabled)
     }
 
-    async fn survey(&self, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync)) -> Result<BTreeMap<String, ExistingObject>, TargetError> {
-        let (mut found, mut after) = (BTreeMap::new(), None);
+    async fn survey(&self, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync)) -> Result<Survey, TargetError> {
+        let (mut found, mut after) = (Survey::default(), None);
         loop {
             let page =
                 self.bucket.list_versions(&self.prefix, after.as_ref(), PAGE_VERSIONS).await.map_err(|error| self.unusable(error))?;
@@ -391,8 +392,10 @@ impl Target for BucketTarget {
                     continue;
                 }
                 let folder = listed.object.strip_suffix(layout::VAULT).filter(|folder| folder.is_empty() || folder.ends_with('/'));
-                if let Some(folder) = folder.filter(|_| listed.size != Some(0)) {
-                    self.check_no_vault(folder).await?;
+                if let Some(folder) = folder.filter(|_| listed.size != Some(0))
+                    && self.is_vault(folder).await?
+                {
+                    found.vaults.push(folder.to_owned());
                 }
                 if !wanted(&listed.object) {
                     continue;
@@ -403,7 +406,7 @@ impl Target for BucketTarget {
                     etag: listed.etag,
                     version: Some(listed.version),
                 };
-                found.insert(listed.object, existing);
+                found.objects.insert(listed.object, existing);
             }
             match page.next {
                 None => return Ok(found),

@@ -25,7 +25,6 @@ pub mod path;
 pub mod record;
 mod session;
 
-use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,10 +36,10 @@ use fail::fail_point;
 use futures::StreamExt as _;
 
 use self::compare::Lines;
-use self::entries::{Surveyed, find, open_file, survey};
+use self::entries::{find, open_file, survey};
 use self::record::{Known, Record};
 use self::session::{Begin, Placed, Session, read_known};
-use super::{ExistingObject, Occupied, Target, TargetError, WantedObject, Written, exactly, holds_vault};
+use super::{ExistingObject, Occupied, Survey, Target, TargetError, WantedObject, Written, exactly};
 use crate::model::checksum::Verifier;
 use crate::model::digest::Hasher;
 use crate::s3::Content;
@@ -210,12 +209,9 @@ impl Target for DirectoryTarget {
         false
     }
 
-    async fn survey(&self, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync)) -> Result<BTreeMap<String, ExistingObject>, TargetError> {
-        let Some(root) = self.root()? else { return Ok(BTreeMap::new()) };
-        survey(&root, wanted).map_err(|error| match error {
-            Surveyed::Vault(folder) => holds_vault(self.name(), &folder),
-            Surveyed::Io(error) => self.unusable(&error),
-        })
+    async fn survey(&self, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync)) -> Result<Survey, TargetError> {
+        let Some(root) = self.root()? else { return Ok(Survey::default()) };
+        survey(&root, wanted).map_err(|error| self.unusable(&error))
     }
 
     async fn is_same(&self, wanted: &WantedObject, _existing: &ExistingObject) -> Result<bool, TargetError> {

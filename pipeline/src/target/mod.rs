@@ -97,6 +97,15 @@ pub struct ExistingObject {
     pub version: Option<String>,
 }
 
+/// What a target holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// The objects that were asked for, by key.
+    pub objects: BTreeMap<String, ExistingObject>,
+    /// Folders that are vaults, whatever was asked for: the beginning of the keys in each, which is empty where all of it is one.
+    pub vaults: Vec<String>,
+}
+
 /// The folders in which a key or path lies, the outermost, which has no name, first: each with its slash.
 pub(crate) fn folders(prefix: &str) -> impl Iterator<Item = &str> {
     std::iter::once("").chain(prefix.match_indices('/').map(|(at, slash)| &prefix[..at + slash.len()]))
@@ -185,8 +194,8 @@ pub trait Target: Send + Sync {
     }
 
     /// What it holds of the objects for which `wanted` says yes, by key, within the target's prefix; versions and markers
-    /// that a plain reader does not see are left out.
-    async fn survey(&self, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync)) -> Result<BTreeMap<String, ExistingObject>, TargetError>;
+    /// that a plain reader does not see are left out. And the vaults that lie in it: nobody may write into one.
+    async fn survey(&self, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync)) -> Result<Survey, TargetError>;
 
     /// Whether what is there already is what is wanted, properties included, so that nothing need be written.
     async fn is_same(&self, wanted: &WantedObject, existing: &ExistingObject) -> Result<bool, TargetError>;

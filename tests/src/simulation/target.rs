@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use pipeline::model::Digest;
 use pipeline::s3::{Content, ObjectMetadata, Tags};
-use pipeline::target::{ExistingObject, Occupied, Target, TargetError, WantedObject, Written};
+use pipeline::target::{ExistingObject, Occupied, Survey, Target, TargetError, WantedObject, Written};
 use pipeline::vault::body::Whole;
 
 use super::world::World;
@@ -93,14 +93,14 @@ impl Target for MemoryTarget {
         Ok(if self.held().is_empty() { Occupied::Empty } else { Occupied::Holds })
     }
 
-    async fn survey(&self, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync)) -> Result<BTreeMap<String, ExistingObject>, TargetError> {
+    async fn survey(&self, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync)) -> Result<Survey, TargetError> {
         self.turn("").await?;
-        let mut found = BTreeMap::new();
+        let mut found = Survey::default();
         for (object, versions) in self.held().iter().filter(|(object, _)| wanted(object)) {
             if let Some(current) = versions.last().filter(|current| !current.marker) {
                 let existing =
                     ExistingObject { object: object.clone(), size: current.size, etag: None, version: Some(current.version.clone()) };
-                found.insert(object.clone(), existing);
+                found.objects.insert(object.clone(), existing);
             }
         }
         Ok(found)

@@ -385,7 +385,7 @@ fn nothing_outside_the_prefix_is_seen_or_written() {
     let shelf = Shelf::new(Quirks { lists_everything: true, ..Quirks::default() });
     shelf.plant("photos-private/a", b"mine");
     let target = shelf.target("photos/");
-    assert!(block_on(target.survey(&|_: &str| true)).unwrap().is_empty());
+    assert!(block_on(target.survey(&|_: &str| true)).unwrap().objects.is_empty());
     for outside in ["photos-private/a", "photos", "", "a/photos/"] {
         let written = put(&target, &wanted(outside, b"x"), b"x").unwrap_err();
         assert!(matches!(written, TargetError::Refused { .. }), "{written}");
@@ -407,7 +407,7 @@ fn hidden_versions_make_a_bucket_occupied_but_are_not_surveyed() {
     let target = shelf.target("");
     block_on(target.remove("a")).unwrap();
     assert_eq!(block_on(target.open()).unwrap(), Occupied::Holds);
-    assert!(block_on(target.survey(&|_: &str| true)).unwrap().is_empty());
+    assert!(block_on(target.survey(&|_: &str| true)).unwrap().objects.is_empty());
 }
 
 #[test]
@@ -439,7 +439,7 @@ fn tags_that_a_head_does_not_count_are_asked_for() {
         for object in [&untagged("b"), &tagged, &untagged("c")] {
             put(&target, object, b"x").unwrap();
         }
-        let there = block_on(target.survey(&|_: &str| true)).unwrap();
+        let there = block_on(target.survey(&|_: &str| true)).unwrap().objects;
         shelf.calls.lock().unwrap().clear();
         let is_same = |key: &str| {
             let wanted = WantedObject { etag: there[key].etag.clone(), ..untagged(key) };
@@ -463,7 +463,7 @@ fn an_acl_follows_the_object_and_goes_over_to_the_new_owner() {
     assert_eq!(put(&target, &object, b"x").unwrap().requests, 2);
     let expected = Acl { owner: Some("here".to_owned()), grants: vec![grant("id=here", "FULL_CONTROL"), grant("uri=everybody", "READ")] };
     assert_eq!(shelf.find("a", None).unwrap().acl, expected);
-    let existing = block_on(target.survey(&|_: &str| true)).unwrap().remove("a").unwrap();
+    let existing = block_on(target.survey(&|_: &str| true)).unwrap().objects.remove("a").unwrap();
     let object = WantedObject { etag: existing.etag.clone(), ..object };
     assert!(block_on(target.is_same(&object, &existing)).unwrap());
     let other = Acl { owner: Some("there".to_owned()), grants: vec![grant("id=there", "FULL_CONTROL")] };
@@ -477,7 +477,7 @@ fn an_acl_follows_the_object_and_goes_over_to_the_new_owner() {
 fn what_was_uploaded_in_parts_is_read_before_it_is_written_again() {
     let target = Shelf::new(Quirks::default()).target("");
     put(&target, &wanted("a", b"content"), b"content").unwrap();
-    let existing = block_on(target.survey(&|_: &str| true)).unwrap().remove("a").unwrap();
+    let existing = block_on(target.survey(&|_: &str| true)).unwrap().objects.remove("a").unwrap();
     let in_parts = |content: &[u8]| WantedObject { etag: Some("0123456789abcdef0123456789abcdef-2".to_owned()), ..wanted("a", content) };
     assert!(block_on(target.is_same(&in_parts(b"content"), &existing)).unwrap());
     assert!(!block_on(target.is_same(&in_parts(b"CONTENT"), &existing)).unwrap());
@@ -498,7 +498,7 @@ fn a_storage_class_that_the_server_does_not_take_is_left_out_at_the_next_attempt
     let error = put(&target, &object, b"x").unwrap_err();
     assert!(error.is_transient(), "{error}");
     assert_eq!(put(&target, &object, b"x").unwrap().left_out, ["storage class ONEZONE_IA: the server does not take it"]);
-    let existing = block_on(target.survey(&|_: &str| true)).unwrap().remove("a").unwrap();
+    let existing = block_on(target.survey(&|_: &str| true)).unwrap().objects.remove("a").unwrap();
     let object = WantedObject { etag: existing.etag.clone(), ..object };
     assert!(block_on(target.is_same(&object, &existing)).unwrap());
 }

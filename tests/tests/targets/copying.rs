@@ -58,7 +58,7 @@ fn an_object_is_copied_with_its_own_properties_and_is_the_same_then() {
         let written = copy(&target, &object, &whole).unwrap_or_else(|| panic!("{what}: it was not copied"));
         assert_eq!(written.requests, target.requests(Some(&object)), "{what}: a dry run said as much");
         assert_eq!(to.content("a", written.version.as_deref().unwrap()).as_deref(), Some(CONTENT));
-        let existing = block_on(target.survey(&|_: &str| true)).unwrap().remove("a").unwrap();
+        let existing = block_on(target.survey(&|_: &str| true)).unwrap().objects.remove("a").unwrap();
         assert!(block_on(target.is_same(&object, &existing)).unwrap(), "{what}");
         for (differs, how) in [
             (WantedObject { checksums: vec![Checksum::Crc64Nvme(1)], ..object.clone() }, "another checksum"),
@@ -111,7 +111,7 @@ fn a_file_is_recognised_by_the_checksums_where_nobody_knows_its_digest() {
         block_on(target.open()).unwrap();
         let (object, _) = kept_whole(checksum);
         block_on(target.write(&object, content(CONTENT))).unwrap();
-        let existing = block_on(target.survey(&|_: &str| true)).unwrap().remove("a").unwrap();
+        let existing = block_on(target.survey(&|_: &str| true)).unwrap().objects.remove("a").unwrap();
         assert!(block_on(target.is_same(&object, &existing)).unwrap(), "{what}");
         std::fs::write(folder.path().join("a"), b"123456780").unwrap();
         assert!(!block_on(target.is_same(&object, &existing)).unwrap(), "{what}");

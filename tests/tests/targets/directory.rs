@@ -43,7 +43,7 @@ fn put(target: &DirectoryTarget, key: &str, bytes: &[u8]) -> Result<(), TargetEr
 }
 
 fn survey(target: &DirectoryTarget) -> Vec<String> {
-    block_on(target.survey(&|_: &str| true)).unwrap().into_keys().collect()
+    block_on(target.survey(&|_: &str| true)).unwrap().objects.into_keys().collect()
 }
 
 /// Every file below a directory, with its content.
@@ -246,7 +246,7 @@ fn a_file_that_was_changed_or_never_recorded_is_not_the_same() {
     assert_eq!(block_on(target.open()).unwrap(), Occupied::Holds);
     put(&target, "a", b"one").unwrap();
     fs::write(root.path().join("a"), "two").unwrap();
-    let found = block_on(target.survey(&|_: &str| true)).unwrap();
+    let found = block_on(target.survey(&|_: &str| true)).unwrap().objects;
     assert!(!block_on(target.is_same(&wanted("a", b"one"), &found["a"])).unwrap());
     // The content is right; its properties are nowhere.
     assert!(!block_on(target.is_same(&wanted("strange", b"x"), &found["strange"])).unwrap());

@@ -120,7 +120,7 @@ async fn survey(
         let key = object.strip_prefix(&place.prefix).filter(|key| key.starts_with(prefix));
         key.is_some_and(|key| buckets.contains(&bucket_of(khash(key), bits)))
     };
-    let found = place.target.survey(&wanted).await?;
+    let found = place.target.survey(&wanted).await?.objects;
     let own = |object: String| object.strip_prefix(&place.prefix).map(str::to_owned).unwrap_or(object);
     Ok(found.into_iter().map(|(object, existing)| (own(object), existing)).collect())
 }

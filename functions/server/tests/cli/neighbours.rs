@@ -37,12 +37,19 @@ async fn no_restore_goes_where_another_vault_is() {
     assert_eq!(files().await, before);
     // Beside it there is room.
     program.ok(&["restore", &url, "--vault", "./vault", "--to", "latest", "--target", "s3://cli-of-vaults/restored"]);
+    let part = ["restore", &url, "--vault", "./vault", "--to", "latest", "--prefix", "a", "--mode", "overwrite", "--target"];
+    program.ok(&[&part[..], &["s3://cli-of-vaults"]].concat());
+    // And looking does no harm.
+    let diff = ["diff", &url, "--vault", "./vault", "--target"];
+    let looked = program.run(&[&diff[..], &["s3://cli-of-vaults"]].concat());
+    assert!(looked.code == 3 && looked.output.contains("deep/v/vault"), "{}{}", looked.output, looked.errors);
 
     // The same of directories.
     let (vault, copy) = (program.folder().join("vault"), program.folder().join("shelf/box/copy"));
     fs::create_dir_all(&copy).expect("a folder");
     let copied = Command::new("cp").arg("-r").arg(vault.join(".")).arg(&copy).status().expect("cp runs");
     assert!(copied.success());
+    program.ok(&[&part[..], &["./shelf"]].concat());
     for target in ["./shelf", "./shelf/box", "./shelf/box/copy", "./shelf/box/copy/log/deeper"] {
         refused(target, &["--mode", "exact", "--yes"]);
         refused(target, &["--mode", "overwrite"]);

@@ -1,12 +1,12 @@
 //! Names in directories, opened one at a time and never through a symbolic link.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 
 use cap_std::fs::{Dir, File, Metadata, MetadataExt as _};
 
 use super::path;
-use crate::target::ExistingObject;
+use crate::target::{ExistingObject, Survey};
 use crate::vault::layout;
 
 /// How many directories are remembered as durable; beyond, they are forgotten and synced once more.
@@ -174,24 +174,9 @@ pub(super) fn find(root: &Dir, object: &str) -> io::Result<Option<(Dir, String)>
     Ok(Some((directory, name)))
 }
 
-/// Why a directory cannot be surveyed.
-#[derive(Debug)]
-pub(super) enum Surveyed {
-    /// A vault lies in it, in this folder.
-    Vault(String),
-    /// It cannot be read.
-    Io(io::Error),
-}
-
-impl From<io::Error> for Surveyed {
-    fn from(error: io::Error) -> Surveyed {
-        Surveyed::Io(error)
-    }
-}
-
-/// Everything that lies at the path of a key.
-pub(super) fn survey(root: &Dir, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync)) -> Result<BTreeMap<String, ExistingObject>, Surveyed> {
-    let mut found = BTreeMap::new();
+/// Everything that lies at the path of a key, and vaults.
+pub(super) fn survey(root: &Dir, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync)) -> io::Result<Survey> {
+    let mut found = Survey::default();
     // Paths and not open directories: a wide tree must not use up the file descriptors.
     let mut open = vec![String::new()];
     while let Some(at) = open.pop() {
@@ -211,10 +196,12 @@ pub(super) fn survey(root: &Dir, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Syn
             let metadata = match entry.metadata() {
                 Ok(metadata) => metadata,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             };
             if split(&path).1 == layout::VAULT && open_file(&directory, layout::VAULT)?.is_some_and(super::is_vault_record) {
-                return Err(Surveyed::Vault(at));
+                // A name that is no key's is one that no restore writes.
+                let record = path::decode(&path).unwrap_or_else(|| path.clone());
+                found.vaults.push(record[..record.len() - layout::VAULT.len()].to_owned());
             }
             if metadata.is_dir() {
                 open.push(path);
@@ -224,11 +211,11 @@ pub(super) fn survey(root: &Dir, wanted: &(dyn for<'k> Fn(&'k str) -> bool + Syn
                 continue;
             };
             // Where an object has two files, the one at its plain path holds.
-            if path != path::encode(&object) && found.contains_key(&object) {
+            if path != path::encode(&object) && found.objects.contains_key(&object) {
                 continue;
             }
             let existing = ExistingObject { object: object.clone(), size: metadata.len(), etag: None, version: None };
-            found.insert(object, existing);
+            found.objects.insert(object, existing);
         }
     }
     Ok(found)

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use pipeline::s3::{Content, ObjectMetadata, Tags};
-use pipeline::target::{ExistingObject, Occupied, Target, TargetError, WantedObject, Written};
+use pipeline::target::{ExistingObject, Occupied, Survey, Target, TargetError, WantedObject, Written};
 use pipeline::vault::body::Whole;
 
 /// An object as it was restored.
@@ -41,8 +41,8 @@ impl Target for MemoryTarget {
         Ok(Occupied::Empty)
     }
 
-    async fn survey(&self, _: &(dyn for<'k> Fn(&'k str) -> bool + Sync)) -> Result<BTreeMap<String, ExistingObject>, TargetError> {
-        Ok(BTreeMap::new())
+    async fn survey(&self, _: &(dyn for<'k> Fn(&'k str) -> bool + Sync)) -> Result<Survey, TargetError> {
+        Ok(Survey::default())
     }
 
     async fn is_same(&self, _: &WantedObject, _: &ExistingObject) -> Result<bool, TargetError> {
