@@ -123,14 +123,24 @@ fn a_content_is_kept_whose_tags_and_acl_nobody_may_see_and_they_are_read_once_so
 }
 
 #[test]
-fn many_that_stay_hidden_do_not_keep_others_from_being_read_again() {
+fn some_that_stay_hidden_do_not_keep_others_from_being_read_again() {
+    read_again_beside(600, 1);
+}
+
+#[test]
+fn nor_do_many_for_ever() {
+    read_again_beside(3_000, 30);
+}
+
+/// Beside so many that stay hidden, one that does not is read by one of so many listings.
+fn read_again_beside(hidden: u64, listings: usize) {
     let mut world = SmallWorld::with_acls();
     world.put("first", "first");
     world.tick(2);
     world.reconcile().expect("nothing fails");
     world.hide_properties(Some((Hidden::Denied, "")));
     // More than are read again at once, and before it.
-    for number in 0..600 {
+    for number in 0..hidden {
         world.bucket.put_object(&format!("a{number}"), &PutRequest::default(), Bytes::from_static(b"x")).expect("its key is legal");
     }
     world.bucket.put_object("z", &PutRequest::default(), Bytes::from_static(b"z")).expect("its key is legal");
@@ -143,12 +153,12 @@ fn many_that_stay_hidden_do_not_keep_others_from_being_read_again() {
         let report = world.restore(seen, Mode::Overwrite, &world.elsewhere()).expect("nothing fails");
         report.uncertain.count
     };
-    assert_eq!(uncertain(&world), 601);
-    for _ in 0..60 {
+    assert_eq!(uncertain(&world), hidden + 1);
+    for _ in 0..listings {
         // As a schedule does it.
         world.tick(21_600);
         world.reconcile().expect("nothing fails");
-        if uncertain(&world) == 600 {
+        if uncertain(&world) == hidden {
             return;
         }
     }

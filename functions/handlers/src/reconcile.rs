@@ -274,9 +274,11 @@ async fn keep_slice(capture: &mut Capture, mut changes: Vec<ObjectChange>, readi
 
 /// Tags and ACLs that are read again at the same time.
 const READ_AGAIN_AT_ONCE: usize = 256;
+/// So many times in a row none of them may be had before the rest is left to the next listing.
+const HIDDEN_MAX: usize = 8;
 
-/// Reads tags and ACLs that could not be read with their contents. What keeps all of some from being read is taken to keep the rest, too,
-/// until the next listing: each begins with others, so that what stays hidden does not keep the rest from ever being read.
+/// Reads tags and ACLs that could not be read with their contents. What keeps many from being read is taken to keep the rest, too, until the
+/// next listing: each begins with others, so that what stays hidden does not keep the rest from ever being read.
 async fn read_again(capture: &mut Capture, began: Timestamp) -> Result<(), CaptureError> {
     let unread = capture.known(|known| known.unread());
     let chunks: Vec<_> = unread.chunks(READ_AGAIN_AT_ONCE).collect();
@@ -284,6 +286,7 @@ async fn read_again(capture: &mut Capture, began: Timestamp) -> Result<(), Captu
     let mut hasher = DefaultHasher::new();
     began.hash(&mut hasher);
     let first = hasher.finish().checked_rem(chunks.len() as u64).unwrap_or_default() as usize;
+    let (mut hidden, mut denied) = (0, None);
     for some in chunks[first..].iter().chain(&chunks[..first]) {
         let asked = some.iter().map(|(object, version, at, facet)| ObjectChange {
             facet: *facet,
@@ -291,16 +294,25 @@ async fn read_again(capture: &mut Capture, began: Timestamp) -> Result<(), Captu
             stream: "scan".to_owned(),
             ..ObjectChange::put(object, version, *at)
         });
-        let absorbed = capture.absorb(asked.collect(), Timestamp::MIN).await?;
+        let mut absorbed = capture.absorb(asked.collect(), Timestamp::MIN).await?;
         let read: Vec<ObjectChange> = absorbed.changes.into_iter().filter(|change| change.lost.is_none()).collect();
-        match (read.is_empty(), absorbed.again.first()) {
-            (false, _) => capture.append(&read, None).await?,
+        match (read.is_empty(), absorbed.again.pop()) {
+            (false, _) => {
+                hidden = 0;
+                capture.append(&read, None).await?;
+            }
             (true, Some((_, reason))) => {
-                tracing::warn!(resource = %capture.resource(), count = unread.len(), reason, "tags and ACLs are still not to be read");
-                return Ok(());
+                hidden += 1;
+                denied = Some(reason);
+                if hidden == HIDDEN_MAX {
+                    break;
+                }
             }
             (true, None) => {}
         }
+    }
+    if let Some(reason) = denied {
+        tracing::warn!(resource = %capture.resource(), count = unread.len(), reason, "tags and ACLs are still not to be read");
     }
     Ok(())
 }
