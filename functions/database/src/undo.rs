@@ -10,6 +10,7 @@
 //! done.
 
 mod emptyings;
+mod keys;
 mod script;
 mod walk;
 mod weigh;
@@ -23,9 +24,10 @@ use pipeline::vault::Vault;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use self::keys::{Companions, Links};
 use self::walk::Walk;
 use crate::restore::Chosen;
-use crate::{Address, DatabaseError};
+use crate::{Address, DatabaseError, schema};
 
 /// How many rows are undone at once, and how much text of them.
 const ROWS_MAX: usize = 1_000_000;
@@ -72,6 +74,10 @@ pub struct UndoRow {
     pub sql: String,
     #[serde(skip)]
     order: Vec<u8>,
+    #[serde(skip)]
+    links: Links,
+    #[serde(skip)]
+    companions: Vec<Companions>,
 }
 
 /// What is not undone.
@@ -104,7 +110,9 @@ impl UndoOf {
 pub async fn undo(vault: &Vault, resource: &ResourceId, of: &UndoOf) -> Result<Undo, DatabaseError> {
     let tables = Tables::read(vault, &Inventory::load(vault, resource).await?).await?;
     let state = tables.cut(&TablesPoint::Latest)?;
-    let mut walk = Walk::new(of, &tables, state);
+    let schema = schema::at_cut(vault, resource, &state, Timestamp::MAX).await?;
+    let keys = schema.map(|schema| keys::foreign_keys(&schema.after_rows)).unwrap_or_default();
+    let mut walk = Walk::new(of, &tables, state, &keys);
     tables.changes(vault, |change| walk.look(change)).await?;
     let (mut undo, is_of_connector, is_too_much) = walk.end()?;
     let refused = |reason: String| Err(DatabaseError::Refused { address: resource.to_string(), attempt: "undo what was done to", reason });
@@ -130,8 +138,7 @@ pub async fn undo(vault: &Vault, resource: &ResourceId, of: &UndoOf) -> Result<U
             "the vault knows of nothing that transaction {unknown} changed there; `hindsight history {resource}` shows which did"
         ));
     }
-    // What was put in last is taken away first, as is what refers to something before that.
-    undo.rows.sort_by(|a, b| b.order.cmp(&a.order));
+    keys::sort(&mut undo.rows);
     Ok(undo)
 }
 
@@ -144,7 +151,7 @@ impl Undo {
             format!("from its state at {}, transaction {}", self.state.at, self.state.transaction.as_deref().unwrap_or("-")),
         ];
         notes.extend(self.conflicts.iter().map(|conflict| format!("not undone: {conflict}")));
-        script::script(&notes, self.rows.iter().map(|row| (row.sql.as_str(), about(&row.table, row.key.as_deref()))))
+        script::script(&notes, self.rows.iter().map(|row| (row.sql.as_str(), about(&row.table, row.key.as_deref()), &row.companions[..])))
     }
 
     /// Undoes it in a database, in one transaction: all of it or nothing.

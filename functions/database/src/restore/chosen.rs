@@ -136,7 +136,7 @@ pub(crate) fn parts(dump: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The table and the name of a foreign key, if a part of a dump makes one.
-fn foreign_key(part: &str) -> Option<&str> {
+pub(crate) fn foreign_key(part: &str) -> Option<&str> {
     let (description, _) = part.strip_prefix(PART)?.split_once('\n')?;
     description.split_once("; Type: FK CONSTRAINT;").map(|(name, _)| name)
 }

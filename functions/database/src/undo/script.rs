@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use pipeline::postgres::name::{literal, qualified, quoted};
 
+use super::keys::Companions;
 use super::weigh::Outcome;
 use crate::address::SESSION;
+use crate::restore::shown;
 
 /// Statements that are run as one, and so many bytes of them.
 const BLOCK_STATEMENTS: usize = 1_000;
@@ -79,11 +81,11 @@ fn all(conditions: impl Iterator<Item = String>) -> String {
 }
 
 /// A script of statements, each with what it is about: all of them are run, or nothing is.
-pub(super) fn script<'a>(notes: &[String], statements: impl Iterator<Item = (&'a str, String)>) -> String {
+pub(super) fn script<'a>(notes: &[String], statements: impl Iterator<Item = (&'a str, String, &'a [Companions])>) -> String {
     let mut script = String::new();
     for note in notes {
         // Whatever is in it, it stays within its line.
-        let _ = writeln!(script, "-- {}", note.escape_debug());
+        let _ = writeln!(script, "-- {}", shown(note));
     }
     script.push_str("BEGIN;\n");
     for (name, value) in SESSION.split_whitespace().filter_map(|word| word.split_once('=')) {
@@ -91,7 +93,11 @@ pub(super) fn script<'a>(notes: &[String], statements: impl Iterator<Item = (&'a
     }
     script.push_str("SET CONSTRAINTS ALL DEFERRED;\n");
     let (mut block, mut count) = (String::new(), 0);
-    for (statement, about) in statements {
+    for (statement, about, companions) in statements {
+        for Companions { table, hold, query } in companions {
+            let message = literal(&format!("rows of {table} refer to {about} and would go along with it; nothing was undone"));
+            let _ = writeln!(block, "{hold};\nIF EXISTS ({query}) THEN RAISE EXCEPTION USING MESSAGE = {message}; END IF;");
+        }
         let message = literal(&format!("{about} is not there as the vault knows it; nothing was undone"));
         let _ = write!(block, "{statement};\nIF NOT FOUND THEN RAISE EXCEPTION USING MESSAGE = {message}; END IF;\n");
         count += 1;
@@ -155,7 +161,7 @@ mod tests {
 
     #[test]
     fn whatever_is_in_a_note_or_a_value_stays_in_it() {
-        let script = script(&["a\nDROP TABLE t;".to_owned()], [("SELECT '$undo$'", "row '7'".to_owned())].into_iter());
+        let script = script(&["a\nDROP TABLE t;".to_owned()], [("SELECT '$undo$'", "row '7'".to_owned(), &[][..])].into_iter());
         assert!(script.starts_with("-- a\\nDROP TABLE t;\nBEGIN;\n"), "{script}");
         assert!(script.contains("DO $undo1$\n") && script.ends_with("END\n$undo1$;\nCOMMIT;\n"), "{script}");
         assert!(script.contains("MESSAGE = 'row ''7'' is not there as the vault knows it; nothing was undone'"), "{script}");

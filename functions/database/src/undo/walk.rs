@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::emptyings::{Emptyings, ReadAgain};
+use super::keys::{self, ForeignKey};
 use super::script::{self, Place};
 use super::weigh::{By, Outcome, Values, Weighed};
 use super::{Conflict, ROWS_MAX, TEXT_BYTES_MAX, Undo, UndoOf, UndoRow};
@@ -32,6 +33,7 @@ pub(super) struct Walk<'a> {
     of: &'a UndoOf,
     tables: &'a Tables,
     emptyings: Emptyings<'a>,
+    keys: &'a [ForeignKey],
     undo: Undo,
     row: Option<Row>,
     /// The columns of keys, by the names of shapes.
@@ -54,10 +56,10 @@ struct ShapeColumn {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(of: &'a UndoOf, tables: &'a Tables, state: TablesCut) -> Walk<'a> {
+    pub(super) fn new(of: &'a UndoOf, tables: &'a Tables, state: TablesCut, keys: &'a [ForeignKey]) -> Walk<'a> {
         let undo = Undo { state, transactions: BTreeMap::new(), rows: Vec::new(), conflicts: Vec::new(), nothing: 0 };
         let emptyings = Emptyings::of(tables.emptied());
-        Walk { of, tables, emptyings, undo, row: None, shapes: BTreeMap::new(), bytes: 0, is_of_connector: false, failed: None }
+        Walk { of, tables, emptyings, keys, undo, row: None, shapes: BTreeMap::new(), bytes: 0, is_of_connector: false, failed: None }
     }
 
     /// What came of it: how to undo it, whether a connector told any of it, and whether it is too much.
@@ -147,6 +149,8 @@ impl<'a> Walk<'a> {
                 key: None,
                 sql,
                 order: told.position.to_vec(),
+                links: keys::links(self.keys, (told.schema, told.table), &Values::new(), &outcome),
+                companions: keys::companions(self.keys, (told.schema, told.table), &outcome),
             });
         }
         Ok(())
@@ -187,7 +191,10 @@ impl<'a> Walk<'a> {
         };
         let place = Place { schema: &row.schema, table: &row.table, key: &key_values };
         if let Some(sql) = script::statement(place, &outcome) {
-            self.add(UndoRow { undo: what, table, key, sql, order: row.undone });
+            let name = (row.schema.as_str(), row.table.as_str());
+            let links = keys::links(self.keys, name, &key_values, &outcome);
+            let companions = keys::companions(self.keys, name, &outcome);
+            self.add(UndoRow { undo: what, table, key, sql, order: row.undone, links, companions });
         }
     }
 

@@ -66,7 +66,7 @@ pub async fn run(app: &App, command: Undo) -> Result<Ended> {
         }
         output.document(&summary(&undone, target.as_ref().map(ToString::to_string)))?;
     } else if let Some(target) = &target {
-        output.line(format_args!("{}, in {}", words(&undone), escaped(&target.to_string())))?;
+        output.line(format_args!("undone: {}, in {}", words(&undone), escaped(&target.to_string())))?;
     } else {
         output.bytes(undone.script(&resource).as_bytes())?;
     }
@@ -74,7 +74,10 @@ pub async fn run(app: &App, command: Undo) -> Result<Ended> {
     if !app.flags.json {
         warn(&undone.conflicts);
         if target.is_none() {
-            tracing::warn!("{}: as SQL on standard output, for `psql --set ON_ERROR_STOP=1`", words(&undone));
+            tracing::warn!(
+                "nothing is undone yet: standard output has the SQL, for `psql --set ON_ERROR_STOP=1`, that undoes {}",
+                words(&undone)
+            );
         }
     }
     Ok(if undone.conflicts.is_empty() { Ended::Whole } else { Ended::InPart })
@@ -95,7 +98,8 @@ fn words(undone: &Undone) -> String {
     let rows = counted(undone.rows.len() as u64, "row");
     let transactions = counted(undone.transactions.len() as u64, "transaction");
     let conflicts = counted(undone.conflicts.len() as u64, "conflict");
-    format!("{transactions} undone in {rows}, {conflicts}; {} without it already", counted(undone.nothing, "row"))
+    let already = if undone.nothing > 0 { format!("; {} as without it already", counted(undone.nothing, "row")) } else { String::new() };
+    format!("{transactions} in {rows}, {conflicts}{already}")
 }
 
 fn warn(conflicts: &[Conflict]) {
