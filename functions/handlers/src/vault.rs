@@ -106,7 +106,9 @@ pub enum StoreKind {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Nothing says that this is a vault.
-    #[error("there is no vault at this place; `hindsight protect` makes one")]
+    #[error(
+        "there is no vault at this place: is it written right, and its disk mounted? Where there has been none, `hindsight protect` makes one"
+    )]
     NoVault,
     /// The store does not do what a vault needs.
     #[error("this store cannot hold a vault: {broken}")]

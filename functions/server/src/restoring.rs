@@ -40,9 +40,10 @@ pub struct Prepared {
 pub async fn prepare(app: &App, vault: &VaultFlag, asked: &Asked) -> Result<Prepared> {
     let (resource, rest) = bucket_and_rest(asked.resource()?)?;
     if !rest.is_empty() {
-        let choose = if rest.ends_with('/') { "--prefix" } else { "--key" };
-        let named = asked.resource()?;
-        return Err(Failure::usage(format!("{named:?} names more than a bucket; write {resource} {choose} {}", escaped(&rest))).into());
+        let (named, rest) = (asked.resource()?, escaped(&rest));
+        let choose =
+            if rest.ends_with('/') { format!("--prefix {rest}") } else { format!("--key {rest}, or --prefix {rest}/ for a folder") };
+        return Err(Failure::usage(format!("{named:?} names more than a bucket; write {resource} {choose}")).into());
     }
     if !asked.tables().is_empty() {
         return Err(Failure::usage(format!("--table is for databases, and {resource} is a bucket")).into());

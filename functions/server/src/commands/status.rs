@@ -13,7 +13,7 @@ use handlers::lag::{self, Lag};
 use handlers::protection::{self, Protection, Status as Running};
 use handlers::vault::{Promises, VaultRecord};
 use pipeline::base::inputs::Inventory;
-use pipeline::changelog::coverage::Window;
+use pipeline::changelog::coverage::{Gap, Window};
 use pipeline::changelog::points::Points;
 use pipeline::fold::Cut;
 use pipeline::fold::object::Keep;
@@ -128,7 +128,7 @@ pub async fn run(app: &App, command: Status) -> Result<Ended> {
         }
         for (name, place) in &absent {
             let (name, place) = (escaped(name), escaped(place));
-            output.line(format_args!("vault {name}: there is none at {place}; `hindsight protect` makes one"))?;
+            output.line(format_args!("vault {name}: there is none at {place}: is it written right, and its disk mounted? Where there has been none, `hindsight protect` makes one"))?;
         }
     }
     output.finish()?;
@@ -149,7 +149,13 @@ async fn wait(app: &App, command: &Status, patience: Duration) -> Result<Ended> 
         for opened in &vaults {
             for Numbered { record, .. } in protection::all(&opened.vault).await? {
                 let window = window(&opened.vault, &Inventory::load(&opened.vault, &record.resource).await?).await?;
-                let there = window.is_some_and(|window| window.latest >= began && (window.proven.is_some() || record.is_best_effort()));
+                let there = window.is_some_and(|window| {
+                    let is_proven = window.proven.is_some() || record.is_best_effort();
+                    // A database whose tables were read again has no last state before its log comes to where they were read.
+                    let is_behind = |gap: &Gap| gap.to.is_some_and(|ended| window.latest < ended);
+                    let waits_for_log = record.resource.kind() == ResourceKind::Database && window.gaps.iter().any(is_behind);
+                    window.latest >= began && is_proven && !waits_for_log
+                });
                 // Points are made of a machine at their own times.
                 if record.status == Running::Active && record.machine().is_none() && !there {
                     waiting.push((opened, record.resource));
@@ -161,7 +167,7 @@ async fn wait(app: &App, command: &Status, patience: Duration) -> Result<Ended> 
             said = app.clock.now();
             let trouble = health::newest_trouble(&of.vault, first).await?;
             let trouble = trouble.map(|trouble| format!("; last trouble, at {}: {}", trouble.at, trouble.reason)).unwrap_or_default();
-            tracing::warn!(resource = %first, resources = waiting.len(), "still waiting until what had happened by now is durable; `hindsight serve` must be running{trouble}");
+            tracing::warn!(resource = %first, resources = waiting.len(), "still waiting until a running `hindsight serve` has made durable what had happened by now{trouble}");
         }
         if app.clock.now().since(began) >= patience {
             tracing::warn!(resource = %first, resources = waiting.len(), "what had happened is not durable yet; is `hindsight serve` running?");

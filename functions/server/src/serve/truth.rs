@@ -64,6 +64,9 @@ impl Truth {
                 Ok(reading) => {
                     failures = 0;
                     let Reconciliation { listed, found, purged, lost, .. } = reading;
+                    if lost > 0 && !first {
+                        tracing::warn!(%resource, lost, "contents were gone, or could not be read, when they were found; `hindsight history -r` names them");
+                    }
                     if first {
                         tracing::info!(%resource, listed, lost, "first full backup completed");
                     } else if found + purged + lost > 0 && !self.listing_only {

@@ -78,9 +78,11 @@ pub(super) async fn run(app: &App, command: &Restore, asked: &Asked, name: &str)
         let alone = Restore { vault: vault.clone(), asked: asked.clone(), report: None, group: None, elsewhere: Vec::new() };
         match one(app, &alone, &asked).await {
             Ok(Ended::Whole) => {}
-            Ok(other) => ended = other,
+            // That some of it was not restored matters more than that there was nothing of it.
+            Ok(other) if ended != Ended::InPart => ended = other,
+            Ok(_) => {}
             Err(error) => {
-                tracing::error!(%resource, error = format!("{error:#}"), "it was not restored; the others of its group are");
+                tracing::error!(%resource, error = format!("{error:#}"), "it was not restored; what else is in its group is tried all the same");
                 failed.push((resource, error));
             }
         }

@@ -74,7 +74,8 @@ fn lines(status: &ResourceStatus, now: Timestamp) -> Vec<(&'static str, String)>
         let last = health.listing.as_ref();
         lines.push(("last listing", last.map_or_else(|| "none yet".to_owned(), |listing| listed(listing, protection, now))));
     }
-    lines.extend(status.slot.as_ref().map(|slot| ("slot", slot_line(slot, now))));
+    let slot = status.slot.as_ref().filter(|_| protection.status == Running::Active);
+    lines.extend(slot.map(|slot| ("slot", slot_line(slot, now))));
     if let Some(lag) = lag {
         lines.push((
             "event lag",
@@ -92,7 +93,7 @@ fn lines(status: &ResourceStatus, now: Timestamp) -> Vec<(&'static str, String)>
         }
         None => ("the log", files),
     });
-    if let Some(complaint) = status.slot.as_ref().filter(|_| protection.status == Running::Active).and_then(SlotState::complaint) {
+    if let Some(complaint) = slot.and_then(SlotState::complaint) {
         lines.push(("SLOT", complaint));
     }
     lines.extend(wrong(protection, window.as_ref(), health, now));
