@@ -27,12 +27,14 @@ mod schema;
 mod sequences;
 pub mod slot;
 mod snapshot;
+mod sql_name;
 mod tables;
 mod tls;
 pub mod undo;
 pub mod window;
 
 pub use address::Address;
+pub use schema::new_rows_only;
 
 /// Why something with a database could not be done.
 #[derive(Debug, thiserror::Error)]

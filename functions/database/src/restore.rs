@@ -71,6 +71,12 @@ pub async fn restore(vault: &Vault, request: &DatabaseRestore, clock: &dyn Clock
     let chosen = &chosen.among(&schema, &schema::earlier(vault, resource, &schema).await?);
     let mut report = DatabaseReport::new(resource, target, &cut, tables.raw(), *dry_run, started);
     report.chosen = chosen.written().to_vec();
+    report.new_rows_only = schema
+        .new_rows_only()
+        .into_iter()
+        .filter(|(schema, table)| chosen.has(schema, table))
+        .map(|(schema, table)| dotted(&schema, &table))
+        .collect();
     let snapshot = incarnation::all(vault, resource).await?.into_iter().rfind(|known| known.whole && known.at <= cut.at);
     for (table, ended) in &schema.untold {
         let is_chosen = table.split_once('.').is_none_or(|(schema, table)| chosen.has(schema, table));
@@ -144,7 +150,7 @@ struct Column {
 }
 
 /// Schema and name.
-type TableName = (String, String);
+pub(crate) type TableName = (String, String);
 
 /// The tables that the target has. Of a domain the type counts that it rests on, and of an array that of its elements.
 async fn destinations(client: &Client, target: &Address, defaults: &Defaults) -> Result<HashMap<TableName, Destination>, DatabaseError> {

@@ -1,10 +1,11 @@
 //! The schema of a database: what `pg_dump` says of it without its rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pipeline::model::{ResourceId, Timestamp};
+use pipeline::postgres::name::dotted;
 use pipeline::replay::tables::TablesCut;
 use pipeline::vault::record::Record;
 use pipeline::vault::{Vault, VaultError, layout};
@@ -13,8 +14,8 @@ use tokio_postgres::Client;
 
 use crate::catalogue::{Catalogue, KnownTable};
 use crate::incarnation;
-use crate::restore::chosen;
-use crate::{Address, DatabaseError};
+use crate::restore::{TableName, chosen};
+use crate::{Address, DatabaseError, sql_name};
 
 /// Values of columns, by `schema.table` and column.
 pub type Defaults = BTreeMap<String, BTreeMap<String, String>>;
@@ -114,6 +115,33 @@ impl Schema {
         self
     }
 
+    /// Tables whose rows cannot be told apart, so that only new ones are told of by the database itself. (What a connector is told is its
+    /// publication's to say.)
+    pub(crate) fn new_rows_only(&self) -> BTreeSet<TableName> {
+        if self.tables.is_some() {
+            return BTreeSet::new();
+        }
+        let is_kept = |part: &&str| !part.contains("\nPARTITION BY ") && !part.contains("\nCREATE UNLOGGED TABLE ");
+        let owned = |(schema, table): (&str, &str)| (schema.to_owned(), table.to_owned());
+        let mut tables: BTreeSet<TableName> =
+            chosen::parts(&self.before_rows).filter(is_kept).filter_map(chosen::table).map(owned).collect();
+        let mut nothing = BTreeSet::new();
+        for part in chosen::parts(&self.before_rows).chain(chosen::parts(&self.after_rows)) {
+            let tells_apart = part.contains(" PRIMARY KEY (") && !part.contains(") DEFERRABLE");
+            for (_, altered) in part.match_indices("\nALTER TABLE ONLY ").filter_map(|(at, begin)| part.split_at_checked(at + begin.len()))
+            {
+                let Some((table, rest)) = sql_name::table(altered) else { continue };
+                if rest.starts_with(" REPLICA IDENTITY NOTHING") {
+                    nothing.insert(table);
+                } else if tells_apart || rest.starts_with(" REPLICA IDENTITY FULL") || rest.starts_with(" REPLICA IDENTITY USING INDEX") {
+                    tables.remove(&table);
+                }
+            }
+        }
+        tables.extend(nothing);
+        tables
+    }
+
     /// The SQL that makes a table; none of one that it does not have.
     pub fn definition(&self, schema: &str, table: &str) -> Option<&str> {
         chosen::parts(&self.before_rows).find(|part| chosen::table(part) == Some((schema, table)))
@@ -147,6 +175,17 @@ pub async fn of_epoch(vault: &Vault, resource: &ResourceId, epoch: u32, at: Time
     of_epoch.sort_by_key(|schema| schema.at);
     let read_by_then = of_epoch.partition_point(|schema| schema.at <= at);
     Ok(of_epoch.into_iter().take(read_by_then.max(1)).next_back())
+}
+
+/// Tables of which only new rows are kept, by what is known last of a database.
+///
+/// # Errors
+/// The vault's.
+pub async fn new_rows_only(vault: &Vault, resource: &ResourceId) -> Result<Vec<String>, VaultError> {
+    let all = vault.all_records::<Schema>(&layout::state_folder(SCHEMAS, resource)).await?;
+    let newest = all.into_iter().map(|numbered| numbered.record).next_back();
+    let tables = newest.map(|schema| schema.new_rows_only()).unwrap_or_default();
+    Ok(tables.iter().map(|(schema, table)| dotted(schema, table)).collect())
 }
 
 /// Those of the same incarnation that were read before one.
@@ -231,4 +270,56 @@ async fn dump(
     // Lines for psql, which keep it from being led astray by what is in a dump.
     let is_sql = |line: &&str| !line.starts_with("\\restrict ") && !line.starts_with("\\unrestrict ");
     Ok(text.lines().filter(is_sql).map(|line| format!("{line}\n")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_whose_rows_nothing_tells_apart_are_known_from_the_dump() {
+        let part =
+            |name: &str, kind: &str, sql: &str| format!("\n--\n-- Name: {name}; Type: {kind}; Schema: public; Owner: -\n--\n\n{sql}\n");
+        let table = |name: &str, more: &str| part(name, "TABLE", &format!("CREATE TABLE public.{name} (\n    id integer\n){more};\n"));
+        let key = |name: &str, more: &str| {
+            let sql = format!("ALTER TABLE ONLY public.{name}\n    ADD CONSTRAINT {name}_pkey PRIMARY KEY (id){more};\n");
+            part(&format!("{name} {name}_pkey"), "CONSTRAINT", &sql)
+        };
+        let identity = |what: &str, name: &str| format!("\nALTER TABLE ONLY public.{name} REPLICA IDENTITY {what};\n");
+        let before_rows = [
+            table("keyed", ""),
+            table("keyless", ""),
+            table("whole", "") + &identity("FULL", "whole"),
+            table("by_index", ""),
+            table("nothing", "") + &identity("NOTHING", "nothing"),
+            table("later", ""),
+            table("divided", "\nPARTITION BY RANGE (id)"),
+            part("unlogged", "TABLE", "CREATE UNLOGGED TABLE public.unlogged (\n    id integer\n);\n"),
+        ]
+        .concat();
+        let after_rows = [
+            key("keyed", ""),
+            key("nothing", ""),
+            key("later", " DEFERRABLE"),
+            part("by_index i", "INDEX", "CREATE UNIQUE INDEX i ON public.by_index USING btree (id);\n")
+                + &identity("USING INDEX i", "by_index"),
+        ]
+        .concat();
+        let schema = Schema {
+            epoch: 1,
+            at: Timestamp::default(),
+            catalogue: None,
+            encoding: None,
+            collate: None,
+            ctype: None,
+            defaults: BTreeMap::new(),
+            tables: None,
+            untold: BTreeMap::new(),
+            before_rows,
+            after_rows,
+        };
+        let found: Vec<String> = schema.new_rows_only().into_iter().map(|(_, table)| table).collect();
+        assert_eq!(found, ["keyless", "later", "nothing"]);
+        assert!(Schema { tables: Some(BTreeMap::new()), ..schema }.new_rows_only().is_empty());
+    }
 }

@@ -42,6 +42,9 @@ pub struct DatabaseReport {
     /// Foreign keys that refer to rows that were left out, and what became of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_checked: Vec<String>,
+    /// Tables of which only new rows are kept: what was changed or deleted there is not known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub new_rows_only: Vec<String>,
     /// The rows.
     #[serde(flatten)]
     pub rows: Rows,
@@ -125,6 +128,7 @@ impl DatabaseReport {
             finished: started,
             chosen: Vec::new(),
             not_checked: Vec::new(),
+            new_rows_only: Vec::new(),
             rows: Rows::default(),
             sequences: SequencesReport::default(),
             undecoded,
@@ -210,6 +214,16 @@ impl fmt::Display for DatabaseReport {
         }
         for key in &self.not_checked {
             row(f, "foreign key", &shown(key))?;
+        }
+        if !self.new_rows_only.is_empty() {
+            row(
+                f,
+                "new rows",
+                &"of these tables without a key only new rows are kept; rows that were changed or deleted are as they were put in:",
+            )?;
+            for table in self.new_rows_only.iter().take(NAMED_MAX) {
+                row(f, "", &format_args!("- {}", shown(table)))?;
+            }
         }
         for (what, values) in &self.rows.inexact {
             row(f, "inexact", &format_args!("{:>15} values: {}", grouped(*values), shown(what)))?;

@@ -14,10 +14,9 @@ use pipeline::postgres::name::{literal, qualified, quoted};
 
 use super::UndoRow;
 use super::weigh::{Outcome, Values};
+use crate::restore::TableName;
 use crate::restore::chosen::{foreign_key, parts};
-
-/// Schema and name.
-type TableName = (String, String);
+use crate::sql_name::{name, names, table};
 
 /// That rows of one table refer to rows of another, or of the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,45 +55,6 @@ fn read(part: &str) -> Option<ForeignKey> {
     Some(ForeignKey { from: (from, columns), to: (to, to_columns), acts })
 }
 
-/// A name as SQL writes it, and what is behind it.
-fn name(text: &str) -> Option<(String, &str)> {
-    let Some(mut rest) = text.strip_prefix('"') else {
-        let end = text.find(|letter: char| !(letter.is_alphanumeric() || matches!(letter, '_' | '$')))?;
-        return (end > 0).then(|| (text[..end].to_owned(), &text[end..]));
-    };
-    let mut name = String::new();
-    loop {
-        let (part, behind) = rest.split_once('"')?;
-        name.push_str(part);
-        match behind.strip_prefix('"') {
-            Some(more) => {
-                name.push('"');
-                rest = more;
-            }
-            None => return Some((name, behind)),
-        }
-    }
-}
-
-fn table(text: &str) -> Option<(TableName, &str)> {
-    let (schema, rest) = name(text)?;
-    let (table, rest) = name(rest.strip_prefix('.')?)?;
-    Some(((schema, table), rest))
-}
-
-/// Names up to a parenthesis, and what is behind it.
-fn names(text: &str) -> Option<(Vec<String>, &str)> {
-    let (mut names, mut rest) = (Vec::new(), text);
-    loop {
-        let (one, behind) = name(rest)?;
-        names.push(one);
-        match behind.strip_prefix(')') {
-            Some(behind) => return Some((names, behind)),
-            None => rest = behind.strip_prefix(", ")?,
-        }
-    }
-}
-
 impl ForeignKey {
     fn digest(&self, number: usize, columns: &[String], values: &Values) -> Option<u64> {
         let mut hasher = DefaultHasher::new();
@@ -111,15 +71,13 @@ impl ForeignKey {
 /// What a row has to do with others. `key` are the values that it is known by.
 pub(super) fn links(keys: &[ForeignKey], (schema, table): (&str, &str), key: &Values, outcome: &Outcome) -> Links {
     let nothing = Values::new();
-    let with_key = |value: fn(&(String, Option<String>, Option<String>)) -> (String, Option<String>), columns: &[_]| -> Values {
-        key.iter().cloned().chain(columns.iter().map(value)).collect()
-    };
+    let known = || key.iter().cloned();
     let (before, after) = match outcome {
         Outcome::Insert(values) => (nothing, values.clone()),
         Outcome::Delete(values) => (values.clone(), nothing),
         Outcome::Update(columns) => (
-            with_key(|(column, has, _)| (column.clone(), has.clone()), columns),
-            with_key(|(column, _, wanted)| (column.clone(), wanted.clone()), columns),
+            known().chain(columns.iter().map(|(column, has, _)| (column.clone(), has.clone()))).collect(),
+            known().chain(columns.iter().map(|(column, _, wanted)| (column.clone(), wanted.clone()))).collect(),
         ),
         Outcome::Untouched | Outcome::Nothing | Outcome::Conflict(_) => return Links::default(),
     };

@@ -83,6 +83,9 @@ struct ResourceStatus {
     /// How the replication slot of a database was when it was looked at last.
     #[serde(skip_serializing_if = "Option::is_none")]
     slot: Option<SlotState>,
+    /// Tables of a database of which only new rows are kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    new_rows_only: Vec<String>,
     /// How many recovery points there are of a virtual machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     points: Option<usize>,
@@ -206,8 +209,12 @@ async fn look_at(opened: &OpenVault, protection: Protection, now: Timestamp) -> 
         ResourceKind::Machine => Some(Points::read(&opened.vault, &protection.resource).await?.all().len()),
         ResourceKind::Bucket | ResourceKind::Database => None,
     };
+    let new_rows_only = match protection.resource.kind() {
+        ResourceKind::Database => database::new_rows_only(&opened.vault, &protection.resource).await?,
+        ResourceKind::Bucket | ResourceKind::Machine => Vec::new(),
+    };
     let (segments, bases) = (inventory.segments.len(), inventory.bases().len());
-    Ok(ResourceStatus { protection, window, health, lag, holds, slot, points, segments, bases })
+    Ok(ResourceStatus { protection, window, health, lag, holds, slot, new_rows_only, points, segments, bases })
 }
 
 async fn held(opened: &OpenVault, inventory: &Inventory, window: Option<&Window>) -> Result<Holds> {

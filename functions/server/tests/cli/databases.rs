@@ -133,6 +133,7 @@ fn a_database_is_protected_damaged_restored_and_let_go_of() {
     shop.settle();
 
     let page = shop.program.ok(&["status", "--vault", VAULT]);
+    assert!(page.contains("only those are kept of tables without a key: public.audit"), "{page}");
     for words in ["db://shop: ACTIVE, replicated from postgres://hindsight@127.0.0.1:", "restorable", "hindsight_shop, reserved"] {
         assert!(page.contains(words), "{words} in {page}");
     }
@@ -256,6 +257,7 @@ fn tables_whose_names_have_dots_are_told_apart() {
     shop.settle();
     let told = shop.restore("latest", "dots");
     assert!(told.contains("3 \"a.b\".c") && told.contains("5 a.\"b.c\""), "{told}");
+    assert!(told.contains("of these tables without a key only new rows are kept") && told.contains("- public.audit\n"), "{told}");
     assert_eq!(shop.dump("dots"), shop.dump("shop"));
     assert_eq!(serving.stop(), 0);
 }

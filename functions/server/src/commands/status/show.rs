@@ -76,6 +76,9 @@ fn lines(status: &ResourceStatus, now: Timestamp) -> Vec<(&'static str, String)>
     }
     let slot = status.slot.as_ref().filter(|_| protection.status == Running::Active);
     lines.extend(slot.map(|slot| ("slot", slot_line(slot, now))));
+    if !status.new_rows_only.is_empty() {
+        lines.push(("new rows", format!("only those are kept of tables without a key: {}", some(&status.new_rows_only))));
+    }
     if let Some(lag) = lag {
         lines.push((
             "event lag",
@@ -98,6 +101,14 @@ fn lines(status: &ResourceStatus, now: Timestamp) -> Vec<(&'static str, String)>
     }
     lines.extend(wrong(protection, window.as_ref(), health, now));
     lines
+}
+
+/// Names, the first of them if there are many.
+fn some(names: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| escaped(name)).collect();
+    let more = if names.len() > SHOWN { format!(" and {} more", names.len() - SHOWN) } else { String::new() };
+    shown.join(", ") + &more
 }
 
 fn slot_line(slot: &SlotState, now: Timestamp) -> String {
