@@ -58,14 +58,14 @@ impl ReplayPlan {
 pub enum PlanError {
     /// The first full scan has not ended.
     #[error(
-        "cannot restore {resource}: its first full backup has not completed; the window opens when it has, and `hindsight serve` makes it"
+        "the vault does not have {resource} whole yet: its first full backup has not completed; the window opens when it has, and `hindsight serve` makes it"
     )]
     NotYetWhole {
         /// The bucket that was asked for.
         resource: ResourceId,
     },
     /// Before the window.
-    #[error("cannot restore {resource} to {to}: the earliest restorable time is {earliest}")]
+    #[error("the vault does not have {resource} as of {to}: the earliest restorable time is {earliest}")]
     TooEarly {
         /// The bucket that was asked for.
         resource: ResourceId,
@@ -75,7 +75,7 @@ pub enum PlanError {
         earliest: Timestamp,
     },
     /// Behind the window.
-    #[error("cannot restore {resource} to {to}: the log is complete only up to {latest}{}; write `latest` for that", missing_too(*missing))]
+    #[error("the vault does not have {resource} as of {to}: the log is complete only up to {latest}{}; write `latest` for that", missing_too(*missing))]
     TooLate {
         /// The bucket that was asked for.
         resource: ResourceId,

@@ -63,14 +63,14 @@ pub struct TablesCut {
 pub enum TablesError {
     /// The snapshot has not ended.
     #[error(
-        "cannot restore {resource}: its first snapshot has not been read whole; the window opens when it has, and `hindsight serve` reads it"
+        "the vault does not have {resource} whole yet: its first snapshot has not been read whole; the window opens when it has, and `hindsight serve` reads it"
     )]
     NoData {
         /// The database that was asked for.
         resource: ResourceId,
     },
     /// Before the snapshot.
-    #[error("cannot restore {resource} to {to}: the earliest restorable time is {earliest}")]
+    #[error("the vault does not have {resource} as of {to}: the earliest restorable time is {earliest}")]
     TooEarly {
         /// The database that was asked for.
         resource: ResourceId,
@@ -80,7 +80,7 @@ pub enum TablesError {
         earliest: Timestamp,
     },
     /// Behind the last transaction that has ended.
-    #[error("cannot restore {resource} to {to}: the log is complete only up to {latest}; write `latest` for that")]
+    #[error("the vault does not have {resource} as of {to}: the log is complete only up to {latest}; write `latest` for that")]
     TooLate {
         /// The database that was asked for.
         resource: ResourceId,
@@ -90,7 +90,7 @@ pub enum TablesError {
         latest: Timestamp,
     },
     /// A segment of the log is missing.
-    #[error("cannot restore {resource} to {to}: a segment of the log is missing, and nothing from {from} on is complete")]
+    #[error("the vault does not have {resource} as of {to}: a segment of the log is missing, and nothing from {from} on is complete")]
     Gap {
         /// The database that was asked for.
         resource: ResourceId,
@@ -100,7 +100,7 @@ pub enum TablesError {
         from: Timestamp,
     },
     /// Within a time of which not all is known.
-    #[error("cannot restore {resource} to {to}: {}; write {}{}", gap.reason, gap.from, gap.to.map(|to| format!(" or {to}")).unwrap_or_default())]
+    #[error("the vault does not have {resource} as of {to}: {}; write {}{}", gap.reason, gap.from, gap.to.map(|to| format!(" or {to}")).unwrap_or_default())]
     Within {
         /// The database that was asked for.
         resource: ResourceId,
@@ -110,7 +110,7 @@ pub enum TablesError {
         gap: Box<Gap>,
     },
     /// No transaction with that number.
-    #[error("cannot restore {resource} to transaction {transaction}: no transaction with that number has ended")]
+    #[error("the vault does not have {resource} behind transaction {transaction}: no transaction with that number has ended")]
     NoTransaction {
         /// The database that was asked for.
         resource: ResourceId,
@@ -118,7 +118,7 @@ pub enum TablesError {
         transaction: String,
     },
     /// No commit stands there yet, or the log does not go back so far.
-    #[error("cannot restore {resource} to lsn {}: {}", lsn_text(*lsn), nearest_lsn(*first, *last))]
+    #[error("the vault does not have {resource} at lsn {}: {}", lsn_text(*lsn), nearest_lsn(*first, *last))]
     NoLsn {
         /// The database that was asked for.
         resource: ResourceId,
@@ -130,7 +130,7 @@ pub enum TablesError {
         last: Option<u64>,
     },
     /// No marker of that name.
-    #[error("cannot restore {resource} to marker {name:?}: there is no such marker{}", others(known))]
+    #[error("the vault does not have {resource} at marker {name:?}: there is no such marker{}", others(known))]
     NoMarker {
         /// The database that was asked for.
         resource: ResourceId,
@@ -544,7 +544,7 @@ mod tests {
             check(51, "complete only up to 1970-01-01T00:00:50Z");
             check(9, "the earliest restorable time is 1970-01-01T00:00:10Z");
             let error = tables.cut(&TablesPoint::Transaction("7".to_owned())).unwrap_err().to_string();
-            assert!(error.contains("to transaction 7"), "{error}");
+            assert!(error.contains("behind transaction 7"), "{error}");
         });
     }
 

@@ -198,7 +198,7 @@ impl Sound {
 
 /// Whether an error says which file it is about, or what is refused and why.
 fn is_named(reason: &str) -> bool {
-    ["is damaged", "is missing from the vault", "has format version", "there is no vault", "cannot restore"]
+    ["is damaged", "is missing from the vault", "has format version", "there is no vault", "cannot restore", "the vault does not have"]
         .iter()
         .any(|name| reason.contains(name))
 }
