@@ -108,7 +108,7 @@ async fn prove(world: &World, precision: Precision, how: &[&str]) -> Compared {
     );
     assert!(compared.restores >= RESTORES && bases.len() >= BASES as usize);
     // Events that name no version leave open since when it is gone.
-    let share = if precision == Precision::Milliseconds { 3 } else { 5 };
+    let share = if precision == Precision::Milliseconds { 2 } else { 5 };
     assert!(compared.uncertain * share < compared.keys, "most of what is restored is certain");
     compared
 }
